@@ -1,0 +1,193 @@
+"""The one decoder and the one resize of images and depth files, shared by training, evaluation and prediction.
+
+Pillow, PNG and JPEG only. The size is read from the header before any pixel is decoded, a torn file is an error and
+never a half-grey array, and a photograph's EXIF orientation is honoured.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from depthnet.durable import write_bytes
+from depthnet.types import InputError
+
+__all__ = [
+    "MAX_PIXELS",
+    "image_size",
+    "read_depth",
+    "read_image",
+    "resize_image",
+    "resize_nearest",
+    "write_depth_png",
+    "write_image_png",
+]
+
+MAX_PIXELS = 200_000_000
+"""More pixels than this are refused from the header alone; the largest phones take 200 megapixels."""
+
+_FORMATS = ("PNG", "JPEG")
+_EXIF_ORIENTATION = 0x0112
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open ``path`` lazily; every way in which a file can be wrong becomes one InputError that names it."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  a pipe would block in open()
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path}: not a regular file; give a PNG or JPEG file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise InputError(f"{path}: {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
+                yield picture
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        empty = Path(path).stat().st_size == 0
+        what = "the file is empty" if empty else "not a PNG or JPEG image"
+        raise InputError(f"{path}: {what}; replace it or take it out") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise InputError(f"{path}: its header states too many pixels; at most {MAX_PIXELS} are read") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow raises all four for torn files
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) in pixels as :func:`read_image` would give them, from the header alone.
+
+    Raises:
+        InputError: If the file is missing or no PNG or JPEG.
+    """
+    with _opened(path) as picture:
+        if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+            return picture.width, picture.height
+        return picture.height, picture.width
+
+
+def read_image(path: str | os.PathLike[str]) -> UInt8Array:
+    """Read a photograph, turned upright by its EXIF orientation.
+
+    Args:
+        path: A PNG or JPEG file. Grey, palette, 16-bit and transparent files become 8-bit RGB (transparent: on white).
+
+    Returns:
+        RGB, ``uint8``, shape ``(H, W, 3)``, C-contiguous and writable.
+
+    Raises:
+        InputError: If the file is missing, torn, too large or no PNG or JPEG; the message names it.
+    """
+    with _opened(path) as picture:
+        picture.load()
+        upright: Image.Image = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
+            grey = np.asarray(upright).astype(np.uint32) >> 8
+            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        return np.array(upright.convert("RGB"))
+
+
+def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int) -> Float32Array:
+    """Read a depth file.
+
+    Args:
+        path: A PNG or JPEG with one channel, or with three equal ones.
+        metres_per_level: What one grey level stands for [m]: 0.001 for 16-bit millimetres, 10/255 for 8-bit files that
+            span 10 m.
+        bits: 8 or 16, the bit depth that the data set promises.
+
+    Returns:
+        Depth in metres, ``float32``, shape ``(H, W)``, 0 where the file holds 0 (missing).
+
+    Raises:
+        InputError: If the file is missing or torn, has another bit depth, or three channels that differ.
+    """
+    with _opened(path) as picture:
+        picture.load()
+        levels = np.asarray(picture)
+    found = 8 if levels.dtype == np.uint8 else 16
+    if levels.dtype == np.bool_ or picture.mode == "P":
+        raise InputError(f"{path}: a {picture.mode} image is no depth file; {bits}-bit grey is expected")
+    if levels.ndim == 3:
+        if not (levels[..., :1] == levels[..., 1:3]).all():
+            raise InputError(f"{path}: its channels differ, so it is a coloured picture; {bits}-bit grey is expected")
+        levels = levels[..., 0]
+    if found != bits:
+        raise InputError(f"{path}: {found}-bit depth where {bits}-bit was stated; state the unit of these files")
+    return levels.astype(np.float32) * np.float32(metres_per_level)
+
+
+def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Resize bilinearly with antialiasing (each output pixel averages all the input that it covers).
+
+    Args:
+        image: ``uint8``, shape ``(H, W, 3)``.
+        size: (height, width) wanted.
+
+    Returns:
+        ``uint8``, shape ``(*size, 3)``; the input itself where it has that size already.
+
+    Example:
+        >>> resize_image(np.full((4, 6, 3), 7, np.uint8), (2, 3)).shape
+        (2, 3, 3)
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_nearest(depth: Float32Array, size: tuple[int, int]) -> Float32Array:
+    """Resize depth by taking the nearest pixel; averages across a hole or an edge are depths that nobody measured.
+
+    Args:
+        depth: Any dtype, shape ``(H, W)``.
+        size: (height, width) wanted.
+
+    Returns:
+        The same dtype, shape ``size``; each value is one of the input's.
+
+    Example:
+        >>> resize_nearest(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), (1, 2)).tolist()
+        [[3.0, 4.0]]
+    """
+    rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True))
+    resized: Float32Array = depth[rows[:, None], columns]
+    return resized
+
+
+def write_image_png(path: str | os.PathLike[str], image: UInt8Array) -> None:
+    """Write an ``uint8`` RGB ``(H, W, 3)`` or grey ``(H, W)`` array as PNG, whole. Raises as the durable writer."""
+    _write_png(path, Image.fromarray(image))
+
+
+def write_depth_png(path: str | os.PathLike[str], depth: Float32Array) -> None:
+    """Write depth [m], shape ``(H, W)``, as 16-bit PNG in millimetres (0: missing or not finite), whole.
+
+    Raises:
+        InputError: As the durable writer.
+    """
+    millimetres = np.nan_to_num(depth.astype(np.float64) * 1000.0, nan=0.0, posinf=0.0, neginf=0.0)
+    _write_png(path, Image.fromarray(np.clip(np.rint(millimetres), 0, 65535).astype(np.uint16)))
+
+
+def _write_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=4)
+    write_bytes(path, buffer.getvalue())

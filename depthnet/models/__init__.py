@@ -1,0 +1,1 @@
+"""Networks: encoder, decoder, the whole, and the published baselines."""

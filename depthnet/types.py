@@ -1,0 +1,92 @@
+"""The conventions of shape, unit and mask, stated once.
+
+Images are ``uint8``, RGB. Depth is ``float32`` in metres along the optical axis, 0 where it is missing. A mask is true
+where depth is valid. A tensor of a batch has the shape ``(B, 3, H, W)`` (image) or ``(B, 1, H, W)`` (depth and mask).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Crop", "DepthRange", "InputError", "Sample"]
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message is one line: what, where, and what to do.
+
+    The scripts print it to stderr and exit with code 2; it never shows a traceback.
+    """
+
+
+class Sample(NamedTuple):
+    """One pair or one batch of them; a NamedTuple, so it collates to itself.
+
+    Attributes:
+        image: RGB, ``uint8``, shape ``(3, H, W)`` or ``(B, 3, H, W)``.
+        depth: Metres, ``float32``, 0 where missing, shape ``(1, H, W)`` or ``(B, 1, H, W)``. In evaluation it keeps the
+            file's size, which need not be the image's.
+        mask: True where depth is valid, ``bool``, the shape of ``depth``.
+        frame: The pair's place in its split, an integer or ``int64`` of shape ``(B,)``.
+    """
+
+    image: Tensor
+    depth: Tensor
+    mask: Tensor
+    frame: Tensor | int
+
+
+@dataclass(frozen=True)
+class DepthRange:
+    """The depths that count as valid, in metres; both ends excluded where a mask is made from it.
+
+    Raises:
+        InputError: If not 0 < min < max, or an end is not finite.
+
+    Example:
+        >>> DepthRange(1e-3, 10.0).max
+        10.0
+    """
+
+    min: float
+    max: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 < self.min < self.max):
+            raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of pixels, rows ``top:bottom`` and columns ``left:right`` as in a slice.
+
+    Raises:
+        InputError: If the rectangle is empty or starts before 0.
+
+    Example:
+        >>> Crop(45, 471, 41, 601).height
+        426
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.top < self.bottom and 0 <= self.left < self.right):
+            raise InputError(f"crop: rows {self.top}:{self.bottom}, columns {self.left}:{self.right} hold no pixel")
+
+    @property
+    def height(self) -> int:
+        """Rows inside."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns inside."""
+        return self.right - self.left
