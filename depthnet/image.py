@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ _EXIF_ORIENTATION = 0x0112
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @contextmanager
@@ -153,7 +155,7 @@ def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def resize_nearest(depth: Float32Array, size: tuple[int, int]) -> Float32Array:
+def resize_nearest(depth: npt.NDArray[Number], size: tuple[int, int]) -> npt.NDArray[Number]:
     """Resize depth by taking the nearest pixel; averages across a hole or an edge are depths that nobody measured.
 
     Args:
@@ -168,7 +170,7 @@ def resize_nearest(depth: Float32Array, size: tuple[int, int]) -> Float32Array:
         [[3.0, 4.0]]
     """
     rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True))
-    resized: Float32Array = depth[rows[:, None], columns]
+    resized: npt.NDArray[Number] = depth[rows[:, None], columns]
     return resized
 
 

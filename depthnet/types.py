@@ -7,6 +7,7 @@ where depth is valid. A tensor of a batch has the shape ``(B, 3, H, W)`` (image)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,27 @@ class DepthRange:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 < self.min < self.max):
             raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
+
+    @classmethod
+    def of(cls, value: DepthRange | Mapping[str, float]) -> DepthRange:
+        """Return ``value`` itself, or the range that a mapping with ``min`` and ``max`` states.
+
+        Raises:
+            InputError: If the mapping has other keys or values that are no numbers.
+
+        Example:
+            >>> DepthRange.of({"min": 0.5, "max": 5})
+            DepthRange(min=0.5, max=5.0)
+        """
+        if isinstance(value, DepthRange):
+            return value
+        try:
+            if set(value) == {"min", "max"}:
+                return cls(float(value["min"]), float(value["max"]))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+        raise InputError(f"depth_range: {value!r}; needs {{min: METRES, max: METRES}}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""The LightningDataModule: loaders of samples from any layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from depthnet.data.dataset import DepthDataset
+from depthnet.data.layout import SPLITS, Layout
+from depthnet.data.rooms import RoomsLayout
+from depthnet.data.roots import open_root
+from depthnet.data.sampling import EvalSampler, TrainSampler
+from depthnet.data.transforms import Augment
+from depthnet.types import DepthRange, InputError, Sample
+
+__all__ = ["DepthDataModule"]
+
+
+class DepthDataModule(LightningDataModule):
+    """Loaders of NYU pairs, rooms or any other layout; works in anybody's own LightningModule.
+
+    Use it with ``Trainer(use_distributed_sampler=False)``: its samplers share the frames out themselves, without the
+    repeats that Lightning's would add. :meth:`from_root` and :meth:`rooms` make one in a line.
+
+    Args:
+        layout: Where the pairs come from.
+        image_size: (height, width) that the images are resized to.
+        batch_size: Samples in a training batch of one process.
+        eval_batch_size: Samples in a batch of evaluation; one where a split's frames differ in size.
+        augment: Augmentation of the training samples.
+        num_workers: Loader processes; "auto" for one less than the cores, at least one and at most eight.
+        seed: Order and augmentation follow from it and the epoch.
+
+    Raises:
+        InputError: If a size or number is impossible.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        image_size: Sequence[int] = (240, 320),
+        batch_size: int = 16,
+        eval_batch_size: int = 8,
+        augment: Augment | None = None,
+        num_workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.image_size = read_size("data.image_size", image_size)
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"data.{name}={value}: it is a whole number, at least 1")
+        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+            raise InputError(f"data.num_workers={num_workers}: it is auto or a whole number, at least 0")
+        self._batch_size = batch_size
+        self._eval_batch_size = eval_batch_size
+        self._augment = augment or Augment()
+        self._workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if num_workers == "auto" else num_workers
+        self._seed = seed
+
+    @classmethod
+    def from_root(
+        cls,
+        root: str | os.PathLike[str],
+        layout: str = "auto",
+        truth: str = "auto",
+        depth_range: DepthRange | Mapping[str, float] = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
+        **options: Any,
+    ) -> DepthDataModule:
+        """Serve the pairs in a folder; arguments as :func:`open_root` takes them, ``options`` as this class does."""
+        return cls(open_root(root, layout, truth, DepthRange.of(depth_range)), **options)
+
+    @classmethod
+    def rooms(
+        cls,
+        frames: Mapping[str, int],
+        image_size: Sequence[int] = (240, 320),
+        depth_range: DepthRange | Mapping[str, float] = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
+        scene_seed: int = 0,
+        **options: Any,
+    ) -> DepthDataModule:
+        """Serve built-in rooms, rendered at ``image_size``.
+
+        Args:
+            frames: The number of rooms in each split.
+            image_size: (height, width) of images and truth.
+            depth_range: Depths that count as valid [m].
+            scene_seed: Which rooms; apart from the run's seed, so that runs are judged on the same ones.
+            options: As this class takes them.
+        """
+        size = read_size("data.image_size", image_size)
+        layout = RoomsLayout(dict(frames), size, scene_seed, DepthRange.of(depth_range))
+        return cls(layout, image_size=size, **options)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return the loader of training batches.
+
+        Raises:
+            InputError: If the data set has no training frames.
+        """
+        dataset = DepthDataset(self.layout, "train", self.image_size, self._augment, self._seed)
+        self._require("train")
+        sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
+        return self._loader(dataset, sampler, self._batch_size)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Return the loader of the validation split. Raises as :meth:`eval_dataloader`."""
+        return self.eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Return the loader of the test split. Raises as :meth:`eval_dataloader`."""
+        return self.eval_dataloader("test")
+
+    def eval_dataloader(self, split: str) -> DataLoader[Sample]:
+        """Return a loader that gives every frame of a split once, in order, the truth at its own size.
+
+        Raises:
+            InputError: If the data set has no such split.
+        """
+        self._require(split)
+        dataset = DepthDataset(self.layout, split, self.image_size)
+        sizes = {self.layout.size(split, frame) for frame in range(len(dataset))}
+        return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
+
+    def describe(self) -> str:
+        """Return one line that says what this data is."""
+        counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
+        height, width = self.image_size
+        return f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
+
+    def record(self) -> dict[str, Any]:
+        """Return what this data is as plain values, to stand beside figures."""
+        return {
+            "description": self.layout.description,
+            "layout": self.layout.name,
+            "truth": self.layout.truth,
+            "frames": {split: self.layout.count(split) for split in SPLITS},
+            "scenes": self.layout.scene_rule,
+            "image_size": list(self.image_size),
+        }
+
+    def _require(self, split: str) -> None:
+        if not self.layout.count(split):
+            raise InputError(f"{self.layout.description}: it has no {split} frames")
+
+    def _loader(
+        self, dataset: DepthDataset, sampler: TrainSampler | EvalSampler, batch_size: int
+    ) -> DataLoader[Sample]:
+        return _LazyLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class _LazyLoader(DataLoader[Sample]):
+    """A loader whose workers start with the first batch that is asked for.
+
+    Lightning makes the iterator of a resumed run before it knows the epoch; workers that started then would read the
+    frames of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+
+
+def read_size(name: str, size: Sequence[Any]) -> tuple[int, int]:
+    """Check a (height, width) that the user gave.
+
+    Raises:
+        InputError: If it is not two whole numbers of at least 1; the message begins with ``name``.
+    """
+    if len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size):
+        return size[0], size[1]
+    raise InputError(f"{name}={size}: it is [height,width] in pixels, such as [240,320]")

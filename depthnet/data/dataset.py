@@ -1,0 +1,68 @@
+"""From a layout's pairs to samples: read, resize, augment, mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from depthnet.data.layout import Layout
+from depthnet.data.sampling import derive_seed
+from depthnet.data.transforms import Augment
+from depthnet.image import resize_image, resize_nearest
+from depthnet.types import Sample
+
+__all__ = ["DepthDataset"]
+
+
+class DepthDataset(Dataset[Sample]):
+    """The samples of one split.
+
+    To train, image and depth are resized to ``image_size`` (depth by the nearest pixel) and augmented. To evaluate,
+    only the image is resized: the truth keeps its file's size and is never touched.
+
+    Args:
+        layout: Where the pairs come from.
+        split: "train", "val" or "test".
+        image_size: (height, width) of the images handed out.
+        augment: The augmentation of training; None to evaluate.
+        seed: The run's seed, for the augmentation.
+    """
+
+    def __init__(
+        self, layout: Layout, split: str, image_size: tuple[int, int], augment: Augment | None = None, seed: int = 0
+    ) -> None:
+        self.layout = layout
+        self.split = split
+        self._image_size = image_size
+        self._augment = augment
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self.layout.count(self.split)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Return a sample.
+
+        Args:
+            key: A frame's number, or (epoch, frame) as the samplers give it.
+
+        Raises:
+            InputError: If the frame's files are wrong; it names them.
+        """
+        epoch, frame = key if isinstance(key, tuple) else (0, key)
+        image, depth = self.layout.read(self.split, frame)
+        image = resize_image(image, self._image_size)
+        if self._augment is not None:
+            depth = resize_nearest(depth, self._image_size)
+            image, depth = self._augment(image, depth, derive_seed(self._seed, epoch, frame))
+        limits = self.layout.depth_range
+        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
+            mask = (depth > limits.min) & (depth < limits.max)
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            depth=torch.from_numpy(np.ascontiguousarray(depth))[None],
+            mask=torch.from_numpy(mask)[None],
+            frame=frame,
+        )

@@ -1,0 +1,358 @@
+"""Procedural materials of the built-in rooms, and the film that turns light into a picture.
+
+Patterns fade to their mean where a pixel covers more than their period, so that far surfaces do not flicker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Colour = tuple[float, float, float]
+Float = npt.NDArray[np.float32]
+
+_TABLE = np.random.default_rng(7).random(1 << 16, np.float32)  # lattice of the noise, 256x256, repeats
+_RANDOM = np.random.default_rng(8)
+_HUES = _RANDOM.random((3, 1 << 16)) * 1.3 - 1  # muted more often than bright
+_HUES = ((1 + _HUES * _RANDOM.beta(1, 1.3, 1 << 16)) * _RANDOM.beta(1.1, 2.2, 1 << 16)).astype(np.float32)
+
+_WOODS = ((0.78, 0.6, 0.4), (0.66, 0.47, 0.3), (0.5, 0.32, 0.2), (0.4, 0.2, 0.12), (0.3, 0.2, 0.15), (0.85, 0.77, 0.6))
+_LACQUERS = ((0.88, 0.88, 0.86), (0.15, 0.15, 0.16), (0.7, 0.7, 0.68), (0.8, 0.76, 0.68))
+
+
+class Texels(NamedTuple):
+    """Places on surfaces: ``u``, ``v`` from a face's lower left corner and its ``extent``, all in metres.
+
+    ``blur`` is what a pixel covers there [m], ``front`` is true on faces that look forwards or backwards, ``first``
+    and ``second`` are the material's colours ``(3, N)``, ``step`` its period along u and v ``(2, N)``, ``seed`` its
+    own number.
+    """
+
+    u: Float
+    v: Float
+    extent: Float
+    blur: Float
+    front: npt.NDArray[np.bool_]
+    first: Float
+    second: Float
+    step: Float
+    seed: npt.NDArray[np.int64]
+
+
+Pattern = Callable[[Texels], Float]
+
+
+class Material(NamedTuple):
+    """A pattern of two sRGB colours with periods [m]; ``gloss`` mirrors lamps, ``glow`` is light of its own."""
+
+    pattern: Pattern
+    first: Colour
+    second: Colour = (0.0, 0.0, 0.0)
+    step: tuple[float, float] = (1.0, 1.0)
+    gloss: float = 0.0
+    glow: float = 0.0
+
+
+class Film(NamedTuple):
+    """How light becomes a picture: brightness, gain of each channel, and the faults of lens and sensor, all 0 to 1."""
+
+    exposure: float
+    balance: Colour
+    contrast: float
+    saturation: float
+    vignette: float
+    blur: float
+    noise: float
+
+
+class Palette(Random):
+    """Random numbers, and colours and materials as rooms have them."""
+
+    def shade(self, colour: Colour, by: float = 0.12) -> Colour:
+        """Return a colour a little off."""
+        k = 1 + self.uniform(-by, by)
+        r, g, b = (min(max(c * k + self.uniform(-0.03, 0.03), 0.02), 0.97) for c in colour)
+        return r, g, b
+
+    def hue(self) -> Colour:
+        """Return any colour, warm and muted ones more often than not."""
+        value, strength = self.uniform(0.1, 0.95), self.random() ** 2 * 0.85
+        turn = self.uniform(-0.3, 1.2) if self.random() < 0.5 else self.uniform(0, 6.283)
+        r, g, b = (value * (1 - strength * (0.5 - 0.5 * math.cos(turn - k * 2.094))) for k in range(3))
+        return r, g, b
+
+    def wood(self) -> Material:
+        """Return wood or lacquer."""
+        if self.random() < 0.25:
+            return Material(plain, self.shade(self.choice(_LACQUERS)), gloss=self.uniform(0, 0.1))
+        r, g, b = self.shade(self.choice(_WOODS))
+        k = self.uniform(0.6, 0.9)
+        return Material(grain, (r, g, b), (r * k, g * k, b * k), gloss=self.uniform(0, 0.12))
+
+    def cloth(self) -> Material:
+        """Return what seats, beds and rugs are covered with."""
+        pattern = self.choices((carpet, plain, stripes, plaid, blotches), (5, 4, 1, 1, 2))[0]
+        first, step = self.hue(), self.uniform(0.04, 0.25)
+        second = self.hue() if pattern is not carpet else (first[0] * 0.7, first[1] * 0.7, first[2] * 0.7)
+        return Material(pattern, first, second, (step, step * (3 if pattern is stripes else 1)))
+
+    def plastic(self) -> Material:
+        """Return something smooth of any colour."""
+        return Material(plain, self.hue(), gloss=self.uniform(0, 0.2))
+
+
+def linear(colours: Sequence[Colour]) -> Float:
+    """Return sRGB colours as linear light, shape ``(len(colours), 3)``."""
+    return np.array(colours, np.float32) ** np.float32(2.2)
+
+
+def paint(
+    place: Float,
+    extent: Float,
+    blur: Float,
+    face: npt.NDArray[np.intp],
+    index: npt.NDArray[np.int32],
+    materials: Sequence[Material],
+    seed: int,
+) -> tuple[Float, Float, Float]:
+    """Colour surfaces.
+
+    Args:
+        place: Where on its face each point lies, from the lower left corner [m], ``(2, N)``.
+        extent: Of that face [m], ``(2, N)``.
+        blur: How much of the surface a pixel covers [m], ``(N,)``.
+        face: 0 for a side, 1 for a front or back, 2 for a top, ``(N,)``.
+        index: Which of ``materials`` each point is made of, ``(N,)``.
+        materials: One for each solid and wall.
+        seed: Of all that is random in the patterns.
+
+    Returns:
+        Albedo, linear RGB, ``(3, N)``, gloss and glow, ``(N,)``.
+    """
+    first, second = linear([m.first for m in materials]).T, linear([m.second for m in materials]).T
+    numbers = np.array([(*material.step, material.gloss, material.glow) for material in materials], np.float32).T
+    patterns = list(dict.fromkeys(material.pattern for material in materials))
+    pattern_of = np.array([patterns.index(material.pattern) for material in materials])[index]
+    albedo = np.empty((3, index.size), np.float32)
+    for number, pattern in enumerate(patterns):
+        some = np.flatnonzero(pattern_of == number)
+        if some.size:
+            which = index[some]
+            u, v = place.take(some, 1)
+            colours = first.take(which, 1), second.take(which, 1)
+            texels = Texels(
+                u,
+                v,
+                extent.take(some, 1),
+                blur[some],
+                face[some] == 1,
+                *colours,
+                numbers[:2].take(which, 1),
+                which * 37 + seed % 9973,
+            )
+            albedo[:, some] = pattern(texels)
+    return albedo, numbers[2].take(index), numbers[3].take(index)
+
+
+def plain(t: Texels) -> Float:
+    """Paint, plastic, leather: one colour with faint spots."""
+    return t.first * (1 + 0.08 * _noise(t.u * 3 + t.seed, t.v * 3))
+
+
+def grain(t: Texels) -> Float:
+    """Wood, with its grain along u."""
+    return _blend(t, _wood(t.u + t.seed * 0.37, t.v, t.step) * _fade(t, 0.03))
+
+
+def planks(t: Texels) -> Float:
+    """A wooden floor: boards ``step`` long and wide, each of its own shade."""
+    row = np.floor(t.v / t.step[1])
+    along = t.u + _cell(row, t.seed, 3) * t.step[0]
+    board = np.floor(along / t.step[0])
+    shade = 1 + 0.45 * (_cell(board, row, 1) - 0.5) * _fade(t, t.step[1])
+    seam = np.maximum(_seam(t.v, t.step[1], 0.004, t.blur), _seam(along, t.step[0], 0.004, t.blur))
+    return _blend(t, _wood(along + board * 7.3, t.v, t.step) * _fade(t, 0.03)) * (shade * (1 - 0.7 * seam))
+
+
+def tiles(t: Texels) -> Float:
+    """Tiles or bricks with joints of the second colour; bricks, wider than high, lie in a running bond."""
+    row = np.floor(t.v / t.step[1])
+    along = t.u + np.where(t.step[0] > 1.5 * t.step[1], row * 0.5, 0) * t.step[0]
+    shade = 1 + 0.22 * (_cell(np.floor(along / t.step[0]), row, t.seed) - 0.5) * _fade(t, t.step[1])
+    shade += 0.06 * _noise(along * 9, t.v * 9)
+    joint = np.maximum(_seam(t.v, t.step[1], 0.008, t.blur), _seam(along, t.step[0], 0.008, t.blur))
+    return t.first * (shade * (1 - joint)) + t.second * joint
+
+
+def checks(t: Texels) -> Float:
+    """A chequered floor or cloth."""
+    odd = (np.floor(t.u / t.step[0]) + np.floor(t.v / t.step[1])) % 2
+    return _blend(t, 0.5 + (odd - 0.5) * _fade(t, t.step[0]))
+
+
+def carpet(t: Texels) -> Float:
+    """Carpet, wool, stone: fine grains over slow shades."""
+    fine = _noise(t.u / 0.012, t.v / 0.012) * _fade(t, 0.02) + 0.6 * _noise(t.u / 0.05, t.v / 0.05) * _fade(t, 0.06)
+    return _blend(t, 0.4 + 0.35 * fine + 0.2 * _noise(t.u / t.step[0], t.v / t.step[1]))
+
+
+def stripes(t: Texels) -> Float:
+    """Upright stripes: wallpaper, cloth; ``step`` along v makes them lie."""
+    wave = np.where(t.step[0] < t.step[1], t.u / t.step[0], t.v / t.step[1])
+    band = np.clip((np.abs(wave % 1 - 0.5) - 0.25) * np.minimum(t.step.min(0) / t.blur, 20) + 0.5, 0, 1)
+    return _blend(t, 0.5 + (band - 0.5) * _fade(t, t.step.min(0)))
+
+
+def plaid(t: Texels) -> Float:
+    """Woven checks with a thin line."""
+    u, v = (np.abs(x / s % 1 - 0.5) < 0.25 for x, s in ((t.u, t.step[0]), (t.v, t.step[1])))
+    line = np.maximum(_seam(t.u, t.step[0], 0.012, t.blur), _seam(t.v, t.step[1], 0.012, t.blur))
+    return _blend(t, 0.5 + ((u * 0.5 + v * 0.5) - 0.5) * _fade(t, t.step[0])) * (1 - 0.5 * line)
+
+
+def folds(t: Texels) -> Float:
+    """A curtain or blanket that hangs in folds."""
+    wave = np.sin((t.u + 0.04 * _noise(t.v * 0.7 + t.seed, t.u)) * (6.283 / t.step[0]) + 2 * _noise(t.u * 5, t.seed))
+    return t.first * (0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * _noise(t.u * 30, t.v * 30) * _fade(t, 0.05))
+
+
+def blotches(t: Texels) -> Float:
+    """Flowered cloth, oriental rug, marble: patches of two colours and a little of a third."""
+    u, v = t.u / t.step[0] + t.seed, t.v / t.step[1]
+    form = _noise(u, v) + 0.5 * _noise(u * 2.3, v * 2.3) + 0.3 * _noise(u * 5.1, v * 5.1)
+    third = np.clip((_noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
+    colours = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
+    return colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
+
+
+def books(t: Texels) -> Float:
+    """The backs of a row of books; plain where it is not a front."""
+    book = np.floor(t.u / t.step[0] + 0.6 * _noise(t.u / t.step[0] * 0.31, t.seed))
+    tall = t.extent[1] * (0.72 + 0.28 * _cell(book, t.seed, 2))
+    colour = _hue(book, t.seed) * 0.75 + t.first * 0.25
+    band = np.abs(t.v / tall - 0.25 - 0.5 * _cell(book, t.seed, 4)) < 0.06
+    shade = np.where(t.v > tall, 0.08, 1 + 0.7 * (band & (_cell(book, t.seed, 6) > 0.4)))
+    gap = _seam(t.u, t.step[0], 0.005, t.blur)
+    faded = (colour * (shade * (1 - 0.6 * gap)) - 0.22) * _fade(t, t.step[0]) + 0.22
+    return np.where(t.front, faded, t.second)
+
+
+def panels(t: Texels) -> Float:
+    """Doors and drawers ``step`` wide and high with handles of the second colour, on a front; else its wood."""
+    wood = t.first * (0.9 + 0.2 * _wood(t.v + t.seed, t.u, t.step) * _fade(t, 0.03))
+    seam = np.maximum(_seam(t.u, t.step[0], 0.009, t.blur), _seam(t.v, t.step[1], 0.009, t.blur))
+    x, y = np.abs(t.u / t.step[0] % 1 - 0.5) * t.step[0], t.v / t.step[1] % 1 * t.step[1]
+    inset = (np.abs(x - t.step[0] / 2 + 0.06) < 0.006) & (np.abs(y - t.step[1] / 2) < t.step[1] / 2 - 0.06)
+    handle = np.where(
+        t.step[1] > t.step[0],
+        (np.abs(x - t.step[0] / 2 + 0.04) < 0.01) & (np.abs(y / t.step[1] - 0.5) < 0.07),
+        (x < 0.06) & (np.abs(y - t.step[1] * 0.55) < 0.013),
+    ) * _fade(t, 0.03)
+    fronts = (wood * (1 - 0.75 * seam - 0.2 * (inset & (t.seed % 2 > 0)))) * (1 - handle) + t.second * handle
+    return np.where(t.front, fronts, wood)
+
+
+def picture(t: Texels) -> Float:
+    """A framed picture or poster: frame, white border, and something painted."""
+    edge = np.minimum(np.minimum(t.u, t.extent[0] - t.u), np.minimum(t.v, t.extent[1] - t.v))
+    u, v = t.u / t.extent[0], t.v / t.extent[1]
+    form = _noise(u * 2.5 + t.seed, v * 3) + 0.6 * _noise(u * 7, v * 7 + t.seed) + (v - 0.5) * (t.seed % 3)
+    inside = np.where(form > 0.25, _hue(t.seed, 1), np.where(form > -0.3, _hue(t.seed, 2), _hue(t.seed, 3)))
+    white = (edge < 0.03 + t.step[0]) & (t.seed % 2 > 0)
+    return np.where(edge < 0.03, t.first, np.where(white, np.float32(0.75), inside))
+
+
+def window(t: Texels) -> Float:
+    """Panes ``step`` wide and high in frames of the second colour, the sky above something green or grey."""
+    bar = np.maximum(_seam(t.u, t.step[0], 0.05, t.blur), _seam(t.v, t.step[1], 0.05, t.blur))
+    v = t.v / t.extent[1] + 0.15 * _noise(t.u * 4 + t.seed, t.seed)
+    low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * _noise(t.u * 11, t.v * 11))
+    view = t.first * (1 - low) + t.first * (0.25 + 0.3 * _hue(t.seed, 7)) * low
+    return view * (1 - bar) + t.second * 0.25 * bar
+
+
+def blinds(t: Texels) -> Float:
+    """A window behind slats ``step`` high."""
+    slat = 0.5 + 0.5 * np.sin(t.v * (6.283 / t.step[1])) * _fade(t, t.step[1])
+    return t.first * (0.35 + 0.65 * slat) * (1 - 0.8 * _seam(t.u, t.extent[0], 0.08, t.blur))
+
+
+def _blend(t: Texels, share: Float) -> Float:
+    blended: Float = t.first + (t.second - t.first) * share
+    return blended
+
+
+def _wood(u: Float, v: Float, step: Float) -> Float:
+    rings = _noise(u * 1.3, v * 14) + 0.5 * _noise(u * 5, v * 90)
+    share: Float = np.clip(0.5 + 0.5 * rings, 0, 1)
+    return share
+
+
+def _fade(t: Texels, period: Float | float) -> Float:
+    faded: Float = np.clip(1.4 - 1.2 * t.blur / period, 0, 1)
+    return faded
+
+
+def _seam(x: Float, period: Float, width: float, blur: Float) -> Float:
+    away = np.abs(x / period - np.rint(x / period)) * period
+    cover: Float = np.clip((width + blur) / (2 * blur) - away / blur, 0, np.minimum(1, width / blur))
+    return cover
+
+
+def _noise(u: Float, v: Float | npt.NDArray[np.int64]) -> Float:
+    """Smooth noise of unit period, in [-1, 1]."""
+    low_u, low_v = np.floor(u), np.floor(v)
+    x, y = (u - low_u).astype(np.float32), (v - low_v).astype(np.float32)
+    x, y = x * x * (3 - 2 * x), y * y * (3 - 2 * y)
+    row, column = low_u.astype(np.int32) & 255, low_v.astype(np.int32) & 255
+    next_row, next_column = ((row + 1) & 255) << 8, (column + 1) & 255
+    row = row << 8
+    left = _TABLE[row | column] * (1 - x) + _TABLE[next_row | column] * x
+    right = _TABLE[row | next_column] * (1 - x) + _TABLE[next_row | next_column] * x
+    noise: Float = (left * (1 - y) + right * y) * 2 - 1
+    return noise
+
+
+def _cell(*numbers: Float | npt.NDArray[np.int64] | int) -> Float:
+    """A random number in [0, 1) for each tuple of whole numbers."""
+    return _TABLE[_scramble(*numbers)]
+
+
+def _hue(*numbers: Float | npt.NDArray[np.int64] | int) -> Float:
+    """A random colour, linear RGB, ``(3, N)``, for each tuple of whole numbers."""
+    return _HUES[:, _scramble(*numbers)]
+
+
+def _scramble(*numbers: Float | npt.NDArray[np.int64] | int) -> npt.NDArray[np.int64]:
+    key = np.zeros(1, np.int64)
+    for number in numbers:
+        key = (key * 7919 + np.asarray(number).astype(np.int64)) * 104729 & 0xFFFFFF
+    return (key ^ key >> 8) & 0xFFFF
+
+
+def develop(light: Float, film: Film, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Expose linear RGB, ``(3, H, W)``, with the camera's automatic gain, lens, tone curve and noise: ``(H, W, 3)``."""
+    _, height, width = light.shape
+    light = light * np.array(film.balance, np.float32)[:, None, None]
+    coarse = light[:, ::4, ::4].mean(0)
+    light = light * np.float32(film.exposure / np.minimum(coarse, np.percentile(coarse, 90)).mean())
+    for axis in (1, 2):
+        before, after = (
+            np.take(light, np.clip(np.arange(light.shape[axis]) + step, 0, light.shape[axis] - 1), axis)
+            for step in (-1, 1)
+        )
+        light = light * np.float32(1 - film.blur) + (before + after) * np.float32(film.blur / 2)
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    light = light * (1 - film.vignette * (x * x + y * y) / 2).astype(np.float32)
+    tone = np.sqrt(light * (1 + light / 4) / (1 + light)).clip(0, 1)
+    tone += film.contrast * tone * (1 - tone) * (tone - 0.45) * 4
+    grey = tone.mean(0)
+    tone = grey + (tone - grey) * np.float32(film.saturation)
+    noise = rng.standard_normal((3, height, width), np.float32)
+    tone += (noise + noise[1]) * np.float32(film.noise)
+    return np.ascontiguousarray((tone * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

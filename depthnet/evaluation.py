@@ -1,0 +1,278 @@
+"""From predictions to figures and files: every number with the protocol that made it, a row per image.
+
+evaluation = Evaluation(protocols)
+evaluation.update(pred, depth, mask, frame)      # each batch once, whatever the number of protocols
+evaluation.figures()                             # {"nyu_eigen": {"delta1": 0.86, ...}}
+evaluation.write(directory, split="val", ...)    # metrics.json and per_image.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich import box
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+import depthnet
+from depthnet.data.layout import Layout
+from depthnet.durable import write_json, write_text
+from depthnet.image import resize_nearest
+from depthnet.metrics import METRIC_NAMES, DepthMetrics
+from depthnet.protocol import Protocol, default_protocol, find_protocols
+from depthnet.types import InputError
+
+__all__ = ["Evaluation", "choose_protocols", "commit", "mean_map", "metrics_table", "versions"]
+
+Figures = Mapping[str, Mapping[str, float]]
+
+
+class Evaluation:
+    """The figures of one set of images under one or more protocols, for one pass over the predictions.
+
+    An image in which a protocol finds no valid pixel has no figures. It is left out of the means, and it is named: in
+    :meth:`empty`, in ``metrics.json`` and, as ``nan``, in ``per_image.csv``.
+
+    Args:
+        protocols: Each already narrowed to the data's depth range, with different names.
+
+    Raises:
+        ValueError: If there is no protocol, or two have one name.
+    """
+
+    def __init__(self, protocols: Sequence[Protocol]) -> None:
+        self.protocols = {protocol.name: protocol for protocol in protocols}
+        if not protocols or len(self.protocols) < len(protocols):
+            raise ValueError(f"protocols {[protocol.name for protocol in protocols]}; needs one or more, each once")
+        self._metrics = {name: DepthMetrics() for name in self.protocols}
+        self._rows: dict[str, tuple[list[int], list[list[float]]]] | None = None
+
+    def update(self, pred: Tensor, depth: Tensor, mask: Tensor, frame: Tensor | int) -> None:
+        """Judge a batch.
+
+        Args:
+            pred: Predicted depth [m], shape ``(B, 1, h, w)``; each protocol resizes it to the truth's size.
+            depth: True depth [m], shape ``(B, 1, H, W)``.
+            mask: Valid pixels, bool, shape ``(B, 1, H, W)``.
+            frame: Each image's place in its split, int64, shape ``(B,)``.
+        """
+        self._rows = None
+        for name, protocol in self.protocols.items():
+            self._metrics[name].update(*protocol(pred, depth, mask), frame)
+
+    def rows(self, protocol: str) -> tuple[list[int], list[list[float]]]:
+        """Return one protocol's frames, ascending, and their figures, float64, in the order of ``METRIC_NAMES``.
+
+        The first call after an update gathers the rows of all processes, so all of them have to make it.
+        """
+        if self._rows is None:
+            gathered = {name: metrics.rows() for name, metrics in self._metrics.items()}
+            self._rows = {name: (frames.tolist(), table.tolist()) for name, (frames, table) in gathered.items()}
+        return self._rows[protocol]
+
+    def empty(self) -> dict[str, list[int]]:
+        """Return the frames without a valid pixel, by protocol; a protocol without any is left out."""
+        found = {
+            name: [frame for frame, row in zip(*self.rows(name), strict=True) if math.isnan(row[0])]
+            for name in self.protocols
+        }
+        return {name: frames for name, frames in found.items() if frames}
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Return ``{protocol: {metric: mean over images}}``, exactly rounded; NaN where no image has a valid pixel."""
+        means: dict[str, dict[str, float]] = {}
+        for name in self.protocols:
+            judged = [row for row in self.rows(name)[1] if not math.isnan(row[0])]
+            columns = list(zip(*judged, strict=True)) or [(math.nan,)] * len(METRIC_NAMES)
+            values = [math.fsum(column) / len(column) for column in columns]
+            means[name] = dict(zip(METRIC_NAMES, values, strict=True))
+        return means
+
+    def write(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        split: str,
+        labels: Sequence[str],
+        scenes: Sequence[str],
+        expected: int,
+        seed: int | None,
+        commit: str | None,
+        versions: Mapping[str, str | None],
+        data: Mapping[str, Any],
+        **extra: Any,
+    ) -> None:
+        """Write ``per_image.csv`` and then ``metrics.json``, both to full precision.
+
+        Args:
+            directory: Where to; made if it is missing.
+            split: Which split the frames are of.
+            labels: Each frame's name, by its place in the split.
+            scenes: Each frame's scene, by its place in the split.
+            expected: How many frames the split has.
+            seed: The run's seed.
+            commit: As :func:`commit` gives it.
+            versions: As :func:`versions` gives it.
+            data: What the data is and how it was prepared.
+            **extra: Further entries of ``metrics.json``.
+
+        Raises:
+            InputError: If a file cannot be written.
+        """
+        directory = Path(directory)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("protocol", "frame", "label", "scene", *METRIC_NAMES))
+        for name in self.protocols:
+            for frame, row in zip(*self.rows(name), strict=True):
+                writer.writerow((name, frame, labels[frame], scenes[frame], *map(repr, row)))
+        write_text(directory / "per_image.csv", table.getvalue())
+        content = {
+            "split": split,
+            "images": len(self.rows(next(iter(self.protocols)))[0]),
+            "expected": expected,
+            "seed": seed,
+            "commit": commit,
+            "versions": dict(versions),
+            "data": dict(data),
+            "protocols": self.figures(),
+            "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
+            "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
+            "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
+        }
+        write_json(directory / "metrics.json", extra | content)
+
+
+def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> list[Protocol]:
+    """Return the protocols that a split is judged under, narrowed to the data's depth range.
+
+    Args:
+        names: A protocol's name, several, "all" for every one that fits the data, or "auto" for the data's own.
+        layout: The data.
+        split: Which split is judged.
+
+    Raises:
+        InputError: If the split is empty, a name is unknown, or one is not made for this truth or size.
+    """
+    count = layout.count(split)
+    if not count:
+        raise InputError(f"{layout.description}: it has no {split} frames")
+    sizes = sorted({layout.size(split, frame) for frame in range(count)})
+    if isinstance(names, str) and names == "auto":
+        names = default_protocol(layout.name, layout.truth, sizes[0])
+    found = find_protocols(names, layout.truth, sizes[0])
+    for size in sizes[1:]:
+        for protocol in found:
+            protocol.check(layout.truth, size)
+    return [protocol.within(layout.depth_range) for protocol in found]
+
+
+def metrics_table(figures: Mapping[str, Figures], title: str) -> Table:
+    """Lay out figures for the terminal: under each protocol a row for each who was judged.
+
+    Args:
+        figures: ``{who: {protocol: {metric: value}}}``, such as the network's and the mean map's.
+        title: What was judged: data, split, number of images, truth.
+
+    Returns:
+        The best value of a protocol is bold where several were judged. It fits 80 columns.
+    """
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("protocol", overflow="fold", vertical="bottom")
+    for metric in METRIC_NAMES:
+        table.add_column(metric.replace("_", "_\n"), justify="right", vertical="bottom", no_wrap=True)
+    for protocol in dict.fromkeys(name for judged in figures.values() for name in judged):
+        rows = {who: judged[protocol] for who, judged in figures.items() if protocol in judged}
+        best = {
+            metric: (max if metric.startswith("delta") else min)(row[metric] for row in rows.values())
+            for metric in METRIC_NAMES
+        }
+        table.add_row(Text(protocol, "bold"))
+        for who, row in rows.items():
+            cells = [
+                Text(_short(row[metric]), "bold" if len(rows) > 1 and row[metric] == best[metric] else "")
+                for metric in METRIC_NAMES
+            ]
+            table.add_row(Padding(Text(who), (0, 0, 0, 2)), *cells)
+        table.add_section()
+    return table
+
+
+def _short(value: float) -> str:
+    """Three decimals, fewer where a figure is large: at most six characters for what networks score."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def mean_map(depths: Iterable[npt.NDArray[np.floating]], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Average depth pixel by pixel: the constant answer that every network must beat.
+
+    Args:
+        depths: Training depth [m], each of any shape ``(H, W)``, 0 where it is missing; taken one at a time.
+        size: (height, width) of the answer.
+
+    Returns:
+        The mean of the valid depths at each pixel [m], ``float32``, shape ``size``; where none is valid, the mean of
+        all that are.
+
+    Raises:
+        InputError: If no pixel of any depth is valid.
+
+    Example:
+        >>> mean_map([np.array([[1.0, 0.0]]), np.array([[3.0, 0.0]])], (1, 2)).tolist()
+        [[2.0, 2.0]]
+    """
+    total, count = np.zeros(size), np.zeros(size, np.int64)
+    for depth in depths:
+        resized = resize_nearest(np.asarray(depth, np.float32), size)
+        valid = np.isfinite(resized) & (resized > 0)
+        total[valid] += resized[valid]
+        count += valid
+    if not count.any():
+        raise InputError("the training depth has no valid pixel, so there is no mean map; check the data")
+    filled = np.where(count > 0, total / np.maximum(count, 1), total.sum() / count.sum())
+    return filled.astype(np.float32)
+
+
+def commit() -> str | None:
+    """Return the git commit that this code is at, with ``-dirty`` when tracked files differ; None outside git."""
+    source = Path(__file__).resolve()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source.parent), *arguments]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)
+        return answer.stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", source.name
+        )  # installed inside another project's folder, it is not that commit
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions that figures may depend on, without importing more; None for what is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "depthnet": depthnet.__version__}
+    found["torch"] = torch.__version__  # with its build, such as +cu132
+    for name in ("torchvision", "lightning", "timm", "numpy", "pillow", "albumentations", "torchmetrics"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

@@ -1,0 +1,120 @@
+"""From a feature pyramid to one feature at its finest size, by gated skips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthnet.models.attention import AttentionGate
+from depthnet.types import InputError
+
+__all__ = ["Decoder"]
+
+
+class Decoder(nn.Module):
+    """A U-Net decoder: from the coarsest feature up, each level is resized to its skip and merged with it.
+
+    It takes features of any size and stride: every resize goes to the skip's measured size. Two things keep it cheap.
+    A 1x1 convolution halves the width of a skip before the gate, which being a weight for each pixel commutes with it.
+    And only the coarser levels have a second convolution; at the finest, one costs as much as all the rest.
+
+    Args:
+        encoder_channels: Channels of the features, fine to coarse.
+        widths: Channels of the decoder's levels, coarse to fine. Where there are more widths than features, the first
+            ones are used, so that a width stays with its stride.
+        attention: Whether a gate weighs the pixels of each skip.
+
+    Attributes:
+        channels: Channels of the result.
+
+    Raises:
+        InputError: If there are fewer widths than features, or a width is not positive.
+
+    Example:
+        >>> decoder = Decoder((8, 16, 32), widths=(24, 16, 8))
+        >>> decoder([torch.zeros(1, 8, 31, 41), torch.zeros(1, 16, 15, 20), torch.zeros(1, 32, 7, 10)]).shape
+        torch.Size([1, 8, 31, 41])
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], widths: Sequence[int], attention: bool = True) -> None:
+        super().__init__()
+        if len(widths) < len(encoder_channels) or min(widths) < 1:
+            raise InputError(
+                f"model.decoder_widths={list(widths)}: the encoder has {len(encoder_channels)} levels; give as many "
+                "positive widths, coarse to fine"
+            )
+        widths = list(widths)[: len(encoder_channels)]
+        skips = list(encoder_channels)[-2::-1]
+        self.channels = widths[-1]
+        self.bottleneck = _conv_norm_act(encoder_channels[-1], widths[0], kernel_size=1)
+        self.merges = nn.ModuleList(
+            _Merge(coarse, skip, width, convolutions=1 if level == len(skips) else 2, attention=attention)
+            for level, (coarse, skip, width) in enumerate(zip(widths, skips, widths[1:], strict=False), start=1)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Merge the features.
+
+        Args:
+            features: From fine to coarse, shapes ``(B, encoder_channels[i], h, w)``.
+
+        Returns:
+            Shape ``(B, channels, h, w)``, the size of ``features[0]``.
+        """
+        return self.forward_with_attention(features)[0]
+
+    def forward_with_attention(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Merge the features and tell what the gates let through; arguments as :meth:`forward`.
+
+        Returns:
+            The result of :meth:`forward`, and from fine to coarse the attention coefficients of each skip in [0, 1],
+            shapes ``(B, 1, h, w)``; none without attention.
+        """
+        merged = self.bottleneck(features[-1])
+        coefficients: list[Tensor] = []
+        for merge, skip in zip(self.merges, features[-2::-1], strict=True):
+            merged, alpha = merge(merged, skip)
+            if alpha is not None:
+                coefficients.insert(0, alpha)
+        return merged, coefficients
+
+
+class _Merge(nn.Module):
+    """Resizes the coarser feature to a skip, gates the skip by it, and merges the two."""
+
+    def __init__(
+        self, coarse_channels: int, skip_channels: int, width: int, convolutions: int, attention: bool
+    ) -> None:
+        super().__init__()
+        skip_width = min(skip_channels, max(1, width // 2))
+        coarse_width = min(coarse_channels, width)
+        self.reduce_skip = _reduce(skip_channels, skip_width)
+        self.reduce_coarse = _reduce(coarse_channels, coarse_width)
+        self.gate = AttentionGate(skip_width, coarse_channels) if attention else None
+        self.fuse = nn.Sequential(
+            _conv_norm_act(coarse_width + skip_width, width, kernel_size=3),
+            *(_conv_norm_act(width, width, kernel_size=3) for _ in range(convolutions - 1)),
+        )
+
+    def forward(self, coarse: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
+        skip = self.reduce_skip(skip)
+        alpha = None
+        if self.gate is not None:
+            skip, alpha = self.gate(skip, coarse)
+        coarse = F.interpolate(self.reduce_coarse(coarse), skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat((coarse, skip), dim=1)), alpha
+
+
+def _reduce(channels: int, width: int) -> nn.Module:
+    return nn.Conv2d(channels, width, kernel_size=1, bias=False) if channels > width else nn.Identity()
+
+
+def _conv_norm_act(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,141 @@
+"""The network that this project is about: any encoder, gated skips, metres; and the list of all our networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from depthnet.checkpoint import read_checkpoint
+from depthnet.models.basic import BasicNet
+from depthnet.models.decoder import Decoder
+from depthnet.models.encoder import Encoder
+from depthnet.models.network import DepthHead, DepthNetwork
+from depthnet.types import DepthRange, InputError
+
+__all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
+
+
+class DepthNet(DepthNetwork):
+    """An encoder with a U-Net decoder whose skips are weighed by additive attention gates.
+
+    Args:
+        encoder: timm's name of a network that gives a feature pyramid.
+        pretrained: The encoder's weights, as :func:`depthnet.models.encoder.resolve_pretrained`.
+        encoder_pad: ``default`` or ``same``, as :class:`depthnet.models.encoder.Encoder`.
+        decoder_widths: Channels of the decoder's levels, coarse to fine; an encoder with fewer levels uses the first.
+        attention: Whether skips are gated.
+        depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
+        image_size: (height, width) [px] that it is trained at, and that ``infer`` resizes to.
+        head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
+        mean: Mean of the images in [0, 1] for R, G, B; the encoder's own by default.
+        std: Their standard deviation; the encoder's own by default.
+
+    Raises:
+        InputError: If a value is impossible, or the encoder's weights cannot be had.
+
+    Example:
+        >>> net = DepthNet("test_resnet", depth_range=(1e-3, 10.0), image_size=(60, 80))
+        >>> net(torch.zeros(1, 3, 61, 83, dtype=torch.uint8)).shape
+        torch.Size([1, 1, 61, 83])
+    """
+
+    encoder: Encoder
+
+    def __init__(
+        self,
+        encoder: str = "inception_resnet_v2",
+        pretrained: bool | str = False,
+        encoder_pad: Literal["default", "same"] = "default",
+        decoder_widths: Sequence[int] = (256, 192, 128, 96, 48),
+        attention: bool = True,
+        *,
+        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
+        image_size: Sequence[int],
+        head: str = "sigmoid",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(depth_range, image_size)
+        self.encoder = Encoder(encoder, pretrained, encoder_pad, self.image_size, mean, std)
+        self.set_normalisation(self.encoder.mean, self.encoder.std)
+        self.decoder = Decoder(self.encoder.channels, decoder_widths, attention)
+        self.head = DepthHead(self.decoder.channels, self.depth_range, head)
+        self.decoder_widths = [int(width) for width in decoder_widths]
+        self.attention = attention
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return the decoder's result, from a normalised image of shape ``(B, 3, H, W)``."""
+        merged: Tensor = self.decoder(self.encoder(image))
+        return merged
+
+    def attention_maps(self, image: Tensor) -> list[Tensor]:
+        """Return what each gate lets through, for pictures.
+
+        Args:
+            image: As ``forward``.
+
+        Returns:
+            Attention coefficients in [0, 1] from fine to coarse, shapes ``(B, 1, h, w)``; none without attention.
+        """
+        return self.decoder.forward_with_attention(self.encoder(self.normalise(image)))[1]
+
+    def config(self) -> dict[str, Any]:
+        """Return constructor arguments, fit for JSON, that build the same network without pretrained weights."""
+        return {
+            "encoder": self.encoder.name,
+            "pretrained": False,
+            "encoder_pad": self.encoder.pad,
+            "decoder_widths": self.decoder_widths,
+            "attention": self.attention,
+            **self._shared_config(),
+        }
+
+
+NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet}
+"""The networks that a checkpoint may name."""
+
+
+def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
+    """Build a network from what a checkpoint says of it, its ``config()``.
+
+    Args:
+        name: A key of :data:`NETWORKS`.
+        config: Constructor arguments.
+
+    Raises:
+        InputError: If there is no such network, or the arguments are not its.
+    """
+    if name not in NETWORKS:
+        raise InputError(f"network {name!r} is none of ours; known: {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**config)
+    except TypeError as error:
+        raise InputError(f"network {name} cannot be built from these arguments: {error}") from error
+
+
+def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> DepthNetwork:
+    """Give back the network of a checkpoint file, in evaluation mode; nothing else is needed, and nothing is run.
+
+    Args:
+        path: A file that a run of this project wrote.
+        device: Where the network goes.
+
+    Returns:
+        The network; ``infer(image)`` takes ``uint8`` RGB ``(H, W, 3)`` and gives metres ``(H, W)``.
+
+    Raises:
+        InputError: If the file cannot be read, is not ours, or its tensors do not fit its own record.
+    """
+    checkpoint = read_checkpoint(path)
+    network = build_network(checkpoint.network, checkpoint.config)
+    try:
+        network.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: its tensors do not fit its own record; it is damaged"
+        ) from None
+    return network.eval().to(device)

@@ -1,0 +1,436 @@
+"""Any timm network that gives a feature pyramid, behind one interface; the only place that knows timm.
+
+timm takes seconds to import, so it is imported where it is needed and not with this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import itertools
+import logging
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthnet.types import InputError
+
+__all__ = ["Encoder", "resolve_pretrained"]
+
+Size = tuple[int, int]
+
+_HUB_PATIENCE = 3.0  # seconds that the hub has to answer
+_HUB_FILE = "model.safetensors"
+_ODD = (241, 323)  # halved with rounding up or down, it differs at every level: what takes this size takes any
+
+
+class Encoder(nn.Module):
+    """A timm network without its classifier; gives features from fine to coarse.
+
+    Inputs whose size the network cannot take are padded at the right and the bottom (by repeating the border), and the
+    features are cropped again. A feature at the input's own size, which VGG and a few others give, is left out.
+
+    Args:
+        name: timm's name of the network, with or without the tag of its weights.
+        pretrained: As :func:`resolve_pretrained`.
+        pad: ``default``: the network's own padding. ``same``: every level has exactly half the size of the one before,
+            rounded up. A weights file that states its padding overrides this.
+        image_size: (height, width) of the images to come, if known: is checked here, and networks that take a single
+            size are built for it.
+        mean: Mean of the images that the weights expect, in [0, 1]; that of timm's configuration by default.
+        std: Their standard deviation, likewise.
+
+    Attributes:
+        name: As given.
+        pad: The padding in use.
+        channels: Channels of each feature, fine to coarse.
+        reductions: Nominal stride of each feature, fine to coarse.
+        mean: The mean in use.
+        std: The standard deviation in use.
+
+    Raises:
+        InputError: If the network is unknown or gives no pyramid, the weights cannot be had or do not fit, or
+            ``image_size`` is too small.
+
+    Example:
+        >>> encoder = Encoder("test_resnet")
+        >>> [tuple(feature.shape) for feature in encoder(torch.zeros(1, 3, 61, 97))][-2:]
+        [(1, 192, 4, 7), (1, 96, 2, 4)]
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool | str = False,
+        pad: Literal["default", "same"] = "default",
+        image_size: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if pad not in ("default", "same"):
+            raise InputError(f"model.encoder_pad={pad}: choose default or same")
+        weights = resolve_pretrained(name, pretrained)
+        stated = _read_header(name, weights) if isinstance(weights, str) else {}
+        self.name = name
+        self.pad: Literal["default", "same"] = stated.get("pad", pad)
+        self.image_size = (int(image_size[0]), int(image_size[1])) if image_size is not None else None
+        self.fixed_size: Size | None = None
+
+        self.net = _create(name, weights, stated, self.pad)
+        config = self.net.pretrained_cfg
+        reductions = self.net.feature_info.reduction()
+        if not _is_pyramid(reductions):
+            raise InputError(_no_pyramid(name, f"its features have the strides {reductions}"))
+        kept = slice(sum(reduction < 2 for reduction in reductions), None)
+        self.reductions: tuple[int, ...] = tuple(reductions[kept])
+        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels()[kept])
+        self.mean: tuple[float, ...] = tuple(mean or stated.get("mean") or config["mean"])
+        self.std: tuple[float, ...] = tuple(std or stated.get("std") or config["std"])
+        self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
+
+        fine, coarse = self.reductions[0], self.reductions[-1]
+        for self._multiple in (1, fine, coarse, 2 * coarse, 4 * coarse, 8 * coarse):
+            if self._takes(_ODD):
+                break
+        else:
+            self._multiple = coarse
+            self.fixed_size = tuple(config["input_size"][1:])
+            with contextlib.suppress(TypeError):  # it has no such argument, only the size that it is trained for
+                size = self._padded(self.image_size or self.fixed_size)
+                self.net = _create(name, weights, stated, self.pad, img_size=size)
+                self.fixed_size = size
+            if not self._takes(self.fixed_size):
+                raise InputError(f"model.encoder={name} gives no features with encoder_pad={self.pad}")
+        if self.image_size is not None:
+            self.check_size(self.image_size)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the features.
+
+        Args:
+            image: Already normalised, shape ``(B, 3, H, W)``.
+
+        Returns:
+            From fine to coarse, shapes ``(B, channels[i], h, w)``.
+
+        Raises:
+            InputError: If the network is built for one size and this is another.
+        """
+        height, width = image.shape[-2:]
+        padded = self._padded((height, width))
+        if self.fixed_size is not None and padded != self.fixed_size:
+            raise InputError(self._fixed_message((height, width)))
+        if padded != (height, width):
+            image = F.pad(image, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
+        features: list[Tensor] = self.net(image)[-len(self.channels) :]
+        if self._channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        if padded != (height, width):
+            features = [
+                feature[..., : math.ceil(height / reduction), : math.ceil(width / reduction)]
+                for feature, reduction in zip(features, self.reductions, strict=True)
+            ]
+        return features
+
+    def check_size(self, image_size: Size) -> None:
+        """Refuse images that the network cannot take.
+
+        Args:
+            image_size: (height, width) [px].
+
+        Raises:
+            InputError: If they are too small, or the network is built for one other size.
+        """
+        if self.fixed_size is not None and self._padded(image_size) != self.fixed_size:
+            raise InputError(f"data.image_size {self._fixed_message(image_size)}")
+        if self.fixed_size is None and not self._takes(image_size):
+            height, width = image_size
+            raise InputError(
+                f"data.image_size {height}x{width}: {self.name} needs at least {self.min_size}x{self.min_size}"
+            )
+
+    @functools.cached_property
+    def min_size(self) -> int:
+        """Height and width of the smallest square image that the network takes [px]."""
+        if self.fixed_size is not None:
+            return min(self.fixed_size)
+        small, enough = self.reductions[-1] - 1, max(_ODD)
+        while enough - small > 1:
+            middle = (small + enough) // 2
+            small, enough = (small, middle) if self._takes((middle, middle)) else (middle, enough)
+        return enough
+
+    def config(self) -> dict[str, Any]:
+        """Return constructor arguments, fit for JSON, that build the same network and normalisation without weights."""
+        return {
+            "name": self.name,
+            "pretrained": False,
+            "pad": self.pad,
+            "image_size": list(self.image_size) if self.image_size else None,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def _padded(self, size: Size) -> Size:
+        height, width = (math.ceil(side / self._multiple) * self._multiple for side in size)
+        return height, width
+
+    def _fixed_message(self, size: Size) -> str:
+        height, width = self.fixed_size or size
+        return f"{size[0]}x{size[1]}: {self.name} is built for {height}x{width} and takes no other size"
+
+    def _takes(self, size: Size) -> bool:
+        """Whether images of this size give the promised features, found without computing or allocating any."""
+        if min(size) < self.reductions[-1]:
+            return False
+        size = self._padded(size)
+        state = itertools.chain(self.net.named_parameters(), self.net.named_buffers())
+        on_meta = {name: tensor.to("meta") for name, tensor in state}
+        training = self.net.training
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                image = torch.empty((1, 3, *size), device="meta")
+                features = torch.func.functional_call(self.net, on_meta, (image,))[-len(self.channels) :]
+        except (RuntimeError, AssertionError, ValueError):
+            return False
+        finally:
+            self.net.train(training)
+        shapes = [
+            tuple(feature.permute(0, 3, 1, 2).shape if self._channels_last else feature.shape)[1:]
+            for feature in features
+        ]
+        if tuple(shape[0] for shape in shapes) != self.channels or min(shapes[-1]) < 1:
+            return False
+        if self.pad == "same":
+            return all(
+                shape[1:] == (math.ceil(size[0] / reduction), math.ceil(size[1] / reduction))
+                for shape, reduction in zip(shapes, self.reductions, strict=True)
+            )
+        return all(finer[1:] > coarser[1:] for finer, coarser in itertools.pairwise(shapes))
+
+
+def resolve_pretrained(name: str, value: bool | str) -> bool | str:
+    """Decide once which weights an encoder starts from.
+
+    Args:
+        name: timm's name of the encoder.
+        value: ``True``: timm's weights, or an error. ``"auto"``: timm's weights if they lie in the local cache or the
+            hub answers within three seconds, else none. ``False``: none. Another string: a safetensors file with timm's
+            key names, whose header (architecture, mean, std, pad_type) is obeyed.
+
+    Returns:
+        ``True``, ``False`` or the file.
+
+    Raises:
+        InputError: If the encoder is unknown, the weights cannot be had, or the file is none for this encoder.
+    """
+    _require_known(name)
+    if value is False:
+        return False
+    if isinstance(value, str) and value != "auto":
+        path = str(Path(value).expanduser())
+        _read_header(name, path)
+        return path
+    import timm
+
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if repository and (_cached_weights(repository) or _hub_answers(repository)):
+        return True
+    if value == "auto":
+        return False
+    if not repository:
+        raise InputError(f"model.pretrained=true: timm has no weights for {name}; use auto, false or a file")
+    raise InputError(
+        f"model.pretrained=true: the weights of {name} are not in the cache and the hub does not answer; "
+        "use auto, false or a file"
+    )
+
+
+def _create(
+    name: str, weights: bool | str, stated: dict[str, Any], pad: Literal["default", "same"], **options: Any
+) -> Any:
+    """Build timm's network, with its weights where any are wanted."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    source = weights if isinstance(weights, str) else weights and _cached_weights(config.hf_hub_id)
+    overlay = {key: stated[key] for key in ("mean", "std") if key in stated} | ({"file": source} if source else {})
+    attempts: list[dict[str, Any]] = [{}]
+    if config.fixed_input_size and not options:
+        attempts.insert(0, {"strict_img_size": False})
+    if pad == "same":
+        attempts = [attempt | extra for attempt in attempts for extra in ({"pad_type": "same"}, {})]
+    for attempt in attempts:
+        try:
+            with _quiet_timm():
+                net = timm.create_model(
+                    name,
+                    pretrained=bool(weights),
+                    features_only=True,
+                    pretrained_cfg_overlay=overlay,
+                    **attempt,
+                    **options,
+                )
+            break
+        except TypeError:  # the network has no such argument
+            if attempt is attempts[-1]:
+                raise
+        except (AttributeError, AssertionError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"model.encoder={name} cannot be built: {reason}") from error
+    if pad == "same" and "pad_type" not in attempt:
+        _pad_windows(net)
+    return net
+
+
+def _pad_windows(net: nn.Module) -> None:
+    """Give every convolution and pooling whose windows overlap and that pads nothing the padding of half its kernel."""
+    for module in net.modules():
+        if type(module) not in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):  # subclasses pad by themselves
+            continue
+        kernel, stride, padding = (_pair(getattr(module, field)) for field in ("kernel_size", "stride", "padding"))
+        if padding != (0, 0) or not any(side > step for side, step in zip(kernel, stride, strict=True)):
+            continue
+        module.padding = (kernel[0] // 2, kernel[1] // 2)
+        if isinstance(module, nn.Conv2d):
+            module._reversed_padding_repeated_twice = [kernel[1] // 2] * 2 + [kernel[0] // 2] * 2
+        if isinstance(module, nn.AvgPool2d):
+            module.count_include_pad = False
+
+
+def _pair(value: Any) -> Size:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _read_header(name: str, path: str) -> dict[str, Any]:
+    """Return what a weights file states (``mean``, ``std``, ``pad``); refuse one that is not this encoder's."""
+    import timm
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  no mapping
+    except FileNotFoundError:
+        raise InputError(f"model.pretrained={path}: no such file; give a file, auto, true or false") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"model.pretrained={path}: not a whole safetensors file ({error})") from None
+
+    architecture = header.get("architecture", name).split(".")[0]
+    if architecture != name.split(".", maxsplit=1)[0]:
+        raise InputError(f"model.pretrained={path} holds {architecture}, but model.encoder is {name}")
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    needed = {key for key in expected if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
+    if wrong := sorted({key for key in needed if shapes.get(key) != expected[key]} | (shapes.keys() - expected.keys())):
+        raise InputError(
+            f"model.pretrained={path} does not fit {name}: {len(wrong)} keys are missing, foreign or of another shape, "
+            f"the first is {wrong[0]}"
+        )
+
+    stated: dict[str, Any] = {}
+    try:
+        for field in ("mean", "std"):
+            if field in header:
+                stated[field] = tuple(float(part) for part in header[field].split(","))
+                if len(stated[field]) != 3:
+                    raise ValueError
+    except ValueError:
+        raise InputError(f"model.pretrained={path}: its header says {field}={header[field]}; needs r,g,b") from None
+    if padding := header.get("pad_type"):
+        if padding.split()[0] not in ("same", "symmetric", "default"):
+            raise InputError(f"model.pretrained={path}: its header says pad_type={padding}; same or symmetric is known")
+        stated["pad"] = "same" if padding.split()[0] == "same" else "default"
+    return stated
+
+
+def _cached_weights(repository: str | None) -> str | None:
+    """Return the file of a hub repository's weights in the local cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, _HUB_FILE) if repository else None
+    return path if isinstance(path, str) else None
+
+
+def _hub_answers(repository: str) -> bool:
+    """Ask the hub for the size of the weights, in a thread because looking up a host's name knows no timeout."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # whatever is wrong, the hub cannot be used
+            answers.append(get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_PATIENCE))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_PATIENCE)
+    return bool(answers)
+
+
+def _require_known(name: str) -> None:
+    import timm
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
+        raise InputError(f"model.encoder={name}: timm has no such network; near: {', '.join(near)}")
+    if tag and name not in timm.list_pretrained(base):
+        tags = ", ".join(timm.list_pretrained(base)) or "none"
+        raise InputError(f"model.encoder={name}: timm has no such weights for {base}; it has: {tags}")
+
+
+def _is_pyramid(reductions: Sequence[int]) -> bool:
+    return len(reductions) >= 3 and all(fine < coarse for fine, coarse in itertools.pairwise(reductions))
+
+
+def _no_pyramid(name: str, reason: str) -> str:
+    near = ", ".join(_nearest_pyramids(name))
+    return f"model.encoder={name} gives no feature pyramid ({reason}); near in name, and one: {near}"
+
+
+def _nearest_pyramids(name: str, count: int = 3) -> list[str]:
+    """Return the encoders with the most similar names, one a family, that do give a pyramid."""
+    import timm
+
+    base = name.split(".", maxsplit=1)[0]
+    families = {timm.model_entrypoint(base).__module__}
+    found: list[str] = []
+    for match in difflib.get_close_matches(base, timm.list_models(), n=1000, cutoff=0.0):
+        family = timm.model_entrypoint(match).__module__
+        if family in families:
+            continue
+        families.add(family)
+        with contextlib.suppress(Exception), torch.device("meta"), _quiet_timm():
+            reductions = timm.create_model(match, features_only=True).feature_info.reduction()
+            if _is_pyramid(reductions):
+                found.append(match)
+        if len(found) == count:
+            break
+    return found
+
+
+@contextlib.contextmanager
+def _quiet_timm() -> Iterator[None]:
+    """Keep timm from telling that a classifier's weights were left out."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,128 @@
+"""The optimiser with its parameter groups, and the learning-rate schedules, all of them torch's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+
+from depthnet.types import InputError
+
+__all__ = ["build_optimizer", "constant", "cosine", "linear", "one_cycle"]
+
+
+def build_optimizer(
+    network: nn.Module,
+    algorithm: str = "AdamW",
+    lr: float = 3e-4,
+    weight_decay: float = 0.01,
+    encoder_lr_scale: float = 1.0,
+    **options: Any,
+) -> Optimizer:
+    """Build one of torch's optimisers over a network's trainable parameters.
+
+    Normalisation and bias parameters get no weight decay. A part of the network named ``encoder`` may learn at another
+    rate, which pretrained weights want.
+
+    Args:
+        network: The network; frozen parameters are left out.
+        algorithm: The name of a class in ``torch.optim``.
+        lr: The peak learning rate.
+        weight_decay: For weights of two dimensions and more.
+        encoder_lr_scale: The encoder's rate as a share of ``lr``.
+        options: Further arguments of that class.
+
+    Raises:
+        InputError: If there is no such optimiser, or it refuses an argument.
+    """
+    kind = getattr(torch.optim, algorithm, None)
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise InputError(f"optimizer.algorithm={algorithm}: torch.optim has no such optimizer")
+    for name, value in (("lr", lr), ("encoder_lr_scale", encoder_lr_scale)):
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise InputError(f"optimizer.{name}={value}: it is a number above 0")
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+    try:
+        optimizer: Optimizer = cast(Any, kind)(
+            [
+                {
+                    "params": parameters,
+                    "lr": lr * encoder_lr_scale if encoder else lr,
+                    "weight_decay": weight_decay if decays else 0.0,
+                }
+                for (encoder, decays), parameters in groups.items()
+            ],
+            lr=lr,
+            **options,
+        )
+        return optimizer
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer: {algorithm} refuses its arguments: {error}") from error
+
+
+def one_cycle(
+    optimizer: Optimizer, steps: int, warmup: float = 0.1, start: float = 0.04, end: float = 1e-3
+) -> LRScheduler:
+    """Rise to the optimiser's rates over a share of the steps, then fall by a cosine (Smith, 2018).
+
+    Args:
+        optimizer: Its groups' rates are the peaks.
+        steps: Optimiser steps in the whole run.
+        warmup: Share of the steps that rise, 0 to 1.
+        start: First rate as a share of the peak.
+        end: Last rate as a share of the peak.
+
+    Raises:
+        InputError: If ``warmup`` is outside 0 to 1, or ``start`` or ``end`` is not positive.
+    """
+    if not (0 < warmup < 1 and 0 < start <= 1 and 0 < end <= 1):
+        raise InputError(f"scheduler: warmup={warmup}, start={start}, end={end}; each is a share between 0 and 1")
+    # below two rising steps torch's formula divides by zero
+    share = min(max(warmup, 2.0 / max(steps, 3)), 0.9)
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=max(steps, 3) + 1,
+        pct_start=share,
+        div_factor=1 / start,
+        final_div_factor=start / end,
+        cycle_momentum=False,
+    )
+
+
+def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, end: float = 0.0) -> LRScheduler:
+    """Fall from the optimiser's rates by a half cosine, after a linear warm-up if one is asked for.
+
+    Args:
+        optimizer: Its groups' rates are the peaks; ``end`` is a rate, the same for all groups.
+        steps: Optimiser steps in the whole run.
+        warmup: Share of the steps that rise, 0 to below 1.
+        end: Last rate.
+
+    Raises:
+        InputError: If ``warmup`` is outside 0 to 1.
+    """
+    if not 0 <= warmup < 1:
+        raise InputError(f"scheduler.warmup={warmup}: it is a share of the steps, from 0 to below 1")
+    rising = round(warmup * steps)
+    falling = CosineAnnealingLR(optimizer, T_max=max(steps - rising, 1), eta_min=end)
+    if not rising:
+        return falling
+    return SequentialLR(optimizer, [LinearLR(optimizer, 0.01, 1.0, rising), falling], milestones=[rising])
+
+
+def linear(optimizer: Optimizer, steps: int, end: float = 0.0) -> LRScheduler:
+    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step."""
+    return LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=max(steps, 1))
+
+
+def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Keep the optimiser's rates for all ``steps``."""
+    return ConstantLR(optimizer, factor=1.0, total_iters=steps)

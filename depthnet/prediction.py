@@ -1,0 +1,399 @@
+"""Photographs to depth files: ``predict.py`` for the command line, :func:`predict_files` from Python.
+
+A photograph ``<stem>.jpg`` gives ``<stem>_depth.npy``, ``<stem>_depth.png``, ``<stem>_color.png`` and, last, the
+sidecar ``<stem>.json``: where it is, the others are whole, and it says what they were made from. Where two photographs
+in a folder share a stem, theirs is the whole name (``a.jpg_depth.npy`` beside ``a.png_depth.npy``). Named files go
+straight into the output folder; what lies in a named folder keeps its sub-folder.
+
+Nothing heavy is imported, and no network is loaded, before a photograph needs it.
+"""
+# os.path answers False where pathlib raises: a name too long, a link to itself, a closed folder
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH121, PTH122, PTH202
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import functools
+import json
+import math
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import depthnet
+from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
+from depthnet.image import read_image, write_depth_png, write_image_png
+from depthnet.types import InputError
+from depthnet.visualize import colorize, depth_limits, with_scale_bar
+
+if TYPE_CHECKING:
+    from depthnet.models.network import DepthNetwork
+
+__all__ = ["SUFFIXES", "PredictionReport", "predict_files"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""What a folder is searched for, in upper or lower case. A file that is named may have any suffix."""
+
+_ENDINGS = ("_depth.npy", "_depth.png", "_color.png")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what stops one file stops them all
+_NOT_FOUND = "no such file or folder, and no glob that matches"
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """How many photographs were predicted, kept from a former run, or failed; and where the files are."""
+
+    written: int
+    kept: int
+    failed: int
+    output: Path
+
+    def __str__(self) -> str:
+        return f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
+
+
+def predict_files(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    network: DepthNetwork | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    color_range: tuple[float, float] | None = None,
+    device: str = "auto",
+    tell: Callable[[str], None] | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> PredictionReport:
+    """Predict depth for photographs and write it; what a former run made the same way is kept.
+
+    Args:
+        paths: Files, folders and globs; a name that exists is never read as a glob. In folders, hidden files are left.
+        network: A checkpoint file, loaded when the first photograph needs it; or a network, and then nothing is kept.
+        output: The folder to write in; it may be, hold or lie in a folder of ``paths``.
+        overwrite: Predict anew whatever is there.
+        color_range: Ends of the colour scale of ``_color.png`` [m]; None: each picture's own.
+        device: Where a checkpoint's network runs: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        tell: Takes a line about each file that failed; None prints it to stderr.
+        advance: Called after each file with how many were seen and how many there are.
+
+    Raises:
+        InputError: Before any work, if nothing matches, the output cannot be written, or two photographs would be
+            written under one name; at the first photograph, if the checkpoint or the device is no good; later, if the
+            disk is full. A photograph that is no good fails alone.
+    """
+    if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):
+        raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    arguments = _expanded([os.fspath(path) for path in given])
+    settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
+    job = _Job(network, _digest(network), device, require_writable(output), overwrite, settings)
+    photographs = _Photographs(arguments, job.output)
+    total = sum(1 for _ in photographs)
+    if not total:
+        raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
+    counts: Counter[str] = Counter()
+    say = tell or functools.partial(print, file=sys.stderr, flush=True)
+    for photograph in photographs:
+        try:
+            counts["written" if job.run(photograph) else "kept"] += 1
+        except (InputError, OSError, MemoryError) as error:
+            if isinstance(error, _NoNetworkError) or getattr(error.__cause__, "errno", None) in _DISK:
+                raise
+            counts["failed"] += 1
+            why = getattr(error, "strerror", None) or "too large for this machine's memory"
+            say(_one_line(str(error) if isinstance(error, InputError) else f"{photograph.path}: {why}"))
+        if advance is not None:
+            advance(counts.total(), total)
+    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output)
+
+
+class _NoNetworkError(InputError):
+    """No photograph can be predicted."""
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    path: str
+    place: str  # output folder and name, without an ending, relative to the output
+    fault: str = ""
+
+
+class _Photographs:
+    """The photographs of the arguments, each folder read in its turn; InputError where two have one output place."""
+
+    def __init__(self, arguments: Sequence[str], output: Path) -> None:
+        self._arguments = arguments
+        self._folders = {path for path in arguments if os.path.isdir(path)}
+        self._output = os.path.realpath(output)
+        self._named: dict[str, str] = {}  # place -> path, of files that were named
+        groups: dict[str, dict[str, str]] = {}
+        for path in arguments:
+            if path not in self._folders:
+                folder, name = os.path.split(os.path.abspath(path))
+                groups.setdefault(folder, {})[name] = path
+        for folder, group in groups.items():
+            for name, place in _places(list(group), folder, os.path.realpath(folder) == self._output).items():
+                if not self._is_same(group[name], self._named.get(place), place):
+                    self._named[place] = group[name]
+
+    def __iter__(self) -> Iterator[_Photograph]:
+        places = {path: place for place, path in self._named.items()}
+        before: list[str] = []
+        for path in self._arguments:
+            if path in self._folders:
+                yield from self._walk(path, before)
+                before.append(path)
+            elif path in places:
+                yield _Photograph(path, places[path], "" if os.path.lexists(path) else _NOT_FOUND)
+
+    def _walk(self, root: str, before: Sequence[str]) -> Iterator[_Photograph]:
+        pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+        while pending:
+            relative, above = pending.pop()
+            folder = os.path.join(root, relative)
+            if above and os.path.realpath(folder) == self._output:
+                continue
+            try:
+                status = os.stat(folder)
+                places, folders = self._list(root, relative)
+            except OSError as error:
+                yield _Photograph(folder, relative, f"cannot be searched: {error.strerror}")
+                continue
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                yield _Photograph(folder, relative, "a link back to a folder above it")
+                continue
+            twins = [former for former in before if os.access(os.path.join(former, relative, "."), os.R_OK | os.X_OK)]
+            others = [self._named, *(self._list(twin, relative)[0] for twin in twins)]
+            for place, path in places.items():
+                if not any(self._is_same(path, other.get(place), place) for other in others):
+                    yield _Photograph(path, place)
+            pending += [(os.path.join(relative, name), above | {here}) for name in reversed(folders)]
+
+    def _list(self, root: str, relative: str) -> tuple[dict[str, str], list[str]]:
+        """One folder's photographs by their place, and its sub-folders; both sorted, hidden ones left out."""
+        folder = os.path.join(root, relative)
+        with os.scandir(folder) as scan:
+            found = {entry.name for entry in scan if not entry.name.startswith(".")}
+        folders = sorted(name for name in found if os.path.isdir(os.path.join(folder, name)))
+        photographs = [name for name in sorted(found.difference(folders)) if name.lower().endswith(SUFFIXES)]
+        outputs_too = os.path.commonpath([self._output, os.path.realpath(root)]) == self._output
+        names = _places(photographs, folder, outputs_too)
+        places = {os.path.join(relative, place): os.path.join(folder, name) for name, place in names.items()}
+        return places, folders
+
+    def _is_same(self, path: str, other: str | None, place: str) -> bool:
+        """Whether the place is this very file's already; that it is another's is an error."""
+        if other is None:
+            return False
+        if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
+            return True
+        both = f"{path} and {other} would both be written as {os.path.join(self._output, place)}"
+        raise InputError(
+            _one_line(f"{both}; use two output folders, or name the folder above them to keep its sub-folders")
+        )
+
+
+def _places(names: Sequence[str], folder: str, outputs_too: bool) -> dict[str, str]:
+    """Each photograph's output name: its stem, or its whole name where another could have that stem as its own.
+
+    Where outputs go to the folder as well, those among ``names`` are left out: their photograph or sidecar is there.
+    """
+    if outputs_too:
+        origins = {os.path.splitext(name)[0] for name in names} | set(names)
+        names = [name for name in names if not _is_output(name, origins, folder)]
+    stems = Counter(os.path.splitext(name)[0] for name in names)
+    whole = set(names)
+    shared = {stem for stem, count in stems.items() if count > 1 or stem in whole}
+    return {name: name if stem in shared else stem for name in names for stem in [os.path.splitext(name)[0]]}
+
+
+def _is_output(name: str, origins: set[str], folder: str) -> bool:
+    origin = next((name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending)), None)
+    if origin is None:
+        return False
+    return origin in origins or _is_ours(_read_json(os.path.join(folder, f"{origin}.json")))
+
+
+def _expanded(given: Sequence[str]) -> list[str]:
+    """The arguments with globs expanded as a shell would, each file and folder once."""
+    found: dict[str, str] = {}
+    for argument in given:
+        parts = Path(argument).parts
+        matches = [argument] if os.path.lexists(argument) else list(_matches("", parts))
+        if "**" in parts:
+            matches = [match for match in matches if not os.path.isdir(match or ".")]  # their files match themselves
+        found |= {os.path.abspath(match): match for match in matches or [argument]}
+    if not any(map(os.path.lexists, found.values())):
+        raise InputError(_one_line(f"{', '.join(given)}: {_NOT_FOUND}"))
+    return list(found.values())
+
+
+def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
+    if not parts:
+        yield base
+        return
+    part, rest = parts[0], parts[1:]
+    literal = os.path.join(base, part)
+    if os.path.lexists(literal):
+        yield from _matches(literal, rest)
+        return
+    try:
+        entries = sorted(os.scandir(base or "."), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if part == "**":
+        yield from _matches(base, rest)
+    for entry in entries:
+        if entry.name.startswith(".") and not part.startswith("."):
+            continue
+        path = os.path.join(base, entry.name)
+        if part == "**" and entry.is_dir(follow_symlinks=False):
+            yield from _matches(path, parts)
+        elif part != "**" and fnmatch.fnmatchcase(entry.name, part):
+            yield from _matches(path, rest)
+
+
+@dataclass(eq=False)
+class _Job:
+    """What is done to every photograph."""
+
+    given: DepthNetwork | str | os.PathLike[str]
+    digest: str | None
+    device: str
+    output: Path
+    overwrite: bool
+    settings: dict[str, list[float] | None]
+
+    @functools.cached_property
+    def network(self) -> DepthNetwork:
+        """The network, loaded when it is first needed."""
+        if not isinstance(self.given, str | os.PathLike):
+            return self.given
+        from depthnet.models.depth_net import load_network
+
+        try:
+            return load_network(self.given, _find_device(self.device))
+        except InputError as error:
+            raise _NoNetworkError(str(error)) from error
+
+    def run(self, photograph: _Photograph) -> bool:
+        """Predict and write one photograph; False where a former run did the same."""
+        path = photograph.path
+        if photograph.fault:
+            raise InputError(f"{path}: {photograph.fault}")
+        if os.path.islink(path) and not os.path.exists(path):
+            raise InputError(f"{path}: a link that leads to no file")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block
+            raise InputError(f"{path}: not a regular file")
+        origin = {"source_sha256": file_digest(path), "checkpoint_sha256": self.digest, "settings": self.settings}
+        base = os.path.join(self.output, photograph.place)
+        beside = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(base))
+        if not self.overwrite and _is_done(base, origin, beside):
+            return False
+        image, network = read_image(path), self.network
+        try:
+            depth = network.infer(image)
+        except RuntimeError as error:  # a photograph may be too large for a GPU
+            raise InputError(f"{path}: the network fails on it: {' '.join(str(error).split())[:200]}") from None
+        marker = _marker(base)
+        if beside:
+            write_bytes(marker, b"")
+        Path(f"{base}.json").unlink(missing_ok=True)  # or it would vouch for a mixture, were this run to end here
+        self._write(base, depth, {"source": os.path.basename(path), **origin})
+        if beside:
+            Path(marker).unlink(missing_ok=True)
+        return True
+
+    def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any]) -> None:
+        deepest = self.network.depth_range.max
+        scale = 10.0 ** min(3, math.floor(math.log10(65535 / deepest)))  # outdoors, millimetres do not fit 16 bits
+        low, high = self.settings["color_range"] or depth_limits(depth)
+        with open_durable(base + _ENDINGS[0]) as file:
+            np.save(file, depth, allow_pickle=False)
+        write_depth_png(base + _ENDINGS[1], depth if scale == 1000 else depth * (scale / 1000))
+        write_image_png(base + _ENDINGS[2], with_scale_bar(colorize(depth, low, high), low, high))
+        sidecar = {
+            "depthnet": depthnet.__version__,
+            **origin,
+            "size": list(depth.shape),
+            "unit": "metre",
+            "scale": scale,
+            "depth_range": {"min": self.network.depth_range.min, "max": deepest},
+            "color_range": [low, high],
+            "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},
+            "image_size": list(self.network.image_size),
+            "files": _sizes(base),
+        }
+        write_json(f"{base}.json", sidecar)
+
+
+def _digest(network: DepthNetwork | str | os.PathLike[str]) -> str | None:
+    if not isinstance(network, str | os.PathLike):
+        return None
+    try:
+        return file_digest(network)
+    except OSError as error:
+        raise InputError(f"checkpoint {os.fspath(network)}: cannot be read: {error.strerror}") from None
+
+
+def _find_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {name}: not to be had here ({str(error).strip().splitlines()[0]})") from None
+    return name
+
+
+def _is_done(base: str, origin: Mapping[str, Any], beside: bool) -> bool:
+    """Whether a former run made the same files; raises InputError where others' files would be lost."""
+    sidecar = _read_json(f"{base}.json")
+    if sidecar is None:
+        foreign = [base + ending for ending in _ENDINGS if os.path.lexists(base + ending)] if beside else []
+    else:
+        foreign = [] if _is_ours(sidecar) else [f"{base}.json"]
+    if foreign and not os.path.lexists(_marker(base)):
+        raise InputError(f"{foreign[0]}: is there and not from here; name another output folder or add --overwrite")
+    if sidecar is None or origin["checkpoint_sha256"] is None:
+        return False
+    return all(sidecar.get(name) == value for name, value in origin.items()) and sidecar.get("files") == _sizes(base)
+
+
+def _sizes(base: str) -> dict[str, int | None]:
+    """Bytes of each output, by its name."""
+    paths = [base + ending for ending in _ENDINGS]
+    return {os.path.basename(path): os.path.getsize(path) if os.path.isfile(path) else None for path in paths}
+
+
+def _marker(base: str) -> str:
+    """A file that is there while outputs are written beside their photograph: what stands there is ours to replace."""
+    return os.path.join(os.path.dirname(base), f".{os.path.basename(base)}.begun")
+
+
+def _read_json(path: str) -> Any:
+    """What a JSON file holds; None where there is none, or a torn one."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_ours(sidecar: Any) -> bool:
+    return isinstance(sidecar, dict) and "checkpoint_sha256" in sidecar
+
+
+def _one_line(text: str) -> str:
+    """The text with what cannot be printed escaped: a file name may hold line breaks and worse."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

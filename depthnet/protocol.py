@@ -1,0 +1,326 @@
+"""Protocols of evaluation: what is compared with what, as values with names, printed beside every number.
+
+    protocol = PROTOCOLS["nyu_eigen"].within(depth_range)
+    protocol.check(truth="raw", size=(480, 640))
+    pred, depth, mask = protocol(pred, depth, mask)          # comparable; now the metrics, per image
+
+The same predictions score 0.903 or 0.887 by protocol alone (AdaBins on raw and on filled truth). So a protocol states
+everything between a network's output and the metrics, refuses data that it is not made for, and has a digest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from depthnet.types import Crop, DepthRange, InputError
+
+__all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols"]
+
+Truth = Literal["raw", "filled", "any"]
+Align = Literal["none", "median", "scale_shift"]
+
+_NYU_SIZE = (480, 640)
+_NYU_RANGE = DepthRange(1e-3, 10.0)
+_NYU_LAYOUTS = ("lists", "kaggle", "labelled")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to make prediction and truth comparable.
+
+    Args:
+        name: What stands beside its numbers.
+        truth: The truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
+        size: The (height, width) of truth it is made for [pixels]; None for any.
+        crop: The pixels that count; None for all.
+        depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
+            for the data's own, which :meth:`within` fills in.
+        align: What is fitted to the truth before clamping, per image, in depth, over the pixels that count: ``none``,
+            ``median`` (one factor: the ratio of the medians) or ``scale_shift`` (factor and offset by least squares).
+            Where nothing can be fitted (no such pixel, a median that is not above 0) the prediction stays as it is.
+        flip_test: Whether the prediction is the mean of the image's and the mirrored image's. A statement: who runs the
+            network does it.
+        definition: All of this in words, for reports.
+        source: Where it comes from.
+
+    Raises:
+        InputError: If ``truth`` or ``align`` is unknown, or the crop leaves the size.
+
+    Example:
+        >>> depth = torch.tensor([[[[1.0, 2.0, 10.0]]]])
+        >>> protocol = PROTOCOLS["uncropped"].within(DepthRange(1e-3, 10.0))
+        >>> pred, depth, mask = protocol(depth * 2, depth, depth > 0)
+        >>> pred.flatten().tolist(), mask.flatten().tolist()
+        ([2.0, 4.0, 10.0], [True, True, False])
+    """
+
+    name: str
+    truth: Truth
+    size: tuple[int, int] | None
+    crop: Crop | None
+    depth_range: DepthRange | None
+    align: Align
+    flip_test: bool
+    definition: str
+    source: str
+
+    def __post_init__(self) -> None:
+        for field, value, known in (("truth", self.truth, get_args(Truth)), ("align", self.align, get_args(Align))):
+            if value not in known:
+                raise InputError(f"protocol {self.name}: {field} is {value!r}; give one of {', '.join(known)}")
+        crop, size = self.crop, self.size
+        if crop is not None and size is not None and (crop.bottom > size[0] or crop.right > size[1]):
+            raise InputError(
+                f"protocol {self.name}: rows {crop.top}:{crop.bottom} and columns {crop.left}:{crop.right} leave its "
+                f"size {_pixels(size)}; crop less"
+            )
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of SHA-256 over all fields: equal for equal protocols, on any machine."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def fits(self, truth: str, size: tuple[int, int]) -> bool:
+        """Whether it is made for data of this truth (``raw`` or ``filled``) and (height, width)."""
+        return self.truth in ("any", truth) and self.size in (None, tuple(size))
+
+    def check(self, truth: str, size: tuple[int, int]) -> None:
+        """Refuse data that the protocol is not made for.
+
+        Args:
+            truth: The data's truth, ``raw`` or ``filled``.
+            size: The truth's (height, width) [pixels].
+
+        Raises:
+            InputError: If they are not what the protocol needs; the message names the protocols that fit.
+        """
+        if self.fits(truth, size):
+            return
+        needs = [f"{self.truth} truth"] if self.truth != "any" else []
+        needs += [f"{_pixels(self.size)} pixels"] if self.size is not None else []
+        fitting = ", ".join(protocol.name for protocol in PROTOCOLS.values() if protocol.fits(truth, size))
+        raise InputError(
+            f"protocol {self.name} needs {' of '.join(needs)}; this is {truth} truth of {_pixels(size)} pixels, "
+            f"for which there is {fitting}"
+        )
+
+    def within(self, depth_range: DepthRange) -> Protocol:
+        """The protocol for data of this depth range; it may narrow the range, never widen it.
+
+        Args:
+            depth_range: The data's depths that count as valid [m].
+
+        Returns:
+            The same protocol with its own range, or the data's where it has none.
+
+        Raises:
+            InputError: If the protocol's range goes beyond the data's.
+        """
+        own = self.depth_range
+        if own is None:
+            return replace(self, depth_range=depth_range)
+        if own.min < depth_range.min or own.max > depth_range.max:
+            raise InputError(
+                f"protocol {self.name} counts depths from {own.min} to {own.max} m, but data.depth_range is "
+                f"{depth_range.min} to {depth_range.max}; widen that, or use uncropped"
+            )
+        return self
+
+    def __call__(self, pred: Tensor, depth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make a batch comparable: resize, then align, then clamp.
+
+        Args:
+            pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized bilinearly (``align_corners=True``) to the
+                truth's size if it has another. Afterwards NaN becomes the minimum, an infinity the end on its side.
+            depth: True depth [m], shape ``(B, 1, H, W)``; read only where ``mask`` is true.
+            mask: Valid pixels, bool, shape of ``depth``.
+
+        Returns:
+            ``pred``, float32, shape ``(B, 1, H, W)``, inside the range; ``depth`` as it was; and ``mask``, narrowed to
+            min < depth < max and to the crop.
+
+        Raises:
+            InputError: If the truth's size is not the protocol's.
+            ValueError: If the shapes do not fit, the mask is not bool, or the range is still open.
+        """
+        if self.depth_range is None:
+            raise ValueError(
+                f"protocol {self.name} takes its depth range from the data; call within(depth_range) first"
+            )
+        if (
+            depth.shape != mask.shape
+            or mask.dtype != torch.bool
+            or not pred.ndim == depth.ndim == 4
+            or pred.shape[:2] != depth.shape[:2]
+        ):
+            raise ValueError(
+                "pred, depth and mask need shapes (B, 1, h, w), (B, 1, H, W) and (B, 1, H, W) and a bool mask; "
+                f"got {tuple(pred.shape)}, {tuple(depth.shape)} and {tuple(mask.shape)} of {mask.dtype}"
+            )
+        size = (depth.shape[-2], depth.shape[-1])
+        if self.size not in (None, size):
+            self.check(self.truth, size)
+        low, high = self.depth_range.min, self.depth_range.max
+        mask = mask & (depth > low) & (depth < high)
+        if self.crop is not None:
+            crop = self.crop
+            inside = torch.zeros_like(mask)
+            inside[..., crop.top : crop.bottom, crop.left : crop.right] = True
+            mask &= inside
+
+        pred = pred.float()
+        if pred.shape[-2:] != size:
+            pred = F.interpolate(pred, size, mode="bilinear", align_corners=True)
+        if self.align != "none":
+            pred = torch.stack([_aligned(*image, self.align) for image in zip(pred, depth, mask, strict=True)])
+        return pred.nan_to_num(nan=low, posinf=high, neginf=low).clamp(low, high), depth, mask
+
+
+def _aligned(pred: Tensor, depth: Tensor, mask: Tensor, align: Align) -> Tensor:
+    """One image's prediction fitted to its truth over the pixels of ``mask``, in float64."""
+    device = torch.device("cpu") if pred.device.type == "mps" else pred.device  # Apple's GPUs have no float64
+    mask = mask & pred.isfinite()
+    p, t = (torch.masked_select(values, mask).to(device).double() for values in (pred, depth))
+    scale, shift = _median_fit(p, t) if align == "median" else _least_squares_fit(p, t)
+    return (pred.to(device).double() * scale + shift).to(pred)
+
+
+def _median_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
+    if p.numel() == 0 or not (median := _median(p)) > 0:
+        return 1.0, 0.0
+    return _median(t) / median, 0.0
+
+
+def _median(values: Tensor) -> float:
+    """The mean of the two middle values, as NumPy has it; torch's median is the lower of the two."""
+    ordered = values.sort().values
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0
+
+
+def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
+    if p.numel() == 0:
+        return 1.0, 0.0
+    if p.min() == p.max():  # every factor fits a constant equally well
+        return 1.0, float(t.mean() - p[0])
+    deviation = p - p.mean()
+    scale = float((deviation * t).mean() / deviation.square().mean())
+    return scale, float(t.mean()) - scale * float(p.mean())
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+_COMPARED = (
+    "The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN becomes the minimum "
+    "and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max strictly{crop}. "
+    "Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
+    "e = log pred - log depth. No flip averaging."
+)
+
+
+def _nyu(name: str, truth: Truth, crop: Crop, source: str) -> Protocol:
+    words = {"raw": "Raw sensor depth, with holes", "filled": "Filled (in-painted) depth"}[truth]
+    inside = f" inside rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}"
+    definition = f"{words}, at 480x640; range 0.001 to 10 m. {_COMPARED.format(aligned='', crop=inside)}"
+    return Protocol(name, truth, _NYU_SIZE, crop, _NYU_RANGE, "none", False, definition, source)
+
+
+def _uncropped(name: str, align: Align, aligned: str, source: str) -> Protocol:
+    definition = f"Any truth of any size; the data's own depth range. {_COMPARED.format(aligned=aligned, crop='')}"
+    return Protocol(name, "any", None, None, None, align, False, definition, source)
+
+
+_EIGEN_CROP = Crop(45, 471, 41, 601)
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        _nyu(
+            "nyu_eigen",
+            "raw",
+            _EIGEN_CROP,
+            "Crop: Eigen et al., NeurIPS 2014. As evaluated by BTS (Lee et al., 2019, eval_with_pngs.py) and AdaBins "
+            "(Bhat et al., CVPR 2021, evaluate.py, which averages flips).",
+        ),
+        _nyu(
+            "nyu_eigen_filled",
+            "filled",
+            _EIGEN_CROP,
+            "nyu_eigen on in-painted truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
+        ),
+        _nyu(
+            "nyu_densedepth",
+            "filled",
+            Crop(20, 460, 24, 616),
+            "Truth and crop of DenseDepth (Alhashim and Wonka, 2018, utils.py), which also averages flips, pools the "
+            "pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
+        ),
+        _uncropped("uncropped", "none", "", "One's own pairs: all that the data calls valid."),
+        _uncropped(
+            "median_scaled",
+            "median",
+            ", multiplied per image by median depth / median prediction over the pixels that count",
+            "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
+        ),
+        _uncropped(
+            "scale_shift",
+            "scale_shift",
+            ", given per image the factor and offset that fit it to the depth by least squares over those that count",
+            "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
+        ),
+    )
+}
+"""Every protocol by its name."""
+
+
+def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]) -> list[Protocol]:
+    """Return the protocols of these names, each once, checked against the data.
+
+    Args:
+        names: A name, several, or ``all`` for every one that fits the data.
+        truth: The data's truth, ``raw`` or ``filled``.
+        size: The truth's (height, width) [pixels].
+
+    Raises:
+        InputError: If a name is unknown, one does not fit the data, or none is given.
+
+    Example:
+        >>> [protocol.name for protocol in find_protocols("all", "filled", (120, 160))]
+        ['uncropped', 'median_scaled', 'scale_shift']
+    """
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise InputError(f"protocols: none is named; give all, or some of {', '.join(PROTOCOLS)}")
+    found: dict[str, Protocol] = {}
+    for name in wanted:
+        if name == "all":
+            found |= {protocol.name: protocol for protocol in PROTOCOLS.values() if protocol.fits(truth, size)}
+            continue
+        if name not in PROTOCOLS:
+            near = difflib.get_close_matches(str(name), PROTOCOLS, n=1)
+            hint = f"did you mean {near[0]}? There are" if near else "there are"
+            raise InputError(f"protocols: {name} is unknown; {hint} {', '.join(PROTOCOLS)} and all")
+        PROTOCOLS[name].check(truth, size)
+        found[name] = PROTOCOLS[name]
+    return list(found.values())
+
+
+def default_protocol(layout_name: str, truth: str, size: tuple[int, int]) -> str:
+    """Return the name of the protocol that follows from the data: Eigen's for NYU, else ``uncropped``.
+
+    Example:
+        >>> default_protocol("lists", "filled", (480, 640)), default_protocol("rooms", "filled", (120, 160))
+        ('nyu_eigen_filled', 'uncropped')
+    """
+    name = {"raw": "nyu_eigen", "filled": "nyu_eigen_filled"}.get(truth, "uncropped")
+    return name if layout_name in _NYU_LAYOUTS and tuple(size) == _NYU_SIZE else "uncropped"

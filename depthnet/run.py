@@ -1,0 +1,197 @@
+"""A run: the directory it lives in, the choices it starts from, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from depthnet.types import InputError
+
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "LAST",
+    "best_direction",
+    "check_choices",
+    "config_of",
+    "default_data",
+    "error_line",
+    "gpu_or_cpu",
+    "quiet_libraries",
+    "resolvers",
+    "resumable",
+    "run_directory",
+    "stored_text",
+]
+
+CONFIG = "config.yaml"
+BEST = Path("checkpoints", "best.ckpt")
+LAST = Path("checkpoints", "last.ckpt")
+
+_NOISE = (
+    r".*treespec, LeafSpec.*is deprecated",  # Lightning's own call of torch
+    r".*does not have many workers",  # one worker is what two cores have room for
+    r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
+    r".*smaller than the logging interval",  # short runs log their last step all the same
+)
+
+_HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
+_LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+
+
+def default_data() -> str:
+    """Return the data of a run that names none: nyu where NYU_ROOT is set or data/nyu exists, else rooms."""
+    return "nyu" if os.environ.get("NYU_ROOT") or Path("data/nyu").is_dir() else "rooms"
+
+
+def gpu_or_cpu(with_gpu: Any, without: Any) -> Any:
+    """Return the first value where there is a CUDA device, else the second."""
+    import torch
+
+    return with_gpu if torch.cuda.is_available() else without
+
+
+def best_direction(watch: str) -> str:
+    """Return "max" or "min", whichever is better for a watched key such as ``val/delta1``.
+
+    Raises:
+        InputError: If it is not ``val/`` and a metric's name.
+    """
+    split, _, metric = str(watch).partition("/")
+    if split == "val" and metric in _HIGHER_IS_BETTER:
+        return "max"
+    if split == "val" and metric in _LOWER_IS_BETTER:
+        return "min"
+    known = ", ".join(f"val/{name}" for name in _HIGHER_IS_BETTER + _LOWER_IS_BETTER)
+    raise InputError(f"watch={watch}: it is one of {known}")
+
+
+def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:
+    """Return the directory of a run: the one that is resumed, or a new one named after data, model and time.
+
+    Raises:
+        InputError: If the run to resume is not there.
+    """
+    if resume is not None and resume != "auto":
+        resumable(resume)
+        return str(resume)
+    name = "test" if mode == "test" else encoder if model == "unet_attn" and encoder else model
+    stem = Path("runs", f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    number, path = 1, stem
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}_{number}")
+    return str(path)
+
+
+def resumable(directory: str | os.PathLike[str]) -> Path:
+    """Return the path of a run's stored config.
+
+    Raises:
+        InputError: If ``directory`` holds no run.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise InputError(f"resume={directory}: no run there (looked for {CONFIG}); name the directory of a run")
+    return path
+
+
+def resolvers() -> dict[str, Callable[..., Any]]:
+    """Return the functions that conf/ calls by name."""
+    return {
+        "default_data": default_data,
+        "direction": best_direction,
+        "gpu_or_cpu": gpu_or_cpu,
+        "run_dir": run_directory,
+    }
+
+
+def quiet_libraries() -> None:
+    """Keep Lightning's greetings, and its advice that does not fit here, out of a run's output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
+    """Return the config to run: the one composed, or the stored one of a run that goes on.
+
+    Args:
+        cfg: As composed.
+        directory: The run's directory.
+        overrides: What the command line changed.
+
+    Raises:
+        InputError: If the directory holds a run that is not resumed, or a resumed run is to be changed.
+    """
+    path = directory / CONFIG
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # else the first process has stored the config that this one takes
+        if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
+            if path.exists():
+                raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
+            return cfg
+        changes = [word for word in overrides if not word.startswith("resume=")]
+        if cfg.resume != "auto" and changes:
+            raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
+    stored = cast(DictConfig, OmegaConf.load(path if cfg.resume == "auto" else resumable(directory)))
+    stored.directory = str(directory)
+    return stored
+
+
+def stored_text(cfg: DictConfig, directory: Path) -> str:
+    """Return a config as ``config.yaml`` holds it: resolved, but free of the directory, so that a run can be moved."""
+    return OmegaConf.to_yaml(cfg, resolve=True).replace(str(directory), "${directory}")
+
+
+def check_choices(config: Mapping[str, Any]) -> None:
+    """Check the keys of train.yaml that are no group.
+
+    Raises:
+        InputError: For the first impossible value.
+    """
+    for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test")}.items():
+        if config[key] not in allowed:
+            raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: it is a whole number from 0 to {2**32 - 1}")
+    if config["mode"] == "test" and config["ckpt"] is None:
+        raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
+    if config["mode"] == "test" and config["resume"] is not None:
+        raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
+    best_direction(config["watch"])
+
+
+def error_line(error: BaseException, also: tuple[type[BaseException], ...] = ()) -> str | None:
+    """Return what a user did wrong as one line, or None if the error is a fault of the program.
+
+    Args:
+        error: What was raised. The errors that led to it are searched too, because libraries wrap ours.
+        also: Further kinds of error that come of what the user gave.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for link in chain:
+        if isinstance(link, InputError):
+            # a loader's worker sends its traceback as the message; the last line is what was said
+            return str(link).strip().splitlines()[-1].removeprefix("depthnet.types.InputError: ")
+    for link in chain:
+        if isinstance(link, also):
+            cause = link.__cause__
+            place = str(link).partition("full_key: ")[2]
+            if cause is None or isinstance(cause, also):
+                return " ".join(str(link).split())
+            if isinstance(cause, TypeError | ValueError) or type(cause).__name__ == "MisconfigurationException":
+                return " ".join(f"{place}{': ' if place else ''}{cause}".split())
+    return None

@@ -1,0 +1,307 @@
+"""Judge anybody's prediction files against a data root.
+
+    python -m depthnet.score PREDICTIONS ROOT --split val --protocol NAME --output score.json
+
+PREDICTIONS is a folder of .npy files (floats, metres, HxW or 1xHxW) or 16-bit PNG files (--scale levels per metre). A
+frame's file is found by the frame's label, the path of its image below ROOT without the suffix: that of train/rgb_00018
+is rgb_00018.npy or rgb_00018_depth.npy, in PREDICTIONS itself or in folders that end as the label's do; else the same
+with .png. So what predict.py writes is found.
+
+Exit code: 0, every frame was found and judged; 1, some frames have no file, and the figures are those of the others; 2,
+something is wrong, and nothing was judged; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from depthnet.data.layout import SPLITS, Layout
+from depthnet.data.roots import LAYOUTS, open_root
+from depthnet.durable import require_writable, write_json
+from depthnet.image import read_depth
+from depthnet.types import InputError
+
+__all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
+
+_JOINED = ("", ".jpg", ".jpeg", ".png")  # predict.py's names where photographs share a stem; a JPEG is never depth
+
+
+class _File(NamedTuple):
+    path: Path
+    folder: tuple[str, ...]
+    rank: tuple[bool, int]  # of two files for one frame, the lower one counts: npy before png
+
+
+def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> tuple[list[Path | None], int]:
+    """Find the prediction file of each frame.
+
+    Args:
+        folder: Searched with all its sub-folders.
+        labels: The frames' labels, each once.
+
+    Returns:
+        A path for each label, None where there is none; and the number of files that belong to no frame.
+
+    Raises:
+        InputError: If the folder holds no file for any frame, two files fit one frame, or one fits two frames.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of predictions")
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".npy", ".png") and path.is_file())
+    files = [path for path in files if not path.name.startswith(".") and not path.name.endswith("_color.png")]
+    index: dict[str, list[_File]] = {}
+    for path in files:
+        for name, joined in _names(path.stem):
+            entry = _File(path, path.relative_to(root).parts[:-1], (path.suffix.lower() == ".png", joined))
+            index.setdefault(name, []).append(entry)
+
+    frames = [PurePosixPath(label) for label in labels]
+    fitting = [[file for file in index.get(f.name, ()) if _agree(file.folder, f.parts[:-1])] for f in frames]
+    exact = [[file for file in found if file.folder == f.parts[:-1]] for f, found in zip(frames, fitting, strict=True)]
+    taken = {file.path: label for label, found in zip(labels, exact, strict=True) for file in found}
+    chosen: list[Path | None] = []
+    owners: dict[Path, str] = {}
+    for label, found in zip(labels, fitting, strict=True):
+        best = _best(label, [file for file in found if taken.get(file.path, label) == label])
+        if best is not None and owners.setdefault(best, label) != label:
+            raise InputError(
+                f"{best}: fits both {owners[best]} and {label}; put predictions in folders as the data's are"
+            )
+        chosen.append(best)
+    if not owners:
+        example = f"{labels[0]}.npy or {frames[0].name}_depth.npy" if labels else "no frame"
+        raise InputError(
+            f"{root}: none of its {len(files)} .npy and .png files fits a frame (looked for {example}, ...)"
+        )
+    return chosen, len(files) - len({file.path for found in fitting for file in found})
+
+
+def _names(stem: str) -> Iterable[tuple[str, int]]:
+    """The frame names that a file's stem can stand for, with the place of its joined suffix in ``_JOINED``."""
+    yield stem, 0
+    plain = stem.removesuffix("_depth")
+    if plain != stem:
+        for place, suffix in enumerate(_JOINED):
+            if plain.lower().endswith(suffix):
+                yield plain[: len(plain) - len(suffix)], place
+
+
+def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the shorter of two folder paths is the end of the longer one."""
+    length = min(len(one), len(other))
+    return one[len(one) - length :] == other[len(other) - length :]
+
+
+def _best(label: str, found: Sequence[_File]) -> Path | None:
+    if not found:
+        return None
+    ordered = sorted(found, key=lambda file: file.rank)
+    rivals = [file for file in ordered[1:] if file.folder != ordered[0].folder or file.rank == ordered[0].rank]
+    if rivals:
+        raise InputError(f"{ordered[0].path} and {rivals[0].path} both fit {label}; take one of them away")
+    return ordered[0].path
+
+
+def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.NDArray[np.float32]:
+    """Read a prediction.
+
+    Args:
+        path: A ``.npy`` file of floats in metres, shape ``(H, W)`` or ``(1, H, W)``; else a 16-bit PNG.
+        scale: A PNG's levels per metre.
+
+    Returns:
+        Depth [m], ``float32``, shape ``(H, W)``.
+
+    Raises:
+        InputError: If it cannot be read, has another shape or type, or holds no number.
+    """
+    if Path(path).suffix.lower() == ".png":
+        return read_depth(path, 1 / scale, bits=16)
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: cannot be read as a .npy array of numbers ({reason})") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise InputError(f"{path}: holds {getattr(values, 'dtype', 'several arrays')}; floats in metres are expected")
+    depth = values[0] if values.ndim == 3 and len(values) == 1 else values
+    if depth.ndim != 2 or not depth.size:
+        raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
+    if not np.isfinite(depth).any():
+        raise InputError(f"{path}: holds no finite value")
+    with np.errstate(over="ignore"):
+        return depth.astype(np.float32)
+
+
+def score_predictions(
+    predictions: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    *,
+    split: str = "val",
+    protocol: str | None = None,
+    scale: float = 1000.0,
+    layout: str = "auto",
+    truth: str = "auto",
+    advance: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Judge prediction files.
+
+    Args:
+        predictions: The folder of the files.
+        root: The data root.
+        split: "train", "val" or "test".
+        protocol: A protocol's name, or "all" that fit the data; None: the one that follows from the data.
+        scale: Levels per metre of PNG files.
+        layout: The root's layout, or "auto".
+        truth: "raw", "filled" or "auto".
+        advance: Called after each frame with how many were judged and how many there are.
+
+    Returns:
+        "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's
+        metrics), "data", "missing" and "empty" (labels), "unmatched" (files of no frame), "definitions", "median" (the
+        predictions' median depth [m], over all frames).
+
+    Raises:
+        InputError: If anything is wrong with the data, the files, or what was asked for.
+    """
+    import torch
+
+    from depthnet.evaluation import Evaluation
+    from depthnet.protocol import default_protocol, find_protocols
+
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
+    data = open_root(root, layout, truth)
+    expected = data.count(split)
+    if not expected:
+        raise InputError(f"{root}: has no {split} frames; choose another --split")
+    labels = [data.label(split, frame) for frame in range(expected)]
+    files, unmatched = find_predictions(predictions, labels)
+    size = data.size(split, 0)
+    default = default_protocol(data.name, data.truth, size)
+    protocols = find_protocols(protocol or default, data.truth, size)
+    evaluation = Evaluation([chosen.within(data.depth_range) for chosen in protocols])
+    present = [(frame, path) for frame, path in enumerate(files) if path is not None]
+    medians = []
+    for done, (frame, path) in enumerate(present, start=1):
+        depth, pred = _pair(data, split, frame, path, scale)
+        medians.append(float(np.nanmedian(pred)))
+        mask = np.isfinite(depth) & (depth > 0)
+        batch = [torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth, mask)]
+        evaluation.update(batch[0], batch[1], batch[2], frame)
+        if advance is not None:
+            advance(done, len(present))
+    figures = evaluation.figures()
+    first = default if default in figures else next(iter(figures))
+    return {
+        "protocol": first,
+        "truth": data.truth,
+        "found": len(present),
+        "expected": expected,
+        "split": split,
+        "metrics": figures[first],
+        "protocols": figures,
+        "data": data.description,
+        "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
+        "empty": {name: [labels[frame] for frame in frames] for name, frames in evaluation.empty().items()},
+        "unmatched": unmatched,
+        "definitions": {name: chosen.definition for name, chosen in evaluation.protocols.items()},
+        "median": float(np.median(medians)),
+    }
+
+
+def _pair(layout: Layout, split: str, frame: int, path: Path, scale: float) -> tuple[npt.NDArray[np.float32], ...]:
+    """Truth and prediction of a frame; a prediction of another aspect is of another picture, or turned."""
+    pred = read_prediction(path, scale)
+    depth = layout.read(split, frame)[1]
+    (height, width), (tall, wide) = pred.shape, depth.shape
+    nearest = abs(height - width * tall / wide) < 1 or abs(width - height * wide / tall) < 1
+    if not nearest and abs(height * wide / (width * tall) - 1) > 0.05:
+        raise InputError(
+            f"{path}: {height}x{width} values for a truth of {tall}x{wide}; another aspect, so it is cropped or turned"
+        )
+    return depth, pred
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m depthnet.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of .npy or .png files")
+    parser.add_argument("root", metavar="ROOT", help="folder of the data")
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--protocol", metavar="NAME", help="a protocol, or all (default: what follows from the data)")
+    parser.add_argument("--output", metavar="FILE", help="write the figures there, to full precision")
+    parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per metre (default: 1000)")
+    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto")
+    parser.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
+    options = parser.parse_args(arguments)
+    try:
+        if options.output is not None:
+            require_writable(Path(options.output).parent)
+        return _run(options)
+    except InputError as error:
+        print(f"depthnet.score: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("depthnet.score: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from depthnet.evaluation import metrics_table
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("frames", total=None)
+        result = score_predictions(
+            options.predictions,
+            options.root,
+            split=options.split,
+            protocol=options.protocol,
+            scale=options.scale,
+            layout=options.layout,
+            truth=options.truth,
+            advance=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    found, expected = result["found"], result["expected"]
+    spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
+    print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
+    title = f"{result['data']}, {options.split} ({found} images, {result['truth']} truth)"
+    Console(width=None if sys.stdout.isatty() else 100).print(
+        metrics_table({Path(options.predictions).resolve().name: result["protocols"]}, title)
+    )
+    if options.output is not None:
+        write_json(options.output, result)
+    return _warn(result)
+
+
+def _warn(result: dict[str, Any]) -> int:
+    """Say what the figures alone do not, and return the exit code."""
+    for name, empty in result["empty"].items():
+        print(f"warning: {name}: {len(empty)} frames have no valid pixel and count in no mean", file=sys.stderr)
+    if result["median"] > 100:
+        unit = "a .npy holds metres; for PNG, --scale gives the levels per metre"
+        print(f"warning: the predictions' median is {result['median']:.0f} m; {unit}", file=sys.stderr)
+    if not result["missing"]:
+        return 0
+    missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
+    print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

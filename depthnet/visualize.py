@@ -1,0 +1,249 @@
+"""Depth as pictures: one metric colour scale with a bar, and panels of image, truth, prediction and error.
+
+NumPy and Pillow only. A picture here is RGB, ``uint8``, shape ``(H, W, 3)``. Grey is kept for what is missing: neither
+colour map holds a grey.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from depthnet.image import resize_image, resize_nearest
+
+__all__ = [
+    "DEPTH_COLORS",
+    "ERROR_COLORS",
+    "MISSING",
+    "colorize",
+    "depth_limits",
+    "error_map",
+    "panel",
+    "with_scale_bar",
+]
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
+
+MISSING = (128, 128, 128)
+"""The colour of pixels without a value."""
+
+_PAPER = (255, 255, 255)
+_INK = (38, 38, 38)
+_ROWS = 256  # coloured at a time, so that a photograph of 100 megapixels needs no float copies of itself
+
+
+def _color_map(anchors: str) -> UInt8Array:
+    """256 colours through equally spaced ``rrggbb`` anchors."""
+    points = np.array([list(bytes.fromhex(anchor)) for anchor in anchors.split()], dtype=np.float64)
+    places = np.linspace(0, len(points) - 1, 256)
+    channels = [np.interp(places, np.arange(len(points)), points[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+DEPTH_COLORS = _color_map("fcfdbf feca8d fd9668 f1605d cd4071 9e2f7f 721f81 440f76 180f3d 000004")
+"""Magma, reversed: what is near is bright. Perceptually uniform. Source: Smith and van der Walt, matplotlib (CC0)."""
+
+ERROR_COLORS = _color_map("440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725")
+"""Viridis: what is wrong glows. Perceptually uniform. Source: Smith and van der Walt, matplotlib (CC0)."""
+
+
+def colorize(
+    depth: FloatArray, low: float, high: float, mask: BoolArray | None = None, colors: UInt8Array = DEPTH_COLORS
+) -> UInt8Array:
+    """Colour a map of values by a linear scale.
+
+    Args:
+        depth: Depth [m], or another quantity, shape ``(H, W)``.
+        low: The value of the first colour.
+        high: The value of the last colour; values beyond either take the end's colour.
+        mask: Pixels that hold a value, bool, shape ``(H, W)``; None: those that are finite and above 0.
+        colors: 256 colours, ``uint8``, shape ``(256, 3)``.
+
+    Returns:
+        A picture, shape ``(H, W, 3)``; :data:`MISSING` where there is no value.
+
+    Raises:
+        ValueError: If not low < high, both finite.
+
+    Example:
+        >>> colorize(np.array([[1.0, 5.0, 0.0]]), 1.0, 5.0).tolist()
+        [[[252, 253, 191], [0, 0, 4], [128, 128, 128]]]
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"a colour scale from {low} to {high}; needs low < high")
+    picture = np.empty((*depth.shape, 3), np.uint8)
+    for top in range(0, len(depth), _ROWS):
+        block = np.asarray(depth[top : top + _ROWS], dtype=np.float32)
+        held = np.isfinite(block)
+        held &= block > 0 if mask is None else mask[top : top + _ROWS]
+        level = (np.where(held, block, low) - low) * (255.0 / (high - low))
+        picture[top : top + _ROWS] = colors[np.rint(level.clip(0, 255)).astype(np.uint8)]
+        picture[top : top + _ROWS][~held] = MISSING
+    return picture
+
+
+def depth_limits(depth: FloatArray, mask: BoolArray | None = None) -> tuple[float, float]:
+    """Choose round ends for a colour scale, about the 1st and 99th percentile.
+
+    Args:
+        depth: Depth [m], shape ``(H, W)``.
+        mask: Pixels that count, bool; None: those that are finite and above 0.
+
+    Returns:
+        (low, high) in metres, low < high; (0, 1) where no pixel counts.
+
+    Example:
+        >>> depth_limits(np.linspace(1.02, 4.97, 100).reshape(10, 10))
+        (1.0, 5.0)
+    """
+    step = max(1, math.isqrt(depth.size // 1_000_000))  # a million pixels are enough for a percentile
+    depth = depth[::step, ::step]
+    held = np.isfinite(depth) & (depth > 0 if mask is None else mask[::step, ::step])
+    if not held.any():
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(depth[held], (1, 99)))
+    if high - low < 0.1 * high:  # of a flat wall, the colours should not show the noise
+        low, high = 0.95 * low, 1.05 * high
+    grain = _round_step((high - low) / 10)
+    first, last = math.floor(low / grain + 1e-6), math.ceil(high / grain - 1e-6)
+    return round(first * grain, 9), round(max(last, first + 1) * grain, 9)
+
+
+def error_map(pred: FloatArray, depth: FloatArray, mask: BoolArray, high: float = 0.5) -> UInt8Array:
+    r"""Colour the relative error :math:`|p - t| / t` from 0 to ``high``.
+
+    Args:
+        pred: Predicted depth [m], shape ``(H, W)``; where it is not finite the error is ``high``.
+        depth: True depth [m], same shape.
+        mask: Valid pixels, bool, same shape; the others become :data:`MISSING`.
+        high: The error of the last colour.
+
+    Returns:
+        A picture, shape ``(H, W, 3)``.
+    """
+    truth = np.where(mask, depth, 1.0)
+    error = np.abs(pred - truth) / truth
+    return colorize(np.nan_to_num(error, nan=high, posinf=high), 0.0, high, mask, ERROR_COLORS)
+
+
+def with_scale_bar(
+    picture: UInt8Array, low: float, high: float, unit: str = "m", colors: UInt8Array = DEPTH_COLORS
+) -> UInt8Array:
+    """Put the scale of :func:`colorize` to the right of a picture: a bar with ticks, their values and the unit.
+
+    Args:
+        picture: Shape ``(H, W, 3)``; it stays as it is, in the upper left corner.
+        low: The value of the first colour.
+        high: The value of the last colour.
+        unit: Written above the bar.
+        colors: As given to :func:`colorize`.
+
+    Returns:
+        A wider picture, at least high enough for a readable bar.
+    """
+    height, width = picture.shape[:2]
+    points = max(12, round(max(height, width / 4) / 24))
+    font = ImageFont.load_default(points)
+    marks, texts = _ticks(low, high)
+    gap, bar, tick = round(0.7 * points), round(1.1 * points), round(0.35 * points)
+    wide = max(math.ceil(font.getlength(text)) for text in (*texts, unit))
+    tall = max(height, points * 8)
+    canvas = Image.new("RGB", (width + gap + bar + 2 * tick + wide + gap, tall), _PAPER)
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+
+    left, right = width + gap, width + gap + bar
+    top, bottom = round(1.7 * points), tall - 1 - round(0.6 * points)
+    draw.text((left, round(0.2 * points)), unit, fill=_INK, font=font)
+    ramp = colors[np.rint(np.linspace(255, 0, bottom - top + 1)).astype(np.uint8)]
+    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], bar, axis=1)), (left, top))
+    stroke = max(1, points // 14)
+    draw.rectangle((left, top, right - 1, bottom), outline=_INK, width=stroke)
+    for mark, text in zip(marks, texts, strict=True):
+        y = bottom - (mark - low) / (high - low) * (bottom - top)
+        draw.line((right, y, right + tick, y), fill=_INK, width=stroke)
+        draw.text((right + 2 * tick, y), text, fill=_INK, font=font, anchor="lm")
+    return np.array(canvas)
+
+
+def panel(
+    image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArray, label: str = "", error_high: float = 0.5
+) -> UInt8Array:
+    """Put image, truth, prediction and relative error side by side.
+
+    Truth and prediction share one colour scale, whose bar stands beside them; the error has its own.
+
+    Args:
+        image: The photograph, shape ``(H, W, 3)``, any size.
+        depth: True depth [m], shape ``(h, w)``.
+        mask: Valid pixels of the truth, bool, same shape; the others are drawn as missing.
+        pred: Predicted depth [m], any size; the nearest pixel is taken for each of the truth's.
+        label: Written above, such as the frame's label.
+        error_high: The error of the last colour; larger errors take the same.
+
+    Returns:
+        A picture.
+    """
+    height, width = depth.shape
+    least, most = min(320 / width, 240 / height), min(480 / width, 360 / height)
+    scale = max(least, min(1.0, most))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    pred = resize_nearest(np.asarray(pred, np.float32), (height, width))
+    low, high = depth_limits(depth, mask) if mask.any() else depth_limits(pred)
+
+    missing = "" if mask.all() else " (grey: missing)"
+    truth = _resized(colorize(depth, low, high, mask), size)
+    predicted = _resized(colorize(pred, low, high), size)
+    wrong = _resized(error_map(pred, depth, mask, error_high), size)
+    tiles = [
+        _titled(resize_image(image, size), "image"),
+        _titled(truth, "truth" + missing),
+        _titled(with_scale_bar(predicted, low, high), "prediction"),
+        _titled(with_scale_bar(wrong, 0.0, error_high, "", ERROR_COLORS), "error: |pred - truth| / truth"),
+    ]
+    tall = max(len(tile) for tile in tiles)
+    spaced = [np.pad(tile, ((0, tall - len(tile)), (8, 0), (0, 0)), constant_values=255) for tile in tiles]
+    return _titled(np.pad(np.hstack(spaced), ((0, 8), (0, 8), (0, 0)), constant_values=255), label, left=8)
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that is not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= least * (1 - 1e-9))
+
+
+def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round values inside the scale, at most seven, and how to write them."""
+    step = _round_step((high - low) / 6)
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    decimals = max(0, -math.floor(math.log10(step)))
+    marks = [index * step for index in range(first, last + 1)]
+    return marks, [f"{mark:.{decimals}f}" for mark in marks]
+
+
+def _resized(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """The nearest pixel for each: a mean of two colours is a depth that the scale does not hold."""
+    planes = [resize_nearest(picture[..., channel].astype(np.float32), size) for channel in range(3)]
+    return np.stack(planes, axis=2).astype(np.uint8)
+
+
+def _titled(picture: UInt8Array, title: str, left: int = 0) -> UInt8Array:
+    """The picture with a line of text above it, widened where the text is longer."""
+    if not title:
+        return picture
+    font = ImageFont.load_default(17)
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()  # what Pillow's own font holds
+    text = " ".join(plain.split())
+    if len(text) > 160:
+        text = f"{text[:60]} ... {text[-95:]}"
+    height, width = picture.shape[:2]
+    canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + 28), _PAPER)
+    canvas.paste(Image.fromarray(picture), (0, 28))
+    ImageDraw.Draw(canvas).text((left, 5), text, fill=_INK, font=font)
+    return np.array(canvas)

@@ -1,0 +1,98 @@
+"""Predict depth for photographs.
+
+    python predict.py PHOTO... --ckpt runs/.../checkpoints/best.ckpt --output DIR
+
+PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
+millimetres), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run does only what
+is missing or was made from another photograph, checkpoint or setting.
+
+Exit code: 0, all is there; 1, some photographs failed, each with a line on stderr; 2, nothing could be done; 130,
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
+    )
+    parser.add_argument("--ckpt", metavar="PATH", help="checkpoint that train.py wrote")
+    parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
+    parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--color-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="ends of the colour scale [m] (default: each picture's own)",
+    )
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    options = parser.parse_intermixed_args(given[:end])  # photographs may stand between options, but not around "--"
+    options.photos += given[end + 1 :]
+    if not options.photos:
+        parser.error("no photograph: name files, folders or globs")
+    if options.ckpt is None:
+        parser.error("no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parse(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no valid text
+    from depthnet.prediction import predict_files
+    from depthnet.types import InputError
+
+    predict = functools.partial(
+        predict_files,
+        options.photos,
+        options.ckpt,
+        options.output,
+        overwrite=options.overwrite,
+        color_range=options.color_range,
+        device=options.device,
+    )
+    try:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+            from rich.text import Text
+
+            console = Console(stderr=True)
+            columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=console) as bar:
+                task = bar.add_task("photographs", total=None)
+                report = predict(
+                    tell=lambda line: console.print(Text(line), soft_wrap=True),
+                    advance=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+        else:
+            report = predict()
+    except InputError as error:
+        print(f"predict.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; every file written is whole, and the same command goes on from here", file=sys.stderr)
+        return 130
+    print(report)
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Every option of every group is composed, checked against the allow list, and built."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import train  # noqa: F401  registers the resolvers that conf/ calls
+from depthnet.allowed import check_targets
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+
+def composed(tmp_path, *overrides):
+    base = [f"+run_here={tmp_path}", "directory=${run_here}", "data.num_workers=0"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*overrides, *base])
+    check_targets(OmegaConf.to_container(cfg, resolve=True))
+    return cfg
+
+
+def built(cfg, *parts):
+    for part in parts:
+        if part == "callbacks":
+            for entry in cfg.callbacks.values():
+                instantiate(entry, _convert_="all")
+        else:
+            yield instantiate(cfg[part], _convert_="all")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
+def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, group, option):
+    monkeypatch.chdir(tmp_path)
+    small = ["data=rooms", "model=tiny", "data.image_size=[64,96]", "trainer=cpu", "logger=none"]
+    if group in ("experiment", "debug"):
+        overrides = [f"+{group}={option}" if group not in ("experiment", "debug") else f"{group}={option}"]
+        overrides += ["model.pretrained=false", "data.image_size=[96,128]", "trainer.accelerator=cpu"]
+        overrides += ["trainer.precision=32-true"]
+    else:
+        overrides = [entry for entry in small if not entry.startswith(f"{group}=")] + [f"{group}={option}"]
+    overrides += {
+        ("data", "nyu"): [f"data.root={make_lists()}"],
+        ("model", "unet_attn"): ["model.encoder=test_resnet"],
+        ("trainer", "gpu"): ["trainer.accelerator=cpu"],
+        ("trainer", "ddp"): ["trainer.accelerator=cpu"],
+        ("experiment", "nyu"): [f"data.root={tmp_path / 'nyu'}"],
+        ("experiment", "published"): [f"data.root={tmp_path / 'nyu'}"],
+    }.get((group, option), [])
+    if group == "model" and option != "tiny":
+        overrides += ["++model.pretrained=false"] if option != "basic" else []
+    if group == "experiment":
+        make_root = tmp_path / "nyu"
+        if not make_root.exists():
+            make_lists()
+    cfg = composed(tmp_path, *overrides)
+    data, network, loss, optimizer, scheduler, _trainer = built(
+        cfg, "data", "model", "loss", "optimizer", "scheduler", "trainer"
+    )
+    list(built(cfg, "callbacks"))
+    if cfg.logger:
+        instantiate(cfg.logger, _convert_="all")
+    schedule = scheduler(optimizer(network), 10)
+    assert schedule.get_last_lr()
+    assert data.layout.count("train")
+    assert loss is not None
+
+
+def test_the_defaults_follow_the_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "rooms" in composed(tmp_path).data._target_
+    (tmp_path / "data" / "nyu").mkdir(parents=True)
+    assert composed(tmp_path).data.root == "data/nyu"
+    monkeypatch.setenv("NYU_ROOT", "/there")
+    assert composed(tmp_path).data.root == "/there"
+
+
+def test_the_depth_range_stands_once(tmp_path):
+    cfg = composed(tmp_path, "data=rooms", "data.depth_range.max=8")
+    assert cfg.model.depth_range.max == cfg.loss.depth_range.max == 8
+
+
+@pytest.mark.parametrize("recipe", ["published", "nyu", "rooms"])
+def test_a_recipe_depends_on_no_environment(tmp_path, monkeypatch, recipe):
+    text = (CONF / "experiment" / f"{recipe}.yaml").read_text()
+    assert "override /data:" in text
+    assert "pretrained:" in text
+
+
+def test_published_is_what_was_published(tmp_path):
+    cfg = composed(tmp_path, "experiment=published")
+    assert cfg.model.encoder == "inception_resnet_v2"
+    assert list(cfg.data.image_size) == [240, 320]
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (16, 15)
+    assert (cfg.optimizer.algorithm, cfg.optimizer.amsgrad, cfg.optimizer.lr) == ("Adam", True, 1e-4)
+    assert cfg.scheduler._target_ == "depthnet.optim.linear"
+    assert cfg.loss.terms == {"ssim": 1.0, "gradient": 1.0, "l1": 0.3}
+    assert [entry["_target_"] for entry in cfg.augment.transforms] == ["albumentations.HorizontalFlip"]

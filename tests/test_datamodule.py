@@ -1,0 +1,91 @@
+import albumentations as A
+import pytest
+import torch
+from PIL import Image
+
+from depthnet.data.datamodule import DepthDataModule
+from depthnet.data.transforms import Augment
+from depthnet.types import InputError
+
+
+def epochs(root, workers, count=2):
+    augment = Augment([A.HorizontalFlip(p=0.5), A.ColorJitter(p=1.0)])
+    data = DepthDataModule.from_root(
+        root, image_size=[24, 32], batch_size=2, augment=augment, num_workers=workers, seed=3
+    )
+    loader = data.train_dataloader()
+    batches = []
+    for epoch in range(count):
+        loader.sampler.set_epoch(epoch)
+        batches.append([(batch.frame.tolist(), batch.image, batch.depth) for batch in loader])
+    return batches
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(make_lists, workers):
+    root = make_lists(train=7)
+    alone, together = epochs(root, 0), epochs(root, workers)
+    for one, other in zip(alone, together, strict=True):
+        assert [frames for frames, *_ in one] == [frames for frames, *_ in other]
+        for (_, image, depth), (_, image2, depth2) in zip(one, other, strict=True):
+            assert torch.equal(image, image2)
+            assert torch.equal(depth, depth2)
+
+
+def test_epochs_differ(make_lists):
+    first, second = epochs(make_lists(train=6), 0)
+    images = {int(frame): image for frames, batch, _ in first for frame, image in zip(frames, batch, strict=True)}
+    again = {int(frame): image for frames, batch, _ in second for frame, image in zip(frames, batch, strict=True)}
+    assert any(not torch.equal(images[frame], again[frame]) for frame in images)
+    assert [frames for frames, *_ in first] != [frames for frames, *_ in second]
+
+
+def test_evaluation_gives_every_frame_once_in_order(make_lists):
+    data = DepthDataModule.from_root(make_lists(val=5), image_size=[24, 32], eval_batch_size=2, num_workers=0)
+    batches = list(data.val_dataloader())
+    assert [batch.frame.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    assert batches[0].image.shape == (2, 3, 24, 32)
+    assert batches[0].depth.shape == (2, 1, 48, 64)
+
+
+def test_truth_of_several_sizes_comes_one_by_one(make_lists):
+    root = make_lists(train=6, val=3)  # val is the frames 7 to 9
+    for name in ("rgb_00008.jpg", "sync_depth_00008.png"):
+        with Image.open(root / "train" / name) as old:
+            other = old.resize((32, 40), Image.Resampling.NEAREST)
+        other.save(root / "train" / name)
+    data = DepthDataModule.from_root(root, image_size=[24, 32], num_workers=0)
+    shapes = [tuple(batch.depth.shape) for batch in data.val_dataloader()]
+    assert shapes == [(1, 1, 48, 64), (1, 1, 40, 32), (1, 1, 48, 64)]
+
+
+def test_rooms_serve_all_three_splits():
+    data = DepthDataModule.rooms({"train": 4, "val": 2, "test": 1}, image_size=[24, 32], batch_size=2, num_workers=0)
+    assert len(list(data.train_dataloader())) == 2
+    assert [len(list(data.eval_dataloader(split))) for split in ("val", "test")] == [1, 1]
+    assert "rooms" in data.describe()
+    assert data.record()["frames"] == {"train": 4, "val": 2, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"image_size": [240]}, r"data\.image_size"),
+        ({"image_size": "240"}, r"data\.image_size"),
+        ({"image_size": [0, 4]}, r"data\.image_size"),
+        ({"batch_size": 0}, r"data\.batch_size=0"),
+        ({"eval_batch_size": 1.5}, r"data\.eval_batch_size"),
+        ({"num_workers": -1}, r"data\.num_workers"),
+        ({"num_workers": "many"}, r"data\.num_workers"),
+        ({"depth_range": {"min": 2, "max": 1}}, "depth_range"),
+    ],
+)
+def test_impossible_options_are_refused(make_lists, option, words):
+    with pytest.raises(InputError, match=words):
+        DepthDataModule.from_root(make_lists(), **option)
+
+
+def test_a_split_that_is_not_there_is_named(make_lists):
+    data = DepthDataModule.from_root(make_lists(test=0), image_size=[24, 32])
+    with pytest.raises(InputError, match="it has no test frames"):
+        data.test_dataloader()

@@ -1,0 +1,96 @@
+import functools
+
+import pytest
+import torch
+from lightning import Trainer
+
+from depthnet.checkpoint import RECORD_KEY, read_checkpoint
+from depthnet.data.datamodule import DepthDataModule
+from depthnet.losses import DepthLoss
+from depthnet.models.basic import BasicNet
+from depthnet.module import DepthModule
+from depthnet.optim import build_optimizer, constant
+from depthnet.protocol import PROTOCOLS
+from depthnet.resume import DurableCheckpointIO
+from depthnet.types import DepthRange
+
+RANGE = DepthRange(1e-3, 10.0)
+
+
+def network():
+    torch.manual_seed(0)
+    return BasicNet(depth_range=RANGE, image_size=(32, 48), widths=(4, 8))
+
+
+def module(net=None, **options):
+    return DepthModule(
+        net or network(),
+        DepthLoss({"silog": 1.0, "l1": 0.5}, RANGE),
+        functools.partial(build_optimizer, lr=1e-3),
+        constant,
+        [PROTOCOLS["uncropped"].within(RANGE)],
+        **options,
+    )
+
+
+def trainer(tmp_path, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    settings = {"accelerator": "cpu", "use_distributed_sampler": False, "enable_checkpointing": False} | quiet
+    return Trainer(default_root_dir=tmp_path, plugins=[DurableCheckpointIO()], **settings | options)
+
+
+@pytest.fixture
+def data(make_lists):
+    return DepthDataModule.from_root(make_lists(), image_size=[32, 48], batch_size=2, num_workers=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_logs_the_terms_and_the_first_protocols_figures(tmp_path, data):
+    learner = module()
+    fit = trainer(tmp_path, max_epochs=1)
+    fit.fit(learner, data)
+    logged = fit.callback_metrics
+    assert {"train/loss", "train/silog", "train/l1", "train/delta1", "val/delta1", "val/abs_rel"} <= set(logged)
+    assert logged["train/loss"].item() == pytest.approx(logged["train/silog"].item() + 0.5 * logged["train/l1"].item())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validation_is_one_row_an_image_whatever_the_batch(tmp_path, make_lists):
+    root = make_lists(val=5)
+    figures = []
+    for batch in (1, 2, 5):
+        data = DepthDataModule.from_root(root, image_size=[32, 48], eval_batch_size=batch, num_workers=0)
+        learner = module()
+        trainer(tmp_path).validate(learner, data, verbose=False)
+        assert learner.evaluation.rows("uncropped")[0] == [0, 1, 2, 3, 4]
+        figures.append(learner.evaluation.figures()["uncropped"]["rmse"])
+    assert figures == pytest.approx([figures[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_gives_the_network_back_to_the_last_bit(tmp_path, data):
+    learner = module(run={"seed": 0})
+    fit = trainer(tmp_path, max_epochs=1)
+    fit.fit(learner, data)
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    saved = read_checkpoint(tmp_path / "a.ckpt")
+    assert saved.record["run"] == {"seed": 0}
+    from depthnet.models.depth_net import load_network
+
+    image = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8)
+    again = load_network(tmp_path / "a.ckpt")
+    with torch.no_grad():
+        assert torch.equal(again(image), learner.network.eval()(image))
+    raw = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert raw[RECORD_KEY]["network"] == "BasicNet"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dropout_is_a_function_of_seed_and_step():
+    learner = module(seed=5)
+    draws = []
+    for step in (3, 4, 3):
+        learner._trainer = type("T", (), {"global_step": step, "global_rank": 0})()
+        learner.on_train_batch_start(None, 0)
+        draws.append(torch.rand(1).item())
+    assert draws[0] == draws[2] != draws[1]
