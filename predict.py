@@ -25,7 +25,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    style = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("predict.py", description=__doc__, formatter_class=style, allow_abbrev=False)
     parser.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
     )

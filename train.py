@@ -36,6 +36,7 @@ def run(cfg: DictConfig, directory: Path) -> float:
     from depthnet.module import DepthModule
     from depthnet.resume import DurableCheckpointIO, fine_tune, fit_and_judge, settle
 
+    quiet_libraries()
     fit, split = cfg.mode == "fit", "val" if cfg.mode == "fit" else cfg.split
     settle(cfg, new=not (directory / CONFIG).exists())
     text = stored_text(cfg, directory)
@@ -69,7 +70,6 @@ def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     hydra_config = HydraConfig.get()
     try:
-        quiet_libraries()
         directory = require_writable(hydra_config.runtime.output_dir)
         cfg = config_of(cfg, directory, hydra_config.overrides.task)
         check_choices(cfg)

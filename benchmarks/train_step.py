@@ -4,8 +4,8 @@
     python benchmarks/train_step.py --batch 16 --precision bf16      (a GPU is used where there is one)
 
 Prints one table. All networks are measured in one run, their repeats interleaved, so that a machine that slows down
-slows them alike. The floor is the bare Inception-ResNet-v2 of timm with the sum of its features' means as the loss;
-every ratio is to it. Peak memory is taken in a process of its own for each network: on a GPU what torch allocated, else
+slows them alike. The floor is the bare Inception-ResNet-v2 of timm with the sum of its features' means as the loss; a
+ratio is the median over the repeats of the time taken to the floor's in the same repeat. Peak memory is taken in a process of its own for each network: on a GPU what torch allocated, else
 the growth of the resident memory over that of the imports.
 """
 
@@ -87,6 +87,7 @@ class Bench:
         self.batch = batch.to(self.device, memory_format=torch.channels_last)
 
     def train(self) -> None:
+        """Take the training steps of one repeat."""
         self.net.train()
         for _ in range(self.steps):
             self.optimizer.zero_grad(set_to_none=True)
@@ -97,6 +98,7 @@ class Bench:
 
     @torch.inference_mode()
     def infer(self) -> None:
+        """Predict the images of one repeat."""
         self.net.eval()
         for _ in range(self.steps):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -156,9 +158,10 @@ def measure_networks(options: argparse.Namespace) -> None:
     for name in names:
         cells = []
         for mode in ("train", "infer"):
-            median, floor = (statistics.median(times[key, mode]) for key in (name, FLOOR))
+            taken = times[name, mode]
+            ratio = statistics.median(ours / floor for ours, floor in zip(taken, times[FLOOR, mode], strict=True))
             peak = "" if options.no_memory else f"{peak_elsewhere(name, mode):.0f}"
-            cells += [f"{median:.1f} (min {min(times[name, mode]):.1f})", f"{median / floor:.2f}", peak]
+            cells += [f"{statistics.median(taken):.1f} (min {min(taken):.1f})", f"{ratio:.2f}", peak]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

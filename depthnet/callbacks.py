@@ -228,7 +228,7 @@ class Results(Callback):
             data=self._data.record(),
             mean_map=constant,
         )
-        rows = {_name(pl_module.network): self._figures}
+        rows = {"this checkpoint": self._figures}
         if constant:
             rows["mean depth map"] = constant
         title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
@@ -236,10 +236,6 @@ class Results(Callback):
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
                 logger.log_metrics({f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()})
-
-
-def _name(network: Any) -> str:
-    return str(network.config().get("encoder", type(network).__name__))
 
 
 class Progress(RichProgressBar):

@@ -192,7 +192,7 @@ def metrics_table(figures: Mapping[str, Figures], title: str) -> Table:
         The best value of a protocol is bold where several were judged. It fits 80 columns.
     """
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("protocol", overflow="fold", vertical="bottom")
+    table.add_column("protocol", overflow="fold", vertical="bottom", min_width=20)
     for metric in METRIC_NAMES:
         table.add_column(metric.replace("_", "_\n"), justify="right", vertical="bottom", no_wrap=True)
     for protocol in dict.fromkeys(name for judged in figures.values() for name in judged):

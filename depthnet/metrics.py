@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,19 +37,12 @@ __all__ = [
     "sq_rel",
 ]
 
-_CHUNK = 4096
+_CHUNK = 12_288  # pixels whose temporary arrays stay in a core's cache and below the size that malloc maps afresh
 _TOLERANCE = 0.05  # between two rows of one frame: far above a network's noise, far below another image's row
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Mean of a 1-D tensor by sums of fixed chunks; a plain sum is split, and so rounded, by the number of threads."""
-    whole = values.numel() // _CHUNK * _CHUNK
-    total = values[:whole].view(-1, _CHUNK).sum(1).sum() + values[whole:].sum()
-    return total / values.numel()
-
-
-class _Pixels:
-    """The valid pixels of one image, and what the figures share, each computed once and only if it is asked for."""
+class _Chunk:
+    """Some valid pixels of one image, and what the figures share, each computed once and only if it is asked for."""
 
     def __init__(self, pred: Tensor, target: Tensor, mask: Tensor) -> None:
         self.pred = torch.masked_select(pred, mask).double()
@@ -62,7 +55,7 @@ class _Pixels:
     @cached_property
     def ratio(self) -> Tensor:
         ratio = torch.maximum(self.fraction, self.target / self.pred)
-        return torch.where(ratio > 0, ratio, math.inf)  # a negative prediction has a small ratio, and is not right
+        return ratio.masked_fill_(ratio <= 0, math.inf)  # a negative prediction has a small ratio, and is not right
 
     @cached_property
     def difference(self) -> Tensor:
@@ -76,56 +69,72 @@ class _Pixels:
     def log_error(self) -> Tensor:
         return self.fraction.log()
 
-    def delta(self, power: float) -> Tensor:
-        right: Tensor = self.ratio < 1.25**power
-        return right.count_nonzero().double() / right.numel()
 
-    def silog(self) -> Tensor:
-        # mean((e - mean e)^2) is E[e^2] - E[e]^2, and does not cancel or fall below 0 when all pixels are off alike.
-        return 100.0 * _mean((self.log_error - _mean(self.log_error)).square()).sqrt()
+class _Formula(NamedTuple):
+    """A figure: sums over a chunk (given it and some log error of its image), and what to do with the means."""
+
+    sums: Callable[[_Chunk, Tensor], list[Tensor]]
+    finish: Callable[..., Tensor]
 
 
-_Formula = Callable[[_Pixels], Tensor]
+def _delta(power: float) -> _Formula:
+    return _Formula(lambda chunk, _: [(chunk.ratio < 1.25**power).count_nonzero()], lambda mean: mean)
+
+
+def _log_moments(chunk: _Chunk, shift: Tensor) -> list[Tensor]:
+    # E[e^2] - E[e]^2 is the same for e less a constant, and does not cancel when that is near the mean.
+    error = chunk.log_error - shift
+    return [error.sum(), error.square().sum()]
+
 
 _FORMULAS: dict[str, _Formula] = {
-    "delta1": lambda pixels: pixels.delta(1),
-    "delta2": lambda pixels: pixels.delta(2),
-    "delta3": lambda pixels: pixels.delta(3),
-    "abs_rel": lambda pixels: _mean(pixels.relative.abs()),
-    "sq_rel": lambda pixels: _mean(pixels.difference * pixels.relative),
-    "rmse": lambda pixels: _mean(pixels.difference.square()).sqrt(),
-    "rmse_log": lambda pixels: _mean(pixels.log_error.square()).sqrt(),
-    "log10": lambda pixels: _mean(pixels.log_error.abs()) / math.log(10.0),
-    "silog": _Pixels.silog,
+    "delta1": _delta(1),
+    "delta2": _delta(2),
+    "delta3": _delta(3),
+    "abs_rel": _Formula(lambda chunk, _: [chunk.relative.abs().sum()], lambda mean: mean),
+    "sq_rel": _Formula(lambda chunk, _: [(chunk.difference * chunk.relative).sum()], lambda mean: mean),
+    "rmse": _Formula(lambda chunk, _: [chunk.difference.square().sum()], torch.sqrt),
+    "rmse_log": _Formula(lambda chunk, _: [chunk.log_error.square().sum()], torch.sqrt),
+    "log10": _Formula(lambda chunk, _: [chunk.log_error.abs().sum()], lambda mean: mean / math.log(10.0)),
+    "silog": _Formula(_log_moments, lambda mean, square: 100.0 * (square - mean.square()).clamp(min=0.0).sqrt()),
 }
 
 METRIC_NAMES: tuple[str, ...] = tuple(_FORMULAS)
-"""The nine names, in the order of every table: delta1 delta2 delta3 abs_rel sq_rel rmse rmse_log log10 silog."""
+"""The nine names, in the order of every table."""
 
 
-def _device(device: torch.device) -> torch.device:
-    return torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no float64
+def _row(image: Sequence[Tensor], formulas: Sequence[_Formula]) -> Tensor:
+    """One image's figures; chunk by chunk, so that neither neighbours nor threads change the order of the sums."""
+    step = _CHUNK if image[0].device.type == "cpu" else image[0].numel()
+    sums: list[list[Tensor]] = []
+    count, shift = 0, torch.zeros(())
+    for start in range(0, image[0].numel(), step):
+        chunk = _Chunk(*(tensor[start : start + step] for tensor in image))
+        if chunk.pred.numel():
+            shift = shift if count else chunk.log_error.mean()
+            count += chunk.pred.numel()
+            sums.append([torch.stack(formula.sums(chunk, shift)) for formula in formulas])
+    if not count:
+        return torch.full((len(formulas),), math.nan, dtype=torch.float64, device=image[0].device)
+    means = [torch.stack(parts).double().sum(0) / count for parts in zip(*sums, strict=True)]
+    values = torch.stack([formula.finish(*mean) for formula, mean in zip(formulas, means, strict=True)])
+    return values.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _rows(pred: Tensor, target: Tensor, mask: Tensor, formulas: Sequence[_Formula]) -> Tensor:
-    """One row per image, shape ``(B, len(formulas))``, float64. One image at a time, so a row knows no neighbour."""
+    """One row per image, shape ``(B, len(formulas))``, float64."""
     if not pred.shape == target.shape == mask.shape or pred.ndim != 4 or mask.dtype != torch.bool:
         raise ValueError(
             "pred, target and mask need one shape (B, 1, H, W) and a bool mask; "
             f"got {tuple(pred.shape)}, {tuple(target.shape)} and {tuple(mask.shape)} of {mask.dtype}"
         )
-    images = [tensor.detach().to(_device(pred.device)) for tensor in (pred, target, mask)]
-    table = images[0].new_full((len(pred), len(formulas)), math.nan, dtype=torch.float64)
-    for row, image in zip(table, zip(*images, strict=True), strict=True):
-        pixels = _Pixels(*image)
-        if pixels.target.numel():
-            values = torch.stack([formula(pixels) for formula in formulas])
-            row.copy_(values.nan_to_num(nan=math.inf, posinf=math.inf))
-    return table
+    device = "cpu" if pred.device.type == "mps" else pred.device  # Apple's GPUs have no float64
+    batch = [tensor.detach().to(device).flatten(1) for tensor in (pred, target, mask)]
+    return torch.stack([_row(image, formulas) for image in zip(*batch, strict=True)])
 
 
 def depth_metrics(pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """All nine figures of each image in one pass.
+    """All nine figures of each image in one pass; their formulas and sources stand with the single functions.
 
     Args:
         pred: Predicted depth [m], shape ``(B, 1, H, W)``, positive.
@@ -137,9 +146,6 @@ def depth_metrics(pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tenso
 
     Raises:
         ValueError: If the three shapes differ or the mask is not bool.
-
-    Source:
-        Eigen et al., NeurIPS 2014, section 4; SILog and log10 as in BTS' ``eval_with_pngs.py``.
 
     Example:
         >>> pred, target = torch.tensor([2.0, 3.0, 9.0]), torch.tensor([2.0, 2.0, 0.0])
@@ -174,7 +180,7 @@ def delta_accuracy(pred: Tensor, target: Tensor, mask: Tensor, power: float = 1)
         >>> delta_accuracy(pred, target, target > 0).item()
         0.75
     """
-    return _rows(pred, target, mask, [lambda pixels: pixels.delta(power)])[:, 0]
+    return _rows(pred, target, mask, [_delta(power)])[:, 0]
 
 
 def abs_rel(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -291,9 +297,7 @@ class _FrameMetric(Metric):
         """Add a batch.
 
         Args:
-            pred: Predicted depth [m], shape ``(B, 1, H, W)``, positive.
-            target: True depth [m], same shape; read only where ``mask`` is true.
-            mask: Valid pixels, bool, same shape.
+            pred, target, mask: As :func:`depth_metrics`.
             frame: Each image's place in its split, int64, shape ``(B,)``; an int for a batch of one.
 
         Raises:
@@ -308,7 +312,8 @@ class _FrameMetric(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all processes; one that has no image takes part with a table of no rows."""
         if len(getattr(self, self._state)) == 0:
-            empty = torch.empty(0, 1 + len(self.names), dtype=torch.float64, device=_device(self.device))
+            device = "cpu" if self.device.type == "mps" else self.device
+            empty = torch.empty(0, 1 + len(self.names), dtype=torch.float64, device=device)
             setattr(self, self._state, [empty])
         super().sync(*args, **kwargs)
 
@@ -389,8 +394,8 @@ class DepthMetric(_FrameMetric):
     def __init__(self, name: str, **kwargs: Any) -> None:
         if name not in _FORMULAS:
             raise ValueError(f"{name!r} is no metric; there are {', '.join(METRIC_NAMES)}")
-        # MetricCollection lets metrics share a state of one name whose values are equal after the first batch, as
-        # those of delta2 and delta3 are when both are 1.0; so the state bears the metric's name.
+        # MetricCollection merges metrics whose states have one name and, after the first batch, equal values, as delta2
+        # and delta3 have when both are 1.0; so the state bears the metric's name.
         super().__init__([name], name, **kwargs)
         self.__dict__["higher_is_better"] = name.startswith("delta")  # torchmetrics refuses a plain assignment
 

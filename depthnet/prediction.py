@@ -197,9 +197,7 @@ class _Photographs:
         if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
             return True
         both = f"{path} and {other} would both be written as {os.path.join(self._output, place)}"
-        raise InputError(
-            _one_line(f"{both}; use two output folders, or name the folder above them to keep its sub-folders")
-        )
+        raise InputError(_one_line(f"{both}; use two outputs, or name the folder above to keep its sub-folders"))
 
 
 def _places(names: Sequence[str], folder: str, outputs_too: bool) -> dict[str, str]:
@@ -217,10 +215,10 @@ def _places(names: Sequence[str], folder: str, outputs_too: bool) -> dict[str, s
 
 
 def _is_output(name: str, origins: set[str], folder: str) -> bool:
-    origin = next((name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending)), None)
-    if origin is None:
-        return False
-    return origin in origins or _is_ours(_read_json(os.path.join(folder, f"{origin}.json")))
+    ending = next((ending for ending in (*_ENDINGS, ".json") if name.endswith(ending)), "")
+    origin = name.removesuffix(ending)
+    beside = ending in _ENDINGS and origin in origins
+    return beside or (ending != "" and _is_ours(_read_json(os.path.join(folder, f"{origin}.json"))))
 
 
 def _expanded(given: Sequence[str]) -> list[str]:

@@ -202,8 +202,8 @@ def _median_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
 
 def _median(values: Tensor) -> float:
     """The mean of the two middle values, as NumPy has it; torch's median is the lower of the two."""
-    ordered = values.sort().values
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0
+    count = values.numel()
+    return float(values.kthvalue((count + 1) // 2).values + values.kthvalue(count // 2 + 1).values) / 2.0
 
 
 def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:

@@ -31,10 +31,10 @@ def built(cfg, *parts):
             yield instantiate(cfg[part], _convert_="all")
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
 def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, group, option):
     monkeypatch.chdir(tmp_path)
-    small = ["data=rooms", "model=tiny", "data.image_size=[64,96]", "trainer=cpu", "logger=none"]
+    small = ["data=rooms", "model=tiny", "data.image_size=[96,128]", "trainer=cpu", "logger=none"]
     if group in ("experiment", "debug"):
         overrides = [f"+{group}={option}" if group not in ("experiment", "debug") else f"{group}={option}"]
         overrides += ["model.pretrained=false", "data.image_size=[96,128]", "trainer.accelerator=cpu"]

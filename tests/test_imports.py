@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "durable", "image", "allowed"},
+    {"types"},
+    {"durable", "allowed"},
+    {"image"},
     {
         "data.layout",
         "data.transforms",
@@ -56,7 +58,8 @@ def imported(path):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield node.module
+            package = node.module in ("depthnet", "depthnet.data", "depthnet.models")
+            yield from (f"{node.module}.{name.name}" for name in node.names) if package else [node.module]
 
 
 def layer(name):

@@ -103,8 +103,9 @@ def one(pred, target):
 
 @settings(max_examples=400, deadline=None)
 @given(cases)
-@example((0, 2, 70, 70, 0.2, False))
-@example((1, 1, 65, 64, 0.0, False))
+@example((0, 2, 120, 161, 0.2, False))
+@example((1, 1, 96, 128, 0.0, False))
+@example((2, 1, 120, 161, 0.9, True))
 def test_equals_an_independent_numpy_reference(case):
     arrays = batches(*case)
     table = depth_metrics(*tensors(*arrays))
@@ -185,6 +186,15 @@ def test_silog_does_not_cancel():
     assert silog(pred, target, mask).item() < 1e-12  # E[e^2] - E[e]^2 gives 3e-6, or the root of a negative number
     target[..., 0] *= 1 + 2**-20
     assert silog(pred, target, mask).item() == pytest.approx(100 * math.log1p(2**-20) * math.sqrt(999) / 1000, rel=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e3])
+def test_silog_of_a_large_image_whose_first_pixels_are_no_guide(factor):
+    pred = 3.0 + 1e-4 * torch.rand(40_000, generator=torch.manual_seed(0))
+    pred[:3] *= factor
+    error = np.log(pred.double().numpy())
+    expected = 100 * math.sqrt(statistics.pvariance(error.tolist()))
+    assert silog(*one(pred.tolist(), [1.0] * 40_000)).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("function", [*FUNCTIONS.values(), depth_metrics])

@@ -173,8 +173,9 @@ def test_any_name_works_as_a_file_and_in_a_folder(ckpt: Path, name: str) -> None
 def test_globs(ckpt: Path) -> None:
     for name in ("a1.jpg", "a2.jpg", "b1.png", ".hidden.jpg", "sub/c1.jpg", "sub/deep/d1.jpg", "[x]/e1.jpg", "n.txt"):
         photo(Path("in", name))
-    Path("in/sub/loop").symlink_to("..", target_is_directory=True)
-    Path("in/sub/loop2").symlink_to("..", target_is_directory=True)
+    Path("in/zz").mkdir()
+    for number in range(5):
+        Path(f"in/zz/loop{number}").symlink_to("..", target_is_directory=True)
     expected = {
         "in/a*.jpg": {"a1", "a2"},
         "in/?1.*": {"a1", "b1"},
@@ -190,7 +191,7 @@ def test_globs(ckpt: Path) -> None:
     for number, (pattern, found) in enumerate(expected.items()):
         _, lines = run([pattern], ckpt, f"out{number}")
         assert names(f"out{number}") == found, pattern
-        assert all("a link back" in line for line in lines)
+        assert lines == []
     run(["in/a*.jpg", "in/*1.jpg", "in/a1.jpg"], ckpt, "both")
     assert names("both") == {"a1", "a2"}
 
@@ -249,9 +250,7 @@ def test_a_shared_stem_gives_two_outputs_whatever_the_order(ckpt: Path) -> None:
     photo(Path("in/a.jpg.png"), seed=5)
     photo(Path("in/a.jpg.png.jpg"), seed=6)
     run(["in"], ckpt, "more")
-    assert names("more") == {"a.jpg", "a.png", "a.jpg.png", "a.jpg.png.jpg", "b"} - {"a.jpg.png.jpg"} | {
-        "a.jpg.png.jpg"
-    }
+    assert names("more") == {"a.jpg", "a.png", "a.jpg.png", "a.jpg.png.jpg", "b"}
 
 
 def test_the_names_do_not_depend_on_former_runs(ckpt: Path) -> None:
@@ -467,14 +466,8 @@ def test_one_photograph_named_twice_counts_once(ckpt: Path) -> None:
     photo(Path("in/a.jpg"))
     photo(Path("in/sub/b.jpg"))
     here = Path.cwd()
-    for number, paths in enumerate(
-        (
-            ["in/a.jpg", "./in/a.jpg", here / "in/a.jpg"],
-            ["in", "in/a.jpg"],
-            ["in/a.jpg", "in"],
-            ["in", "in/", here / "in"],
-        )
-    ):
+    several = [["in/a.jpg", "./in/a.jpg", here / "in/a.jpg"], ["in", "in/a.jpg"], ["in/a.jpg", "in"]]
+    for number, paths in enumerate([*several, ["in", "in/", here / "in"]]):
         report, _ = run(paths, ckpt, f"out{number}")
         assert counts(report) == (1 if number == 0 else 2, 0, 0), paths
 
@@ -556,9 +549,7 @@ def test_a_name_too_long_for_its_outputs_fails_alone(ckpt: Path) -> None:
     assert counts(run(["in", "x" * 300 + ".jpg"], ckpt)[0]) == (0, 1, 2)
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate"), RuntimeError()]
-)
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to"), RuntimeError()])
 def test_a_photograph_too_large_for_the_machine_fails_alone(ckpt: Path, error: Exception) -> None:
     photo(Path("in/a.png"), size=(50, 50))
     photo(Path("in/b.png"), size=(20, 30))

@@ -73,8 +73,9 @@ def test_a_short_run_on_rooms_lowers_the_loss(train, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resume_at_an_epochs_end_equals_the_run_that_was_not_stopped(train, tmp_path, monkeypatch, workers):
-    recipe = [*ROOMS, "trainer.max_epochs=3", "augment=standard", f"data.num_workers={workers}"]
+def test_resume_at_an_epochs_end_equals_the_run_that_was_not_stopped(train, make_lists, tmp_path, monkeypatch, workers):
+    source = ["data=nyu", f"data.root={make_lists()}"]
+    recipe = [*source, *SMALL, "trainer.max_epochs=3", "augment=standard", f"data.num_workers={workers}"]
     assert train(*recipe, "hydra.run.dir=whole").code == 0
 
     start = DepthModule.on_train_batch_start

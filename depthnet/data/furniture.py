@@ -10,10 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from depthnet.data import textures as tx
-from depthnet.data.raycast import Light, Shape, Solid
+from depthnet.data.raycast import Light, Shape, Solid, Vector
 from depthnet.data.textures import Material
-
-Vector = tuple[float, float, float]
 
 BOX, TUBE, BALL = Shape
 LAMPS = ((1.0, 0.8, 0.55), (1.0, 0.9, 0.75), (1.0, 0.97, 0.92), (0.92, 1.0, 0.95))
@@ -110,12 +108,12 @@ def chair(r: Room) -> None:
     """A chair in the current frame, its back towards -y."""
     w, h, seat = r.uniform(0.4, 0.48), r.uniform(0.8, 1.0), r.fabric if r.random() < 0.4 else r.timber
     if r.random() < 0.25:  # an office chair
-        r.add(TUBE, (0, 0, 0.1), (0.06, 0.06, 0.33), BLACK)
+        r.add(TUBE, (0, 0, 0.05), (0.06, 0.06, 0.38), BLACK)
         for turn in (0, math.pi / 2):
             with r.at(0, 0, turn):
-                r.add(BOX, (0, 0, 0.04), (0.6, 0.05, 0.05), BLACK)
+                r.add(BOX, (0, 0, 0), (0.6, 0.05, 0.06), BLACK)
         r.add(BOX, (0, 0, 0.42), (0.5, 0.48, 0.09), r.fabric)
-        r.add(BOX, (0, -0.23, 0.55), (0.46, 0.07, 0.5), r.fabric, 0.12)
+        r.add(BOX, (0, -0.23, 0.48), (0.46, 0.07, 0.55), r.fabric, 0.12)
         return
     r.legs(w, w, 0.43, 0.04, r.timber)
     r.add(BOX, (0, 0, 0.43), (w, w, 0.045), seat)
@@ -162,7 +160,7 @@ def sofa(r: Room) -> None:
     r.add(BOX, (0, 0.12 - d / 2, 0.1), (w - 0.02, 0.2, h - 0.1), cloth, 0.1)
     soft = r.random() < 0.6
     for x in ((arm - w) / 2, (w - arm) / 2):
-        r.add(BOX, (x, 0, 0.05), (arm, d, low + 0.13), cloth)
+        r.add(BOX, (x, 0, 0), (arm, d, low + 0.18), cloth)
         if soft:
             r.add(TUBE, (x, 0, low + 0.18 - d / 2), (arm + 0.04, arm + 0.04, d), cloth, math.pi / 2)
     count = max(1, round((w - 2 * arm) / 0.62))
@@ -175,7 +173,7 @@ def sofa(r: Room) -> None:
             r.add(r.choice((BOX, BALL)), (x, 0.42 - d / 2, low), (0.44, 0.14, 0.36), r.cloth(), 0.35)
     with r.at(0, d / 2 + 0.7):
         if w > 1 and r.random() < 0.5:
-            r.add(BOX, (0, 0.1, 0), (2.1, 1.5, 0.012), r.cloth())
+            r.add(BOX, (0, 0.1, 0), (w, 1.5, 0.012), r.cloth())
         if w > 1 and r.random() < 0.7:
             long, wood = r.uniform(0.8, 1.1), r.wood()
             r.add(BOX, (0, 0, 0.38), (long, 0.55, 0.04), wood)
@@ -304,15 +302,15 @@ def kitchen(r: Room) -> None:
 
 def bathroom(r: Room) -> None:
     """A basin in a cupboard under a mirror, a toilet and a tub."""
-    w, wood = r.uniform(0.8, 1.6), r.choice((WHITE, r.wood()))
+    w = r.uniform(0.8, 1.6)
     if r.stand(w, 0.55, 2.0):
-        chest(r, w, 0.53, 0.82, 0, wood)
+        chest(r, w, 0.53, 0.82, 0, r.choice((WHITE, r.wood())))
         r.add(BALL, (0, 0.03, 0.76), (0.5, 0.38, 0.12), WHITE)
         r.add(TUBE, (0, -0.2, 0.82), (0.03, 0.03, 0.18), STEEL)
-        r.add(BOX, (0, -0.25, 1.1), (w, 0.03, 0.8), Material(tx.plain, (0.6, 0.65, 0.66), gloss=0.3))
+        r.add(BOX, (0, -0.28, 1.1), (w, 0.03, 0.8), Material(tx.plain, (0.6, 0.65, 0.66), gloss=0.3))
     if r.stand(0.45, 0.7, 0.8):
         r.add(BOX, (0, -0.25, 0.38), (0.42, 0.18, 0.4), WHITE)
-        r.add(TUBE, (0, 0.05, 0), (0.24, 0.4, 0.37), WHITE, taper=1.4)
+        r.add(TUBE, (0, 0.05, 0), (0.32, 0.48, 0.37), WHITE, taper=1.4)
         r.add(TUBE, (0, 0.07, 0.37), (0.38, 0.5, 0.04), WHITE)
     if r.stand(1.6, 0.75, 0.6):
         for y in (-0.34, 0.34):
@@ -344,14 +342,14 @@ def floor_lamp(r: Room) -> None:
 def plant(r: Room) -> None:
     """A big pot plant on the floor."""
     size = r.uniform(0.7, 1.3)
-    if not r.stand(0.5 * size, 0.5 * size, size):
+    if not r.stand(0.9 * size, 0.9 * size, size):
         return
     r.add(TUBE, (0, 0, 0), (0.3 * size, 0.3 * size, 0.28 * size), r.choice((WHITE, r.plastic())), taper=1.25)
     for k in range(r.randint(7, 11)):
-        long, tilt, z = r.uniform(0.35, 0.6) * size, r.uniform(0.2, 1.2), r.uniform(0.2, 0.75) * size
+        long, tilt = r.uniform(0.35, 0.7) * size, r.uniform(0.6, 1.4)
+        y, z = math.cos(tilt) * long / 2, 0.25 * size + math.sin(tilt) * long / 2
         with r.at(0, 0, k * 2.4):
-            y = math.cos(tilt) * long / 2
-            r.add(BALL, (0, y, z), (r.uniform(0.1, 0.25) * size, long, 0.03), LEAF, tilt)
+            r.add(BALL, (0, y, z), (r.uniform(0.1, 0.2) * size, long, 0.03), LEAF, tilt)
 
 
 def oddment(r: Room) -> None:

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Camera", "Hits", "Light", "Scene", "Shape", "Solid", "cast", "illuminate", "intrinsics", "sight"]
+__all__ = ["Camera", "Hits", "Light", "Scene", "Shape", "Solid", "Vector", "cast", "illuminate", "intrinsics", "sight"]
 
 Vector = tuple[float, float, float]
 Float = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 _MISS = np.float32(np.inf)
-_CHUNK = 99999  # rays at a time, so that all temporary arrays stay in the processor's cache
+_CHUNK = 8192  # rays at a time, so that all temporary arrays stay in the processor's cache
 # Light and openness are sampled in five of the nine pixels of each 3x3 tile, like the five on a die, each sample with
 # another point of the light, and averaged over the 3x3 pixels around each pixel: these hold all five wherever they lie.
 _DIE = np.array([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]])
@@ -38,7 +38,11 @@ class Shape(IntEnum):
 
 
 class Solid(NamedTuple):
-    """A convex solid; ``axes`` has its own axes as columns, ``taper`` is a cylinder's upper radius by its lower one."""
+    """A convex solid.
+
+    ``axes`` has its own axes as columns. ``taper`` is a cylinder's upper radius by its lower one; the wider end fills
+    the box of ``half``. ``blocks``: does it cast shadows?
+    """
 
     shape: Shape
     centre: Vector
@@ -84,7 +88,10 @@ class Scene:
         self.centre = np.array([part.centre for part in parts])
         self.half = np.array([part.half for part in parts])
         self.axes = np.array([part.axes for part in parts])
-        self.taper = np.array([part.taper for part in parts], np.float32)
+        taper = np.array([part.taper for part in parts], np.float32)
+        upper, lower = np.minimum(taper, 1), np.minimum(1 / taper, 1)
+        # A cylinder's radius is cone[0] + z cone[1].
+        self.cone = np.array([(upper + lower) / 2, (upper - lower) / 2], np.float32)
         # World to the frame where a part spans [-1, 1].
         self.to_unit = (self.axes.transpose(0, 2, 1) / self.half[:, :, None]).astype(np.float32)
 
@@ -94,7 +101,7 @@ class Hits(NamedTuple):
 
     Attributes:
         depth: Along the optical axis [m], ``(H, W)``.
-        index: Of the solid or wall, ``(N,)``.
+        part: Which solid or wall, ``(N,)``.
         point: World coordinates [m], ``(3, N)``.
         normal: Unit, towards the camera's side, ``(3, N)``.
         eye: Unit direction to the camera, ``(3, N)``.
@@ -105,7 +112,7 @@ class Hits(NamedTuple):
     """
 
     depth: Float
-    index: npt.NDArray[np.int32]
+    part: npt.NDArray[np.int32]
     point: Float
     normal: Float
     eye: Float
@@ -158,15 +165,16 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
     height, width = hits.depth.shape
     cell = (np.arange(height)[:, None] % 3 * 3 + np.arange(width) % 3).ravel()
     some = np.flatnonzero(cell % 2 == 0)
-    die = cell[some] // 2
+    die = cell // 2
     incoming = [_incoming(light, hits) for light in scene.lights]
     seen = np.ones((1 + len(scene.lights), height * width), np.float32)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        seen[0, some] = _openness(hits, some, die)
+        seen[0, some] = _openness(hits, some, die[some])
         for layer, light, (_, strength) in zip(seen[1:], scene.lights, incoming, strict=True):
-            lit = strength[some] > 0
-            layer[some[lit]] = _visible(scene, light, hits.point.take(some[lit], 1), die[lit])
-    surface = (hits.index * 4 + hits.face).reshape(height, width)
+            lit = some[strength[some] > 0]
+            for part in (lit[start : start + _CHUNK] for start in range(0, lit.size, _CHUNK)):
+                layer[part] = _visible(scene, light, hits.point.take(part, 1), die[part])
+    surface = (hits.part * 4 + hits.face).reshape(height, width)
     shares = _smooth(seen.reshape(-1, height, width), (cell % 2 == 0).reshape(height, width), surface)
 
     falls = _bounced(scene, hits.normal) * shares[0]
@@ -182,13 +190,13 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
     return falls, mirrored
 
 
-def _enter(shape: int, taper: float, origin: Float, ray: Float) -> Float:
+def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     """Return where rays enter a solid that spans [-1, 1], as a multiple of the ray, inf for a miss: ``(N,)``."""
     if shape == Shape.BOX:  # slabs
         inverse = 1 / ray
-        middle, reach = -origin * inverse, np.abs(inverse)
-        near: Float = (middle - reach).max(0)
-        near[~((near > 0) & (near <= (middle + reach).min(0)))] = _MISS
+        between, reach = -origin * inverse, np.abs(inverse)
+        near: Float = (between - reach).max(0)
+        near[~((near > 0) & (near <= (between + reach).min(0)))] = _MISS
         return near
     if shape == Shape.ELLIPSOID:
         # From the point nearest to the centre: the textbook discriminant loses all digits of a small far ball.
@@ -198,11 +206,11 @@ def _enter(shape: int, taper: float, origin: Float, ray: Float) -> Float:
         near = closest - np.sqrt((1 - (passing * passing).sum(0)) / length)
         near[~(near > 0)] = _MISS
         return near
-    slope = (taper - 1) / 2  # the radius is 1 at z = -1 and taper at z = 1
+    middle, slope = cone
     flat = ray[:2]
     closest = -(origin[:2] * flat).sum(0) / (flat * flat).sum(0)
     start = origin + closest * ray
-    radius = 1 + slope + slope * start[2]
+    radius = middle + slope * start[2]
     a = (flat * flat).sum(0) - (slope * ray[2]) ** 2
     b = -slope * ray[2] * radius
     c = (start[:2] * start[:2]).sum(0) - radius * radius
@@ -211,8 +219,9 @@ def _enter(shape: int, taper: float, origin: Float, ray: Float) -> Float:
     end = -np.sign(ray[2])  # the flat end that a ray can come in by
     cap = (end - origin[2]) / ray[2]
     at = origin[:2] + cap * flat
-    cap[~((cap > 0) & ((at * at).sum(0) <= (1 + slope + slope * end) ** 2))] = _MISS
-    return np.minimum(near, cap)
+    cap[~((cap > 0) & ((at * at).sum(0) <= (middle + slope * end) ** 2))] = _MISS
+    entered: Float = np.minimum(near, cap)
+    return entered
 
 
 def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDArray[np.int32]]:
@@ -230,7 +239,7 @@ def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDAr
         for row in range(top, bottom, band):
             part = np.s_[row : min(row + band, bottom), left:right]
             local = scene.to_unit[k] @ rays[:, part[0], part[1]].reshape(3, -1)
-            near = _enter(scene.shape[k], scene.taper[k], origins[k][:, None], local).reshape(-1, right - left)
+            near = _enter(scene.shape[k], scene.cone[:, k], origins[k][:, None], local).reshape(-1, right - left)
             closer = near < depth[part]
             np.copyto(depth[part], near, where=closer)
             np.copyto(index[part], k, where=closer)
@@ -271,8 +280,8 @@ def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Fl
         outward = here / size
         tube = scene.shape[solid] == Shape.CYLINDER
         cap = tube & (np.abs(here[2]) > 0.9999)
-        slope = (scene.taper[solid] - 1) / 2
-        outward[2, tube] = (-slope * (1 + slope + slope * here[2]) / size[2])[tube]
+        middle, slope = scene.cone[:, solid]
+        outward[2, tube] = (-slope * (middle + slope * here[2]) / size[2])[tube]
         outward[:, cap] = 0
         outward[2, cap] = np.sign(here[2, cap])
         outward = np.einsum("nij,jn->in", scene.axes.astype(np.float32)[solid], outward)
@@ -320,7 +329,7 @@ def _visible(scene: Scene, light: Light, point: Float, die: Array) -> Array:
         some = np.flatnonzero((axes[k] @ outward > narrow[k]) & (distance > away[k] - radius[k]) & free)
         if some.size:
             start = origin.take(some, 1) - scene.centre[k].astype(np.float32)[:, None]
-            met = _enter(solid.shape, solid.taper, scene.to_unit[k] @ start, scene.to_unit[k] @ ray.take(some, 1))
+            met = _enter(solid.shape, scene.cone[:, k], scene.to_unit[k] @ start, scene.to_unit[k] @ ray.take(some, 1))
             free[some[met < 0.997]] = False
     return free
 
@@ -343,7 +352,8 @@ def _openness(hits: Hits, some: Array, die: Array) -> Float:
         square = (offset * offset).sum(0) + 1e-4
         rise = (offset * normal).sum(0) / np.sqrt(square)
         closed += np.maximum(rise - 0.1, 0) * np.maximum(1 - square / reach**2, 0)
-    return np.maximum(1 - closed * (2.2 / samples), 0.15)
+    openness: Float = np.maximum(1 - closed * (2.2 / samples), 0.15)
+    return openness
 
 
 def _smooth(layers: Float, sampled: Array, surface: Array) -> Float:
@@ -358,7 +368,8 @@ def _smooth(layers: Float, sampled: Array, surface: Array) -> Float:
         weight[to] += same
         total[:, to[0], to[1]] += layers[:, at[0], at[1]] * same
     lone = weight == 0
-    return ((total + lone) / (weight + lone)).reshape(count, -1)
+    mean: Float = (total + lone) / (weight + lone)
+    return mean.reshape(count, -1)
 
 
 def _bounced(scene: Scene, normal: Float) -> Float:

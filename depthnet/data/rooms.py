@@ -143,17 +143,16 @@ def render_room(seed: int, index: int, size: tuple[int, int]) -> Pair:
     return _render((seed, SPLITS.index("train"), index), size)
 
 
-def _render(stream: tuple[int, int, int], size: tuple[int, int]) -> Pair:
-    for attempt in itertools.count():
-        words = np.random.SeedSequence([*stream, attempt]).generate_state(3, np.uint64)
-        room = Room(int(words[0]))
-        scene, materials = _furnish(room)
-        camera = _stand(room, scene)
-        if camera is not None:  # else the room is too full; the next attempt is another one
-            break
+def _render(stream: tuple[int, int, int], size: tuple[int, int], attempt: int = 0) -> Pair:
+    words = np.random.SeedSequence([*stream, attempt]).generate_state(3, np.uint64)
+    room = Room(int(words[0]))
+    scene, materials = _furnish(room)
+    camera = _find_camera(room, scene)
+    if camera is None:  # too full; take another room
+        return _render(stream, size, attempt + 1)
     hits = cast(scene, camera, size)
     surface = (hits.place, hits.extent, hits.footprint, hits.face)
-    albedo, gloss, glow = tx.paint(*surface, hits.index, materials, int(words[1]))
+    albedo, gloss, glow = tx.paint(*surface, hits.part, materials, int(words[1]))
     falls, mirrored = illuminate(scene, hits)
     light = albedo * (falls + glow) + mirrored * gloss
     return tx.develop(light.reshape(3, *size), _film(room), np.random.default_rng(words[2])), hits.depth
@@ -191,10 +190,10 @@ def _shell(room: Room) -> list[Material]:
         Material(tx.tiles, room.shade((0.6, 0.35, 0.27)), (0.75, 0.72, 0.68), (0.24, 0.08)),
         Material(tx.planks, wood.first, wood.second, (3.0, 0.12)),
     )
-    walls = [room.choices(papers, (14, 0, 1, 1, 0.7, 0.7))[0]] * 4
+    walls = [room.choices(papers, (20, 0, 1, 1, 0.5, 0.7))[0]] * 4
     if room.random() < 0.3:  # one wall is not like the others
         walls = [plain] * 4
-        walls[room.randrange(4)] = room.choices(papers, (0, 6, 1, 1, 1, 1))[0]
+        walls[room.randrange(4)] = room.choices(papers, (0, 8, 1, 1, 0.7, 1))[0]
     step = room.choice((0.2, 0.3, 0.45))
     boards = (room.uniform(0.6, 1.8), room.uniform(0.07, 0.2))
     floor = (wood.first, wood.second) if wood.pattern is tx.grain else ((0.66, 0.47, 0.3), (0.5, 0.34, 0.2))
@@ -297,30 +296,33 @@ def _pictures(room: Room) -> None:
             room.add(BOX, (0, 0, low), (w, 0.05, h), Material(tx.picture, frame, step=(room.uniform(0, 0.08), 0)))
 
 
-def _stand(room: Room, scene: Scene) -> Camera | None:
+def _find_camera(room: Room, scene: Scene) -> Camera | None:
     """Find a camera that sees depths like NYU's and many things; None if the room has no place for one."""
     corners = np.array(list(itertools.product(*((0, s) for s in room.size))))
     count = len(scene.solids)
     blocks = np.flatnonzero([solid.blocks for solid in scene.solids])
     inward = (scene.axes[blocks].transpose(0, 2, 1) / scene.half[blocks, :, None]).reshape(-1, 3)
-    wanted = math.log(2.7) + room.gauss(0, 0.35)  # of the median depth; those of NYU's pictures spread like this
+    wanted = math.log(2.7) + room.gauss(0, 0.35)  # the median depths of NYU's pictures spread like this
     best, found, left = math.inf, None, 8
     for _ in range(100):
         camera = _pose(room)
         local = np.einsum("sji,sj->si", scene.axes[:count], camera.position - scene.centre[:count])
+        # The ray to a picture's corner is 1.28 times as long as its depth, so 1.4 keeps corners clear too.
         clear = (np.maximum(np.abs(local) - scene.half[:count], 0) ** 2).sum(1).min() > (1.4 * _NEAREST) ** 2
         ahead = (corners - camera.position) @ camera.axes[:, 2]
         if not clear or ahead.max() > _FARTHEST or _leave(camera, _EDGES, scene).min() < _NEAREST:
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = 1 / (inward @ camera.axes @ _SPARSE).astype(np.float32).reshape(len(blocks), 3, -1)
+            inverse = 1 / (inward @ camera.axes @ _SPARSE).astype(np.float32).reshape(len(blocks), *_SPARSE.shape)
             middle = -inverse * (local[blocks] / scene.half[blocks]).astype(np.float32)[:, :, None]
             reach = np.abs(inverse)
             into, out = (middle - reach).max(1), (middle + reach).min(1)
-        met = np.where((into > 0) & (into < out), into, np.inf).min(0)
+        met = np.where((into > 0) & (into < out), into, np.inf).min(0, initial=np.inf)
         empty = _leave(camera, _SPARSE, scene)
         depth = np.minimum(empty, met)
         bare, flat = (met > empty).mean(), np.log(depth).std()
+        if flat + 1 - bare < 0.25:  # hardly more than a wall
+            continue
         cost = abs(math.log(np.median(depth)) - wanted) + max(bare - 0.4, 0) + max(0.35 - flat, 0)
         if cost < best:
             best, found = cost, camera

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Colour = tuple[float, float, float]
 Float = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 _TABLE = np.random.default_rng(7).random(1 << 16, np.float32)  # lattice of the noise, 256x256, repeats
 _RANDOM = np.random.default_rng(8)
@@ -41,10 +42,10 @@ class Texels(NamedTuple):
     first: Float
     second: Float
     step: Float
-    seed: npt.NDArray[np.int64]
+    seed: Float
 
 
-Pattern = Callable[[Texels], Float]
+Pattern = Callable[[Texels], Array]
 
 
 class Material(NamedTuple):
@@ -135,7 +136,8 @@ def paint(
         Albedo, linear RGB, ``(3, N)``, gloss and glow, ``(N,)``.
     """
     first, second = linear([m.first for m in materials]).T, linear([m.second for m in materials]).T
-    numbers = np.array([(*material.step, material.gloss, material.glow) for material in materials], np.float32).T
+    steps = np.array([m.step for m in materials], np.float32).T
+    gloss, glow = np.array([(m.gloss, m.glow) for m in materials], np.float32).T
     patterns = list(dict.fromkeys(material.pattern for material in materials))
     pattern_of = np.array([patterns.index(material.pattern) for material in materials])[index]
     albedo = np.empty((3, index.size), np.float32)
@@ -144,93 +146,90 @@ def paint(
         if some.size:
             which = index[some]
             u, v = place.take(some, 1)
-            colours = first.take(which, 1), second.take(which, 1)
-            texels = Texels(
-                u,
-                v,
-                extent.take(some, 1),
-                blur[some],
-                face[some] == 1,
-                *colours,
-                numbers[:2].take(which, 1),
-                which * 37 + seed % 9973,
-            )
+            own = ((which * 37 + seed % 1021) % 1021).astype(np.float32)
+            sides = extent.take(some, 1), blur[some], face[some] == 1
+            texels = Texels(u, v, *sides, first.take(which, 1), second.take(which, 1), steps.take(which, 1), own)
             albedo[:, some] = pattern(texels)
-    return albedo, numbers[2].take(index), numbers[3].take(index)
+    return albedo, gloss[index], glow[index]
 
 
-def plain(t: Texels) -> Float:
+def plain(t: Texels) -> Array:
     """Paint, plastic, leather: one colour with faint spots."""
     return t.first * (1 + 0.08 * _noise(t.u * 3 + t.seed, t.v * 3))
 
 
-def grain(t: Texels) -> Float:
+def grain(t: Texels) -> Array:
     """Wood, with its grain along u."""
-    return _blend(t, _wood(t.u + t.seed * 0.37, t.v, t.step) * _fade(t, 0.03))
+    return _blend(t, 0.5 + (_wood(t.u + t.seed * 0.37, t.v) - 0.5) * _fade(t, 0.03))
 
 
-def planks(t: Texels) -> Float:
+def planks(t: Texels) -> Array:
     """A wooden floor: boards ``step`` long and wide, each of its own shade."""
     row = np.floor(t.v / t.step[1])
     along = t.u + _cell(row, t.seed, 3) * t.step[0]
     board = np.floor(along / t.step[0])
     shade = 1 + 0.45 * (_cell(board, row, 1) - 0.5) * _fade(t, t.step[1])
     seam = np.maximum(_seam(t.v, t.step[1], 0.004, t.blur), _seam(along, t.step[0], 0.004, t.blur))
-    return _blend(t, _wood(along + board * 7.3, t.v, t.step) * _fade(t, 0.03)) * (shade * (1 - 0.7 * seam))
+    return _blend(t, 0.5 + (_wood(along + board * 7.3, t.v) - 0.5) * _fade(t, 0.03)) * (shade * (1 - 0.7 * seam))
 
 
-def tiles(t: Texels) -> Float:
+def tiles(t: Texels) -> Array:
     """Tiles or bricks with joints of the second colour; bricks, wider than high, lie in a running bond."""
     row = np.floor(t.v / t.step[1])
     along = t.u + np.where(t.step[0] > 1.5 * t.step[1], row * 0.5, 0) * t.step[0]
     shade = 1 + 0.22 * (_cell(np.floor(along / t.step[0]), row, t.seed) - 0.5) * _fade(t, t.step[1])
     shade += 0.06 * _noise(along * 9, t.v * 9)
     joint = np.maximum(_seam(t.v, t.step[1], 0.008, t.blur), _seam(along, t.step[0], 0.008, t.blur))
-    return t.first * (shade * (1 - joint)) + t.second * joint
+    albedo: Array = t.first * (shade * (1 - joint)) + t.second * joint
+    return albedo
 
 
-def checks(t: Texels) -> Float:
+def checks(t: Texels) -> Array:
     """A chequered floor or cloth."""
     odd = (np.floor(t.u / t.step[0]) + np.floor(t.v / t.step[1])) % 2
     return _blend(t, 0.5 + (odd - 0.5) * _fade(t, t.step[0]))
 
 
-def carpet(t: Texels) -> Float:
+def carpet(t: Texels) -> Array:
     """Carpet, wool, stone: fine grains over slow shades."""
     fine = _noise(t.u / 0.012, t.v / 0.012) * _fade(t, 0.02) + 0.6 * _noise(t.u / 0.05, t.v / 0.05) * _fade(t, 0.06)
     return _blend(t, 0.4 + 0.35 * fine + 0.2 * _noise(t.u / t.step[0], t.v / t.step[1]))
 
 
-def stripes(t: Texels) -> Float:
+def stripes(t: Texels) -> Array:
     """Upright stripes: wallpaper, cloth; ``step`` along v makes them lie."""
     wave = np.where(t.step[0] < t.step[1], t.u / t.step[0], t.v / t.step[1])
     band = np.clip((np.abs(wave % 1 - 0.5) - 0.25) * np.minimum(t.step.min(0) / t.blur, 20) + 0.5, 0, 1)
     return _blend(t, 0.5 + (band - 0.5) * _fade(t, t.step.min(0)))
 
 
-def plaid(t: Texels) -> Float:
+def plaid(t: Texels) -> Array:
     """Woven checks with a thin line."""
     u, v = (np.abs(x / s % 1 - 0.5) < 0.25 for x, s in ((t.u, t.step[0]), (t.v, t.step[1])))
     line = np.maximum(_seam(t.u, t.step[0], 0.012, t.blur), _seam(t.v, t.step[1], 0.012, t.blur))
     return _blend(t, 0.5 + ((u * 0.5 + v * 0.5) - 0.5) * _fade(t, t.step[0])) * (1 - 0.5 * line)
 
 
-def folds(t: Texels) -> Float:
+def folds(t: Texels) -> Array:
     """A curtain or blanket that hangs in folds."""
     wave = np.sin((t.u + 0.04 * _noise(t.v * 0.7 + t.seed, t.u)) * (6.283 / t.step[0]) + 2 * _noise(t.u * 5, t.seed))
-    return t.first * (0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * _noise(t.u * 30, t.v * 30) * _fade(t, 0.05))
+    albedo: Array = t.first * (
+        0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * _noise(t.u * 30, t.v * 30) * _fade(t, 0.05)
+    )
+    return albedo
 
 
-def blotches(t: Texels) -> Float:
+def blotches(t: Texels) -> Array:
     """Flowered cloth, oriental rug, marble: patches of two colours and a little of a third."""
     u, v = t.u / t.step[0] + t.seed, t.v / t.step[1]
     form = _noise(u, v) + 0.5 * _noise(u * 2.3, v * 2.3) + 0.3 * _noise(u * 5.1, v * 5.1)
     third = np.clip((_noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
     colours = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
-    return colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
+    albedo: Array = colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
+    return albedo
 
 
-def books(t: Texels) -> Float:
+def books(t: Texels) -> Array:
     """The backs of a row of books; plain where it is not a front."""
     book = np.floor(t.u / t.step[0] + 0.6 * _noise(t.u / t.step[0] * 0.31, t.seed))
     tall = t.extent[1] * (0.72 + 0.28 * _cell(book, t.seed, 2))
@@ -242,9 +241,9 @@ def books(t: Texels) -> Float:
     return np.where(t.front, faded, t.second)
 
 
-def panels(t: Texels) -> Float:
+def panels(t: Texels) -> Array:
     """Doors and drawers ``step`` wide and high with handles of the second colour, on a front; else its wood."""
-    wood = t.first * (0.9 + 0.2 * _wood(t.v + t.seed, t.u, t.step) * _fade(t, 0.03))
+    wood = t.first * (0.9 + 0.2 * _wood(t.v + t.seed, t.u) * _fade(t, 0.03))
     seam = np.maximum(_seam(t.u, t.step[0], 0.009, t.blur), _seam(t.v, t.step[1], 0.009, t.blur))
     x, y = np.abs(t.u / t.step[0] % 1 - 0.5) * t.step[0], t.v / t.step[1] % 1 * t.step[1]
     inset = (np.abs(x - t.step[0] / 2 + 0.06) < 0.006) & (np.abs(y - t.step[1] / 2) < t.step[1] / 2 - 0.06)
@@ -257,7 +256,7 @@ def panels(t: Texels) -> Float:
     return np.where(t.front, fronts, wood)
 
 
-def picture(t: Texels) -> Float:
+def picture(t: Texels) -> Array:
     """A framed picture or poster: frame, white border, and something painted."""
     edge = np.minimum(np.minimum(t.u, t.extent[0] - t.u), np.minimum(t.v, t.extent[1] - t.v))
     u, v = t.u / t.extent[0], t.v / t.extent[1]
@@ -267,44 +266,46 @@ def picture(t: Texels) -> Float:
     return np.where(edge < 0.03, t.first, np.where(white, np.float32(0.75), inside))
 
 
-def window(t: Texels) -> Float:
+def window(t: Texels) -> Array:
     """Panes ``step`` wide and high in frames of the second colour, the sky above something green or grey."""
     bar = np.maximum(_seam(t.u, t.step[0], 0.05, t.blur), _seam(t.v, t.step[1], 0.05, t.blur))
     v = t.v / t.extent[1] + 0.15 * _noise(t.u * 4 + t.seed, t.seed)
     low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * _noise(t.u * 11, t.v * 11))
     view = t.first * (1 - low) + t.first * (0.25 + 0.3 * _hue(t.seed, 7)) * low
-    return view * (1 - bar) + t.second * 0.25 * bar
+    albedo: Array = view * (1 - bar) + t.second * 0.25 * bar
+    return albedo
 
 
-def blinds(t: Texels) -> Float:
+def blinds(t: Texels) -> Array:
     """A window behind slats ``step`` high."""
     slat = 0.5 + 0.5 * np.sin(t.v * (6.283 / t.step[1])) * _fade(t, t.step[1])
-    return t.first * (0.35 + 0.65 * slat) * (1 - 0.8 * _seam(t.u, t.extent[0], 0.08, t.blur))
+    albedo: Array = t.first * (0.35 + 0.65 * slat) * (1 - 0.8 * _seam(t.u, t.extent[0], 0.08, t.blur))
+    return albedo
 
 
-def _blend(t: Texels, share: Float) -> Float:
-    blended: Float = t.first + (t.second - t.first) * share
+def _blend(t: Texels, share: Array) -> Array:
+    blended: Array = t.first + (t.second - t.first) * share
     return blended
 
 
-def _wood(u: Float, v: Float, step: Float) -> Float:
+def _wood(u: Array, v: Array) -> Array:
     rings = _noise(u * 1.3, v * 14) + 0.5 * _noise(u * 5, v * 90)
-    share: Float = np.clip(0.5 + 0.5 * rings, 0, 1)
+    share: Array = np.clip(0.5 + 0.5 * rings, 0, 1)
     return share
 
 
-def _fade(t: Texels, period: Float | float) -> Float:
-    faded: Float = np.clip(1.4 - 1.2 * t.blur / period, 0, 1)
+def _fade(t: Texels, period: Array | float) -> Array:
+    faded: Array = np.clip(1.4 - 1.2 * t.blur / period, 0, 1)
     return faded
 
 
-def _seam(x: Float, period: Float, width: float, blur: Float) -> Float:
+def _seam(x: Array, period: Array, width: float, blur: Array) -> Array:
     away = np.abs(x / period - np.rint(x / period)) * period
-    cover: Float = np.clip((width + blur) / (2 * blur) - away / blur, 0, np.minimum(1, width / blur))
+    cover: Array = np.clip((width + blur) / (2 * blur) - away / blur, 0, np.minimum(1, width / blur))
     return cover
 
 
-def _noise(u: Float, v: Float | npt.NDArray[np.int64]) -> Float:
+def _noise(u: Array, v: Array) -> Array:
     """Smooth noise of unit period, in [-1, 1]."""
     low_u, low_v = np.floor(u), np.floor(v)
     x, y = (u - low_u).astype(np.float32), (v - low_v).astype(np.float32)
@@ -314,21 +315,21 @@ def _noise(u: Float, v: Float | npt.NDArray[np.int64]) -> Float:
     row = row << 8
     left = _TABLE[row | column] * (1 - x) + _TABLE[next_row | column] * x
     right = _TABLE[row | next_column] * (1 - x) + _TABLE[next_row | next_column] * x
-    noise: Float = (left * (1 - y) + right * y) * 2 - 1
+    noise: Array = (left * (1 - y) + right * y) * 2 - 1
     return noise
 
 
-def _cell(*numbers: Float | npt.NDArray[np.int64] | int) -> Float:
+def _cell(*numbers: Array | int) -> Array:
     """A random number in [0, 1) for each tuple of whole numbers."""
     return _TABLE[_scramble(*numbers)]
 
 
-def _hue(*numbers: Float | npt.NDArray[np.int64] | int) -> Float:
+def _hue(*numbers: Array | int) -> Array:
     """A random colour, linear RGB, ``(3, N)``, for each tuple of whole numbers."""
     return _HUES[:, _scramble(*numbers)]
 
 
-def _scramble(*numbers: Float | npt.NDArray[np.int64] | int) -> npt.NDArray[np.int64]:
+def _scramble(*numbers: Array | int) -> npt.NDArray[np.int64]:
     key = np.zeros(1, np.int64)
     for number in numbers:
         key = (key * 7919 + np.asarray(number).astype(np.int64)) * 104729 & 0xFFFFFF
@@ -342,11 +343,9 @@ def develop(light: Float, film: Film, rng: np.random.Generator) -> npt.NDArray[n
     coarse = light[:, ::4, ::4].mean(0)
     light = light * np.float32(film.exposure / np.minimum(coarse, np.percentile(coarse, 90)).mean())
     for axis in (1, 2):
-        before, after = (
-            np.take(light, np.clip(np.arange(light.shape[axis]) + step, 0, light.shape[axis] - 1), axis)
-            for step in (-1, 1)
-        )
-        light = light * np.float32(1 - film.blur) + (before + after) * np.float32(film.blur / 2)
+        at = np.arange(light.shape[axis])
+        around = np.take(light, np.maximum(at - 1, 0), axis) + np.take(light, np.minimum(at + 1, at[-1]), axis)
+        light = light * np.float32(1 - film.blur) + around * np.float32(film.blur / 2)
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     light = light * (1 - film.vignette * (x * x + y * y) / 2).astype(np.float32)
     tone = np.sqrt(light * (1 + light / 4) / (1 + light)).clip(0, 1)

@@ -138,4 +138,4 @@ def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu
         raise InputError(
             f"{path}: its tensors do not fit its own record; it is damaged"
         ) from None
-    return network.eval().to(device)
+    return network.eval().to(device=device, memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import itertools
+import json
 import logging
 import math
 import threading
@@ -40,20 +41,16 @@ class Encoder(nn.Module):
     Args:
         name: timm's name of the network, with or without the tag of its weights.
         pretrained: As :func:`resolve_pretrained`.
-        pad: ``default``: the network's own padding. ``same``: every level has exactly half the size of the one before,
-            rounded up. A weights file that states its padding overrides this.
-        image_size: (height, width) of the images to come, if known: is checked here, and networks that take a single
-            size are built for it.
+        pad: ``default``: the network's own padding. ``same``: each level is exactly half the one before, rounded up. A
+            weights file that states its padding overrides this.
+        image_size: (height, width) of the images to come: is checked, and a network of a single size is built for it.
         mean: Mean of the images that the weights expect, in [0, 1]; that of timm's configuration by default.
         std: Their standard deviation, likewise.
 
     Attributes:
-        name: As given.
-        pad: The padding in use.
+        pad, mean, std: Those in use.
         channels: Channels of each feature, fine to coarse.
         reductions: Nominal stride of each feature, fine to coarse.
-        mean: The mean in use.
-        std: The standard deviation in use.
 
     Raises:
         InputError: If the network is unknown or gives no pyramid, the weights cannot be had or do not fit, or
@@ -84,17 +81,17 @@ class Encoder(nn.Module):
         self.image_size = (int(image_size[0]), int(image_size[1])) if image_size is not None else None
         self.fixed_size: Size | None = None
 
-        self.net = _create(name, weights, stated, self.pad)
+        self.net = _create(name, weights, self.pad)
         config = self.net.pretrained_cfg
         reductions = self.net.feature_info.reduction()
         if not _is_pyramid(reductions):
-            raise InputError(_no_pyramid(name, f"its features have the strides {reductions}"))
+            near = ", ".join(_nearest_pyramids(name))
+            raise InputError(f"model.encoder={name} gives no feature pyramid (strides {reductions}); near: {near}")
         kept = slice(sum(reduction < 2 for reduction in reductions), None)
         self.reductions: tuple[int, ...] = tuple(reductions[kept])
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels()[kept])
         self.mean: tuple[float, ...] = tuple(mean or stated.get("mean") or config["mean"])
         self.std: tuple[float, ...] = tuple(std or stated.get("std") or config["std"])
-        self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
 
         fine, coarse = self.reductions[0], self.reductions[-1]
         for self._multiple in (1, fine, coarse, 2 * coarse, 4 * coarse, 8 * coarse):
@@ -105,7 +102,7 @@ class Encoder(nn.Module):
             self.fixed_size = tuple(config["input_size"][1:])
             with contextlib.suppress(TypeError):  # it has no such argument, only the size that it is trained for
                 size = self._padded(self.image_size or self.fixed_size)
-                self.net = _create(name, weights, stated, self.pad, img_size=size)
+                self.net = _create(name, weights, self.pad, img_size=size)
                 self.fixed_size = size
             if not self._takes(self.fixed_size):
                 raise InputError(f"model.encoder={name} gives no features with encoder_pad={self.pad}")
@@ -126,41 +123,33 @@ class Encoder(nn.Module):
         """
         height, width = image.shape[-2:]
         padded = self._padded((height, width))
-        if self.fixed_size is not None and padded != self.fixed_size:
-            raise InputError(self._fixed_message((height, width)))
-        if padded != (height, width):
-            image = F.pad(image, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
-        features: list[Tensor] = self.net(image)[-len(self.channels) :]
-        if self._channels_last:
-            features = [feature.permute(0, 3, 1, 2) for feature in features]
-        if padded != (height, width):
-            features = [
-                feature[..., : math.ceil(height / reduction), : math.ceil(width / reduction)]
-                for feature, reduction in zip(features, self.reductions, strict=True)
-            ]
-        return features
+        if self.fixed_size:
+            self.check_size((height, width))
+        if padded == (height, width):
+            return self._pyramid(self.net(image))
+        image = F.pad(image, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
+        return [
+            feature[..., : math.ceil(height / reduction), : math.ceil(width / reduction)]
+            for feature, reduction in zip(self._pyramid(self.net(image)), self.reductions, strict=True)
+        ]
 
     def check_size(self, image_size: Size) -> None:
-        """Refuse images that the network cannot take.
-
-        Args:
-            image_size: (height, width) [px].
-
-        Raises:
-            InputError: If they are too small, or the network is built for one other size.
-        """
-        if self.fixed_size is not None and self._padded(image_size) != self.fixed_size:
-            raise InputError(f"data.image_size {self._fixed_message(image_size)}")
-        if self.fixed_size is None and not self._takes(image_size):
-            height, width = image_size
-            raise InputError(
-                f"data.image_size {height}x{width}: {self.name} needs at least {self.min_size}x{self.min_size}"
-            )
+        """Raise InputError if images of this (height, width) are too small, or the network is built for another."""
+        height, width = image_size
+        if self.fixed_size:
+            if self._padded(image_size) != self.fixed_size:
+                fixed = "x".join(map(str, self.fixed_size))
+                raise InputError(
+                    f"data.image_size {height}x{width}: {self.name} is built for {fixed}, and for no other"
+                )
+        elif not self._takes(image_size):
+            least = self.min_size
+            raise InputError(f"data.image_size {height}x{width}: {self.name} needs at least {least}x{least}")
 
     @functools.cached_property
     def min_size(self) -> int:
         """Height and width of the smallest square image that the network takes [px]."""
-        if self.fixed_size is not None:
+        if self.fixed_size:
             return min(self.fixed_size)
         small, enough = self.reductions[-1] - 1, max(_ODD)
         while enough - small > 1:
@@ -183,9 +172,12 @@ class Encoder(nn.Module):
         height, width = (math.ceil(side / self._multiple) * self._multiple for side in size)
         return height, width
 
-    def _fixed_message(self, size: Size) -> str:
-        height, width = self.fixed_size or size
-        return f"{size[0]}x{size[1]}: {self.name} is built for {height}x{width} and takes no other size"
+    def _pyramid(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Leave out what is finer than our finest level, and put the channels first."""
+        features = outputs[-len(self.channels) :]
+        if str(getattr(self.net, "output_fmt", "")).endswith("NHWC"):
+            return [feature.permute(0, 3, 1, 2) for feature in features]
+        return list(features)
 
     def _takes(self, size: Size) -> bool:
         """Whether images of this size give the promised features, found without computing or allocating any."""
@@ -199,23 +191,19 @@ class Encoder(nn.Module):
         try:
             with torch.no_grad():
                 image = torch.empty((1, 3, *size), device="meta")
-                features = torch.func.functional_call(self.net, on_meta, (image,))[-len(self.channels) :]
+                # tie_weights=True would leave modules that the network holds twice on the meta device
+                outputs = torch.func.functional_call(self.net, on_meta, (image,), tie_weights=False)
         except (RuntimeError, AssertionError, ValueError):
             return False
         finally:
             self.net.train(training)
-        shapes = [
-            tuple(feature.permute(0, 3, 1, 2).shape if self._channels_last else feature.shape)[1:]
-            for feature in features
-        ]
-        if tuple(shape[0] for shape in shapes) != self.channels or min(shapes[-1]) < 1:
+        shapes = [tuple(feature.shape[1:]) for feature in self._pyramid(outputs)]
+        if tuple(channels for channels, _, _ in shapes) != self.channels or min(shapes[-1]) < 1:
             return False
         if self.pad == "same":
-            return all(
-                shape[1:] == (math.ceil(size[0] / reduction), math.ceil(size[1] / reduction))
-                for shape, reduction in zip(shapes, self.reductions, strict=True)
-            )
-        return all(finer[1:] > coarser[1:] for finer, coarser in itertools.pairwise(shapes))
+            halved = [tuple(math.ceil(side / reduction) for side in size) for reduction in self.reductions]
+            return [shape[1:] for shape in shapes] == halved
+        return all(fine[1] > coarse[1] and fine[2] > coarse[2] for fine, coarse in itertools.pairwise(shapes))
 
 
 def resolve_pretrained(name: str, value: bool | str) -> bool | str:
@@ -243,28 +231,21 @@ def resolve_pretrained(name: str, value: bool | str) -> bool | str:
     import timm
 
     repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if repository and (_cached_weights(repository) or _hub_answers(repository)):
+    if _cached_weights(repository) or _hub_answers(repository):
         return True
     if value == "auto":
         return False
-    if not repository:
-        raise InputError(f"model.pretrained=true: timm has no weights for {name}; use auto, false or a file")
-    raise InputError(
-        f"model.pretrained=true: the weights of {name} are not in the cache and the hub does not answer; "
-        "use auto, false or a file"
-    )
+    why = "are not in the cache and the hub does not answer" if repository else "do not exist"
+    raise InputError(f"model.pretrained=true: the weights of {name} {why}; use auto, false or a file")
 
 
-def _create(
-    name: str, weights: bool | str, stated: dict[str, Any], pad: Literal["default", "same"], **options: Any
-) -> Any:
+def _create(name: str, weights: bool | str, pad: Literal["default", "same"], **options: Any) -> Any:
     """Build timm's network, with its weights where any are wanted."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    source = weights if isinstance(weights, str) else weights and _cached_weights(config.hf_hub_id)
-    overlay = {key: stated[key] for key in ("mean", "std") if key in stated} | ({"file": source} if source else {})
-    attempts: list[dict[str, Any]] = [{}]
+    file = weights if isinstance(weights, str) else weights and _cached_weights(config.hf_hub_id)
+    attempts: list[dict[str, Any]] = [options]
     if config.fixed_input_size and not options:
         attempts.insert(0, {"strict_img_size": False})
     if pad == "same":
@@ -276,17 +257,16 @@ def _create(
                     name,
                     pretrained=bool(weights),
                     features_only=True,
-                    pretrained_cfg_overlay=overlay,
+                    pretrained_cfg_overlay={"file": file} if file else None,
                     **attempt,
-                    **options,
                 )
             break
         except TypeError:  # the network has no such argument
             if attempt is attempts[-1]:
                 raise
-        except (AttributeError, AssertionError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"model.encoder={name} cannot be built: {reason}") from error
+        except Exception as error:  # timm, torch, safetensors and the hub have no common error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"model.encoder={name}, model.pretrained={weights}: {reason}") from error
     if pad == "same" and "pad_type" not in attempt:
         _pad_windows(net)
     return net
@@ -297,14 +277,10 @@ def _pad_windows(net: nn.Module) -> None:
     for module in net.modules():
         if type(module) not in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):  # subclasses pad by themselves
             continue
-        kernel, stride, padding = (_pair(getattr(module, field)) for field in ("kernel_size", "stride", "padding"))
-        if padding != (0, 0) or not any(side > step for side, step in zip(kernel, stride, strict=True)):
-            continue
-        module.padding = (kernel[0] // 2, kernel[1] // 2)
-        if isinstance(module, nn.Conv2d):
-            module._reversed_padding_repeated_twice = [kernel[1] // 2] * 2 + [kernel[0] // 2] * 2
-        if isinstance(module, nn.AvgPool2d):
-            module.count_include_pad = False
+        kernel, stride, padding = (_pair(getattr(module, key)) for key in ("kernel_size", "stride", "padding"))
+        if padding == (0, 0) and (kernel[0] > stride[0] or kernel[1] > stride[1]):
+            module.padding = (kernel[0] // 2, kernel[1] // 2)  # type: ignore[assignment]
+            module.count_include_pad = False  # type: ignore[assignment]  # read by average pooling only
 
 
 def _pair(value: Any) -> Size:
@@ -331,7 +307,7 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
     with torch.device("meta"):
         network = timm.create_model(name)
     classifier = network.pretrained_cfg.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     needed = {key for key in expected if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
     if wrong := sorted({key for key in needed if shapes.get(key) != expected[key]} | (shapes.keys() - expected.keys())):
@@ -340,19 +316,14 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
             f"the first is {wrong[0]}"
         )
 
-    stated: dict[str, Any] = {}
     try:
-        for field in ("mean", "std"):
-            if field in header:
-                stated[field] = tuple(float(part) for part in header[field].split(","))
-                if len(stated[field]) != 3:
-                    raise ValueError
-    except ValueError:
-        raise InputError(f"model.pretrained={path}: its header says {field}={header[field]}; needs r,g,b") from None
-    if padding := header.get("pad_type"):
-        if padding.split()[0] not in ("same", "symmetric", "default"):
-            raise InputError(f"model.pretrained={path}: its header says pad_type={padding}; same or symmetric is known")
-        stated["pad"] = "same" if padding.split()[0] == "same" else "default"
+        stated: dict[str, Any] = {
+            field: json.loads(f"[{header[field]}]") for field in ("mean", "std") if field in header
+        }
+        if padding := header.get("pad_type"):
+            stated["pad"] = {"same": "same", "symmetric": "default", "default": "default"}[padding.split()[0]]
+    except (ValueError, LookupError):
+        raise InputError(f"model.pretrained={path}: its mean, std or pad_type is not understood: {header}") from None
     return stated
 
 
@@ -361,14 +332,14 @@ def _cached_weights(repository: str | None) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, _HUB_FILE) if repository else None
-    return path if isinstance(path, str) else None
+    return path if isinstance(path, str) else None  # it has a third answer: known not to exist
 
 
-def _hub_answers(repository: str) -> bool:
+def _hub_answers(repository: str | None) -> bool:
     """Ask the hub for the size of the weights, in a thread because looking up a host's name knows no timeout."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    if constants.HF_HUB_OFFLINE:
+    if repository is None or constants.HF_HUB_OFFLINE:
         return False
     answers = []
 
@@ -389,22 +360,16 @@ def _require_known(name: str) -> None:
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
         raise InputError(f"model.encoder={name}: timm has no such network; near: {', '.join(near)}")
-    if tag and name not in timm.list_pretrained(base):
-        tags = ", ".join(timm.list_pretrained(base)) or "none"
-        raise InputError(f"model.encoder={name}: timm has no such weights for {base}; it has: {tags}")
+    if tag and name not in (tagged := timm.list_pretrained(base)):
+        raise InputError(f"model.encoder={name}: timm has no such weights; it has: {', '.join(tagged) or 'none'}")
 
 
 def _is_pyramid(reductions: Sequence[int]) -> bool:
     return len(reductions) >= 3 and all(fine < coarse for fine, coarse in itertools.pairwise(reductions))
 
 
-def _no_pyramid(name: str, reason: str) -> str:
-    near = ", ".join(_nearest_pyramids(name))
-    return f"model.encoder={name} gives no feature pyramid ({reason}); near in name, and one: {near}"
-
-
-def _nearest_pyramids(name: str, count: int = 3) -> list[str]:
-    """Return the encoders with the most similar names, one a family, that do give a pyramid."""
+def _nearest_pyramids(name: str) -> list[str]:
+    """Return the three encoders with the most similar names, one a family, that do give a pyramid."""
     import timm
 
     base = name.split(".", maxsplit=1)[0]
@@ -416,10 +381,9 @@ def _nearest_pyramids(name: str, count: int = 3) -> list[str]:
             continue
         families.add(family)
         with contextlib.suppress(Exception), torch.device("meta"), _quiet_timm():
-            reductions = timm.create_model(match, features_only=True).feature_info.reduction()
-            if _is_pyramid(reductions):
+            if _is_pyramid(timm.create_model(match, features_only=True).feature_info.reduction()):
                 found.append(match)
-        if len(found) == count:
+        if len(found) == 3:
             break
     return found
 

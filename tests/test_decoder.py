@@ -1,0 +1,88 @@
+"""The decoder follows the sizes that it is given, and its gates decide what passes."""
+
+import pytest
+import torch
+
+from depthnet.models.decoder import Decoder
+from depthnet.types import InputError
+
+CHANNELS = (8, 16, 32, 48)
+SIZES = [(29, 39), (13, 18), (6, 8), (2, 3)]  # the ratios of VALID convolutions, not of exact halving
+
+
+def pyramid(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, c, *size, generator=generator) for c, size in zip(CHANNELS, SIZES, strict=True)]
+
+
+def built(**options):
+    torch.manual_seed(0)
+    return Decoder(CHANNELS, (24, 20, 16, 12), **options).eval()
+
+
+@torch.no_grad()
+def test_result_has_the_finest_features_measured_size():
+    decoder = built()
+    merged, coefficients = decoder.forward_with_attention(pyramid())
+    assert merged.shape == (2, 12, *SIZES[0])
+    assert decoder.channels == 12
+    assert [tuple(alpha.shape) for alpha in coefficients] == [(2, 1, *size) for size in SIZES[:-1]]
+    assert torch.equal(decoder(pyramid()), merged)
+
+
+@torch.no_grad()
+def test_every_feature_counts():
+    decoder, features = built(), pyramid()
+    merged = decoder(features)
+    for level in range(len(features)):
+        changed = list(features)
+        changed[level] = features[level] + 1
+        assert not torch.allclose(decoder(changed), merged, atol=1e-4), level
+
+
+@torch.no_grad()
+def test_closed_gates_keep_the_skips_out():
+    decoder = built()
+    for merge in decoder.merges:
+        merge.gate.psi.bias.fill_(-200.0)
+    one, other = pyramid(0), pyramid(1)
+    assert torch.equal(decoder(one), decoder([*other[:-1], one[-1]]))
+    assert not torch.equal(decoder(one), decoder([*one[:-1], other[-1]]))
+
+
+@torch.no_grad()
+def test_open_gates_are_the_ungated_decoder():
+    gated, plain = built(), built(attention=False)
+    plain.load_state_dict({key: value for key, value in gated.state_dict().items() if ".gate." not in key})
+    for merge in gated.merges:
+        merge.gate.psi.bias.fill_(200.0)
+    merged, coefficients = plain.forward_with_attention(pyramid())
+    assert coefficients == []
+    assert torch.allclose(gated(pyramid()), merged, atol=1e-5)
+
+
+def test_widths_belong_to_strides_counted_from_the_coarsest():
+    decoder = Decoder(CHANNELS, (24, 20, 16, 12, 9))
+    assert decoder.channels == 12
+    assert decoder.state_dict().keys() == Decoder(CHANNELS, (24, 20, 16, 12)).state_dict().keys()
+
+
+@pytest.mark.parametrize("widths", [(24, 20, 16), (24, 20, 16, 0), ()])
+def test_impossible_widths_are_refused(widths):
+    with pytest.raises(InputError, match=r"decoder_widths=.*the encoder has 4 levels"):
+        Decoder(CHANNELS, widths)
+
+
+def test_every_parameter_learns():
+    decoder = built().train()
+    decoder(pyramid()).square().mean().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_a_batch_is_its_images():
+    decoder, features = built(), pyramid()
+    with torch.no_grad():
+        single = torch.cat([decoder([feature[i : i + 1] for feature in features]) for i in range(2)])
+        assert torch.allclose(decoder(features), single, atol=1e-5)

@@ -1,0 +1,143 @@
+"""Every encoder makes a network that gives metres for any image, learns everywhere and is rebuilt bit for bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from depthnet.models.depth_net import NETWORKS, DepthNet, build_network
+from depthnet.types import DepthRange, InputError
+
+CONTRACT = [  # encoder, image size
+    ("resnet50", (97, 131)),
+    ("convnext_tiny", (97, 131)),
+    ("mobilenetv2_100", (241, 323)),
+    ("swinv2_tiny_window8_256", (97, 131)),
+    ("inception_resnet_v2", (241, 323)),
+    ("test_resnet", (241, 323)),
+]
+TINY = {
+    "encoder": "test_resnet",
+    "decoder_widths": (16, 12, 8, 8, 8),
+    "depth_range": (1e-3, 10.0),
+    "image_size": (48, 64),
+}
+
+
+def images(*size, count=2):
+    return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("encoder", "size"), CONTRACT)
+def test_contract(encoder, size):
+    torch.manual_seed(0)
+    net = DepthNet(encoder, depth_range=(1e-3, 10.0), image_size=(96, 128)).to(memory_format=torch.channels_last)
+    depth = net(images(*size))
+    assert depth.shape == (2, 1, *size)
+    assert depth.dtype == torch.float32
+    assert ((depth >= 1e-3) & (depth <= 10)).all()
+    assert 2 < depth.mean() < 4, "an untrained network says a plausible constant"
+
+    depth.mean().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+    again = build_network("DepthNet", json.loads(json.dumps(net.config())))
+    assert again.config() == net.config()
+    again.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        image = images(97, 131, count=1)
+        assert torch.equal(net.eval()(image), again.to(memory_format=torch.channels_last).eval()(image))
+
+
+def test_defaults_give_the_main_network():
+    net = DepthNet(depth_range=DepthRange(1e-3, 10.0), image_size=[240, 320])
+    assert net.encoder.name == "inception_resnet_v2"
+    assert net.mean == net.std == [0.5, 0.5, 0.5]
+    with torch.no_grad():
+        maps = net.eval().attention_maps(images(240, 320, count=1))
+    assert [tuple(alpha.shape[-2:]) for alpha in maps] == [(117, 157), (56, 76), (27, 37), (13, 18)]
+
+
+@torch.no_grad()
+def test_attention_maps_are_what_the_network_uses():
+    net = DepthNet(**TINY).eval()
+    maps = net.attention_maps(images(48, 64))
+    assert len(maps) == len(net.encoder.channels) - 1
+    seen = []
+    for merge in net.decoder.merges:
+        merge.gate.register_forward_hook(lambda module, inputs, output: seen.insert(0, output[1]))
+    net(images(48, 64))
+    assert all(torch.equal(a, b) for a, b in zip(maps, seen, strict=True))
+    assert DepthNet(**TINY, attention=False).attention_maps(images(48, 64)) == []
+
+
+@torch.no_grad()
+def test_every_option_survives_the_record():
+    options = {
+        "encoder_pad": "same",
+        "attention": False,
+        "head": "log",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "depth_range": {"min": 0.5, "max": 80.0},
+        "image_size": [61, 83],
+        "decoder_widths": [16, 12, 8, 8, 8],
+    }
+    net = DepthNet(**(TINY | options))
+    assert net.config() == {"encoder": "test_resnet", "pretrained": False, **options}
+    again = DepthNet(**json.loads(json.dumps(net.config())))
+    again.load_state_dict(net.state_dict())
+    photograph = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    assert np.array_equal(net.infer(photograph), again.infer(photograph))
+    assert net.infer(photograph).shape == (70, 100)
+
+
+def test_one_batch_can_be_learnt():
+    torch.manual_seed(0)
+    net = DepthNet(**TINY)
+    image = images(48, 64)
+    target = torch.linspace(1, 6, 64).expand(2, 1, 48, 64)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = (net(image) - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_parts_have_their_names():
+    net = DepthNet(**TINY)
+    assert {key.split(".")[0] for key in net.state_dict()} == {"encoder", "decoder", "head"}
+    assert {id(p) for p in net.encoder_parameters()} == {id(p) for p in net.encoder.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder_widths": (16, 8)}, "decoder_widths=.16, 8.: the encoder has 5 levels"),
+        ({"head": "softmax"}, "head=softmax"),
+        ({"encoder": "test_resnett"}, "no such network; near: test_resnet"),
+        ({"image_size": (30, 64)}, "image_size 30x64: test_resnet needs at least 32x32"),
+        ({"image_size": (64,)}, "needs height and width"),
+        ({"encoder_pad": "full"}, "encoder_pad=full"),
+        ({"depth_range": (1.0, 1.0)}, "needs 0 < min < max"),
+        ({"std": (0, 1, 1)}, "std above 0"),
+    ],
+)
+def test_impossible_values_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        DepthNet(**(TINY | options))
+
+
+def test_only_our_networks_are_built():
+    assert set(NETWORKS) == {"DepthNet", "BasicNet"}
+    with pytest.raises(InputError, match=r"'os.system' is none of ours; known: DepthNet, BasicNet"):
+        build_network("os.system", {})
+    with pytest.raises(InputError, match=r"BasicNet cannot be built from these arguments: .*evil"):
+        build_network("BasicNet", {"evil": 1})

@@ -1,0 +1,357 @@
+"""Every encoder keeps one contract, and weights are what their file says or an error."""
+
+import itertools
+import json
+import logging
+import math
+import re
+import socket
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import huggingface_hub.constants as hub
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from depthnet.models.encoder import Encoder, resolve_pretrained
+from depthnet.types import InputError
+
+NAMES = [
+    "resnet50",
+    "convnext_tiny",
+    "mobilenetv2_100",
+    "swinv2_tiny_window8_256",
+    "inception_resnet_v2",
+    "test_resnet",
+    "lambda_resnet26t",  # takes multiples of 32 only
+    "darknet17",  # has a level at the input's own size
+]
+REAL = Path(__file__).resolve().parents[2] / "shared/weights/mobilenetv2_100.imagenet.safetensors"
+needs_real = pytest.mark.skipif(not REAL.is_file(), reason="no real encoder weights here")
+
+
+def sizes(features):
+    return [tuple(feature.shape[-2:]) for feature in features]
+
+
+def ceil_halved(size, reductions):
+    return [tuple(math.ceil(side / reduction) for side in size) for reduction in reductions]
+
+
+@torch.no_grad()
+def run(encoder, size):
+    torch.manual_seed(0)
+    return encoder.eval()(torch.randn(1, 3, *size))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Write the weights of a small network to a file, after changing its tensors and its header."""
+
+    def write(change=None, name="test_resnet", **header):
+        torch.manual_seed(1)
+        tensors = dict(timm.create_model(name).state_dict())
+        if change:
+            change(tensors)
+        path = tmp_path / "weights.safetensors"
+        save_file(tensors, path, metadata=header or None)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name):
+    encoder = Encoder(name)
+    features = run(encoder, (97, 131))
+    assert tuple(feature.shape[1] for feature in features) == encoder.channels
+    for fine, coarse in itertools.pairwise(sizes(features)):
+        assert fine[0] > coarse[0]
+        assert fine[1] > coarse[1]
+    assert 2 <= encoder.reductions[0] < encoder.reductions[-1]
+    assert len(encoder.reductions) == len(features) in (4, 5)
+    if name != "inception_resnet_v2":
+        for size, halved in zip(sizes(features), ceil_halved((97, 131), encoder.reductions), strict=True):
+            assert max(abs(size[0] - halved[0]), abs(size[1] - halved[1])) <= 1
+
+    config = json.loads(json.dumps(encoder.config()))
+    assert config["pretrained"] is False
+    again = Encoder(**config)
+    again.load_state_dict(encoder.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(features, run(again, (97, 131)), strict=True))
+
+
+def test_inception_resnet_v2_has_valid_convolutions_and_its_own_normalisation():
+    encoder = Encoder("inception_resnet_v2")
+    assert encoder.channels == (64, 192, 320, 1088, 1536)
+    assert sizes(run(encoder, (240, 320))) == [(117, 157), (56, 76), (27, 37), (13, 18), (6, 8)]
+    assert encoder.mean == encoder.std == (0.5, 0.5, 0.5)
+    assert Encoder("resnet50").mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+def test_channels_come_second_also_where_the_network_has_them_last():
+    assert Encoder("swinv2_tiny_window8_256").net.output_fmt == "NHWC"
+    assert Encoder("swinv2_tiny_window8_256").channels == (96, 192, 384, 768)
+
+
+def test_same_padding_halves_exactly():
+    encoder = Encoder("inception_resnet_v2", pad="same")
+    assert sizes(run(encoder, (240, 320))) == [(120, 160), (60, 80), (30, 40), (15, 20), (8, 10)]
+    assert encoder.state_dict().keys() == Encoder("inception_resnet_v2").state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "convnext_tiny", "resnet50", "inception_v4", "legacy_xception"])
+def test_same_padding_rounds_odd_sizes_up(name):
+    encoder = Encoder(name, pad="same")
+    assert sizes(run(encoder, (97, 131))) == ceil_halved((97, 131), encoder.reductions)
+
+
+def test_same_padding_uses_the_networks_own_option_where_it_has_one():
+    ours, timms = (
+        Encoder("mobilenetv2_100", pad="same"),
+        timm.create_model("mobilenetv2_100", features_only=True, pad_type="same"),
+    )
+    timms.load_state_dict(ours.net.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        pairs = zip(ours.eval()(image), timms.eval()(image), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_input_is_padded_to_what_the_network_takes_and_features_are_cropped():
+    encoder = Encoder("lambda_resnet26t").eval()
+    image = torch.randn(1, 3, 70, 90)
+    with torch.no_grad():
+        features = encoder(image)
+        whole = encoder(torch.nn.functional.pad(image, (0, 6, 0, 26), mode="replicate"))
+    assert sizes(features) == ceil_halved((70, 90), encoder.reductions)
+    for part, full in zip(features, whole, strict=True):
+        assert torch.equal(part, full[..., : part.shape[2], : part.shape[3]])
+
+
+def test_network_of_one_size_is_built_for_the_images():
+    encoder = Encoder("test_coatnet", image_size=(90, 128))
+    assert encoder.fixed_size == (96, 128)
+    assert sizes(run(encoder, (90, 128))) == ceil_halved((90, 128), encoder.reductions)
+    with pytest.raises(InputError, match="200x128: test_coatnet is built for 96x128"):
+        encoder(torch.zeros(1, 3, 200, 128))
+
+
+def test_too_small_images_are_refused_with_the_least_size():
+    with pytest.raises(InputError, match=r"^data.image_size 30x320: test_resnet needs at least 32x32$"):
+        Encoder("test_resnet", image_size=(30, 320))
+    encoder = Encoder("inception_resnet_v2")
+    with pytest.raises(InputError, match=r"^data.image_size 60x60: inception_resnet_v2 needs at least 75x75$"):
+        encoder.check_size((60, 60))
+    encoder.check_size((75, 75))
+    assert sizes(run(encoder, (75, 75)))[-1] == (1, 1)
+    with pytest.raises(InputError):
+        encoder.check_size((74, 75))
+
+
+def test_building_does_not_leave_evaluation_mode_or_empty_tensors():
+    encoder = Encoder("coat_lite_tiny", image_size=(64, 64))  # holds some of its modules twice
+    assert all(module.training for module in encoder.modules())
+    assert {tensor.device.type for tensor in encoder.state_dict().values()} == {"cpu"}
+    sum(feature.mean() for feature in encoder(torch.randn(1, 3, 64, 64))).backward()
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"resnt50.*no such network; near: resnet50"):
+        Encoder("resnt50")
+    with pytest.raises(InputError, match="no such weights; it has: mobilenetv2_100"):
+        Encoder("mobilenetv2_100.none")
+    with pytest.raises(InputError, match="no such network"):
+        Encoder("hf-hub:somebody/something")
+    with pytest.raises(InputError, match="encoder_pad=valid"):
+        Encoder("test_resnet", pad="valid")
+
+
+def test_network_without_a_pyramid_is_refused_with_near_ones_that_have_one():
+    with pytest.raises(InputError, match=r"vit_tiny_patch16_224 gives no feature pyramid \(strides") as error:
+        Encoder("vit_tiny_patch16_224")
+    near = re.search("near: (.*)", str(error.value))[1].split(", ")
+    assert len(near) == 3
+    with torch.device("meta"):
+        for name in near:
+            assert len(set(timm.create_model(name, features_only=True).feature_info.reduction())) >= 3
+
+
+@needs_real
+def test_real_weights_give_the_features_of_the_call_in_their_readme(caplog):
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    stated = timm.create_model(
+        "mobilenetv2_100",
+        pretrained=True,
+        pad_type="same",
+        features_only=True,
+        pretrained_cfg_overlay={"file": str(REAL), **half},
+    ).eval()
+    caplog.clear()
+    encoder = Encoder("mobilenetv2_100", str(REAL)).eval()
+    assert not caplog.records, "the notice about the classifier's keys is not for the user"
+    assert encoder.channels == (16, 24, 32, 96, 320)
+
+    image = torch.rand(1, 3, 120, 160, generator=torch.Generator().manual_seed(0))
+
+    def normalised(mean, std):
+        return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+    with torch.no_grad():
+        ours = encoder(normalised(encoder.mean, encoder.std))
+        right = stated(normalised(**half))
+        assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+
+        imagenet = timm.get_pretrained_cfg("mobilenetv2_100")
+        naive = timm.create_model(
+            "mobilenetv2_100", pretrained=True, features_only=True, pretrained_cfg_overlay={"file": str(REAL)}
+        ).eval()
+        for wrong in (
+            naive(normalised(**half)),
+            stated(normalised(imagenet.mean, imagenet.std)),
+            naive(normalised(imagenet.mean, imagenet.std)),
+        ):
+            assert not torch.allclose(wrong[-1], ours[-1], atol=0.1)
+
+        again = Encoder(**encoder.config()).eval()  # a checkpoint has no file, and still pads and normalises so
+        assert (again.pad, again.mean, again.std) == (encoder.pad, encoder.mean, encoder.std) != ("default", None, None)
+        again.load_state_dict(encoder.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(again(normalised(**half)), right, strict=True))
+
+
+@needs_real
+def test_symmetric_padding_in_a_header_is_the_default():
+    encoder = Encoder("mobilenetv2_100", str(REAL.with_name("mobilenetv2_100.imagenet.sympad.safetensors")), pad="same")
+    assert encoder.pad == "default"
+
+
+def test_header_is_obeyed(weights):
+    path = weights(architecture="test_resnet.tag", mean="0.1,0.2,0.3", std="0.4, 0.5, 0.6", pad_type="same")
+    encoder = Encoder("test_resnet", path)
+    assert encoder.mean == (0.1, 0.2, 0.3)
+    assert encoder.std == (0.4, 0.5, 0.6)
+    assert encoder.pad == "same"
+    held = load_file(path)
+    assert torch.equal(encoder.state_dict()["net.conv1.0.weight"], held["conv1.0.weight"])
+    assert Encoder("test_resnet", path, mean=(0.0, 0.0, 0.0)).mean == (0.0, 0.0, 0.0), "an argument overrides"
+
+
+def test_file_without_a_header_or_classifier_is_taken_with_timms_normalisation(weights):
+    def headless(tensors):
+        del tensors["fc.weight"], tensors["fc.bias"]
+
+    assert Encoder("test_resnet", weights(headless)).mean == timm.get_pretrained_cfg("test_resnet").mean
+
+
+def drop(tensors):
+    del tensors["layer1.0.conv1.weight"]
+
+
+def add(tensors):
+    tensors["another.weight"] = torch.zeros(1)
+
+
+def reshape(tensors):
+    tensors["layer1.0.conv1.weight"] = torch.zeros(1, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "header", "message"),
+    [
+        (None, {"architecture": "resnet50"}, "holds resnet50, but model.encoder is test_resnet"),
+        (None, {"mean": "half"}, "mean, std or pad_type is not understood"),
+        (None, {"pad_type": "valid"}, "mean, std or pad_type is not understood"),
+        (drop, {}, "1 keys are missing, foreign or of another shape, the first is layer1.0.conv1.weight"),
+        (add, {}, "1 keys are missing, foreign or of another shape, the first is another.weight"),
+        (reshape, {}, "1 keys are missing, foreign or of another shape, the first is layer1.0.conv1.weight"),
+    ],
+)
+def test_file_that_does_not_fit_is_refused(weights, change, header, message):
+    path = weights(change, **header)
+    for refuse in (resolve_pretrained, Encoder):
+        with pytest.raises(InputError, match=message) as error:
+            refuse("test_resnet", path)
+        assert "\n" not in str(error.value)
+
+
+def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
+    path = Path(weights())
+    path.write_bytes(path.read_bytes()[:-1000])
+    other = tmp_path / "weights.pth"
+    torch.save({}, other)
+    for file in (path, other, tmp_path):
+        with pytest.raises(InputError, match="not a whole safetensors file"):
+            Encoder("test_resnet", str(file))
+    with pytest.raises(InputError, match="no such file"):
+        Encoder("test_resnet", str(tmp_path / "none.safetensors"))
+
+
+def test_offline_auto_starts_from_scratch_and_true_is_an_error_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    assert resolve_pretrained("test_resnet", False) is False
+    assert resolve_pretrained("test_resnet", "auto") is False
+    start = time.monotonic()
+    with pytest.raises(InputError, match="not in the cache and the hub does not answer"):
+        Encoder("test_resnet", pretrained=True)
+    assert time.monotonic() - start < 1
+    assert resolve_pretrained("mobilenetv2_035", "auto") is False
+    with pytest.raises(InputError, match="the weights of mobilenetv2_035 do not exist"):
+        resolve_pretrained("mobilenetv2_035", True)
+
+
+def test_weights_in_the_cache_are_taken_without_asking_the_hub(monkeypatch, tmp_path, weights):
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--timm--test_resnet.r160_in1k"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("abc")
+    path = weights()
+    Path(path).rename(snapshot / "model.safetensors")
+    assert resolve_pretrained("test_resnet", "auto") is True
+    encoder = Encoder("test_resnet", pretrained=True)
+    held = load_file(snapshot / "model.safetensors")
+    assert torch.equal(encoder.state_dict()["net.conv1.0.weight"], held["conv1.0.weight"])
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", "abc")
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_auto_asks_the_hub_and_does_not_wait_for_one_that_is_silent(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+
+    def at(port):
+        url = f"http://127.0.0.1:{port}/{{repo_id}}/{{revision}}/{{filename}}"
+        monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+
+    with HTTPServer(("127.0.0.1", 0), _Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        at(server.server_port)
+        assert resolve_pretrained("test_resnet", "auto") is True
+        server.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        at(silent.getsockname()[1])
+        start = time.monotonic()
+        assert resolve_pretrained("test_resnet", "auto") is False
+        assert time.monotonic() - start < 4
+
+
+def test_timm_speaks_as_before_afterwards(weights):
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    Encoder("test_resnet", weights())
+    assert logger.level == level

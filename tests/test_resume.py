@@ -1,0 +1,67 @@
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
+from depthnet.models.basic import BasicNet
+from depthnet.models.depth_net import DepthNet
+from depthnet.resume import DurableCheckpointIO, fine_tune, settle
+from depthnet.types import DepthRange, InputError
+
+RANGE = DepthRange(1e-3, 10.0)
+
+
+def save(path, network):
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    save_plain(path, {"state_dict": state, RECORD_KEY: make_record(network)})
+
+
+def test_checkpoints_are_written_with_a_digest_and_removed_with_it(tmp_path):
+    io = DurableCheckpointIO()
+    io.save_checkpoint({"a": torch.ones(2)}, tmp_path / "a.ckpt")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.ckpt", "a.ckpt.sha256"}
+    assert io.load_checkpoint(tmp_path / "a.ckpt")["a"].tolist() == [1, 1]
+    io.remove_checkpoint(tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_not_plain_is_not_loaded_whatever_is_asked(tmp_path):
+    torch.save({"a": print}, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="plain data"):
+        DurableCheckpointIO().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+
+
+def test_settle_decides_pretrained_once(tmp_path):
+    def config(**changes):
+        model = {"pretrained": "auto", "encoder": "test_resnet"}
+        return OmegaConf.create({"mode": "fit", "ckpt": None, "seed": 1, "model": model} | changes)
+
+    cfg = config()
+    settle(cfg, new=True)
+    assert cfg.model.pretrained is False  # no network in tests, so scratch
+    kept = config()
+    settle(kept, new=False)
+    assert kept.model.pretrained == "auto"
+    with pytest.raises(InputError, match="model.pretrained=true"):
+        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), new=True)
+
+
+def test_settle_takes_the_image_size_of_the_checkpoint_that_is_judged(tmp_path):
+    save(tmp_path / "a.ckpt", BasicNet(RANGE, (32, 48), widths=(4, 8)))
+    cfg = OmegaConf.create(
+        {"mode": "test", "ckpt": str(tmp_path / "a.ckpt"), "seed": 1, "model": {}, "data": {"image_size": [9, 9]}}
+    )
+    settle(cfg, new=True)
+    assert cfg.data.image_size == [32, 48]
+
+
+def test_fine_tuning_takes_what_fits_and_refuses_another_network(tmp_path, caplog):
+    tiny = DepthNet("test_resnet", depth_range=RANGE, image_size=(48, 64), decoder_widths=(16, 16, 16, 16, 16))
+    save(tmp_path / "tiny.ckpt", tiny)
+    other = DepthNet("test_resnet", depth_range=RANGE, image_size=(48, 64), decoder_widths=(16, 16, 16, 16, 8))
+    with caplog.at_level("INFO", "depthnet"):
+        fine_tune(other, tmp_path / "tiny.ckpt")
+    assert torch.equal(next(other.encoder.parameters()), next(tiny.encoder.parameters()))
+    assert any("in the checkpoint" in message for message in caplog.messages)
+    with pytest.raises(InputError, match="tensors fit this network"):
+        fine_tune(BasicNet(RANGE, (32, 48)), tmp_path / "tiny.ckpt")
