@@ -5,8 +5,9 @@
 
 Prints one table. All networks are measured in one run, their repeats interleaved, so that a machine that slows down
 slows them alike. The floor is the bare Inception-ResNet-v2 of timm with the sum of its features' means as the loss; a
-ratio is the median over the repeats of the time taken to the floor's in the same repeat. Peak memory is taken in a process of its own for each network: on a GPU what torch allocated, else
-the growth of the resident memory over that of the imports.
+ratio is the median over the repeats of the time taken to the floor's in the same repeat. Peak memory is taken in a
+process of its own for each network: on a GPU what torch allocated, else the growth of the resident memory over that of
+the imports.
 """
 
 from __future__ import annotations

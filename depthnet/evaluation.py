@@ -258,9 +258,8 @@ def commit() -> str | None:
         return answer.stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", source.name
-        )  # installed inside another project's folder, it is not that commit
+        # installed inside another project's folder, the code is not at that project's commit
+        git("ls-files", "--error-unmatch", source.name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

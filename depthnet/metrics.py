@@ -3,9 +3,8 @@ r"""The field's nine figures of depth, one row per image, as functions and as to
     table = depth_metrics(pred, target, mask)          # nine names, each of shape (B,): the fused pass
     metrics = DepthMetrics(); metrics.update(pred, target, mask, frame); metrics.compute()
 
-Every figure is computed in float64 from one image's valid pixels alone; a set's figure is the mean of its rows. So the
-same predictions give the same bits in every order, grouping and number of processes or threads. Pooling pixels,
-averaging batches or counting a padded sampler's repeats gives other numbers.
+Every figure comes from one image's valid pixels alone, in float64; a set's figure is the mean of its rows. So the same
+predictions give the same bits in every order, grouping and number of processes or threads.
 
 NaN means one thing only: the image has no valid pixel. A prediction there that is NaN, infinite or not positive is
 wrong by an infinite factor: it counts in no delta, and an error that it leaves without a value is infinite.
@@ -175,8 +174,7 @@ def delta_accuracy(pred: Tensor, target: Tensor, mask: Tensor, power: float = 1)
         Eigen et al., NeurIPS 2014, "Threshold".
 
     Example:
-        >>> target = torch.full((1, 1, 1, 4), 2.0)
-        >>> pred = torch.tensor([2.0, 2.4, 2.5, 1.7]).view(1, 1, 1, 4)  # 2.5 / 2 is 1.25, not below it
+        >>> pred, target = torch.tensor([2.0, 2.4, 2.5, 1.7]).view(1, 1, 1, 4), torch.full((1, 1, 1, 4), 2.0)
         >>> delta_accuracy(pred, target, target > 0).item()
         0.75
     """
@@ -274,8 +272,7 @@ def silog(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         Eigen et al., NeurIPS 2014; the KITTI depth benchmark; BTS' ``eval_with_pngs.py``.
 
     Example:
-        >>> target = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
-        >>> pred = torch.tensor([math.e, 2.0]).view(1, 1, 1, 2)  # e is 1 and 0
+        >>> pred, target = torch.tensor([math.e, 2.0]).view(1, 1, 1, 2), torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
         >>> round(silog(pred, target, target > 0).item(), 4)
         50.0
     """
@@ -285,7 +282,6 @@ def silog(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 class _FrameMetric(Metric):
     """One row per frame, gathered over processes: the frame's number, then its figures."""
 
-    is_differentiable = False
     full_state_update = False
 
     def __init__(self, names: Sequence[str], state: str, **kwargs: Any) -> None:

@@ -188,6 +188,11 @@ def test_silog_does_not_cancel():
     assert silog(pred, target, mask).item() == pytest.approx(100 * math.log1p(2**-20) * math.sqrt(999) / 1000, rel=1e-9)
 
 
+def test_silog_of_one_factor_is_nothing_for_every_number_of_pixels():
+    for count in range(1, 300):  # the variance of equal numbers is rounded to a little more than 0, or a little less
+        assert silog(*one([3.0] * count, [1.1] * count)).item() < 1e-12
+
+
 @pytest.mark.parametrize("factor", [1.0, 1e3])
 def test_silog_of_a_large_image_whose_first_pixels_are_no_guide(factor):
     pred = 3.0 + 1e-4 * torch.rand(40_000, generator=torch.manual_seed(0))

@@ -50,7 +50,7 @@ class DepthNet(DepthNetwork):
         encoder: str = "inception_resnet_v2",
         pretrained: bool | str = False,
         encoder_pad: Literal["default", "same"] = "default",
-        decoder_widths: Sequence[int] = (256, 192, 128, 96, 48),
+        decoder_widths: Sequence[int] = (256, 192, 128, 64, 32),
         attention: bool = True,
         *,
         depth_range: DepthRange | Sequence[float] | Mapping[str, float],
