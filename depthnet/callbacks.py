@@ -230,7 +230,7 @@ class Results(Callback):
         )
         rows = {"this checkpoint": self._figures}
         if constant:
-            rows["mean depth map"] = constant
+            rows["mean map"] = constant
         title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
         Console().print(metrics_table(rows, title))
         for logger in trainer.loggers:

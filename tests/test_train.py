@@ -32,7 +32,7 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     done = train("data=nyu", f"data.root={root}", "trainer.max_epochs=2", *SMALL)
     assert done.code == 0, done.err
     assert done.out.startswith(f"data: NYU, kaggle layout, {root / 'data'} (")
-    assert "mean depth map" in done.out
+    assert "mean map" in done.out
     assert "uncropped" in done.out
     (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}

@@ -131,11 +131,11 @@ def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu
         InputError: If the file cannot be read, is not ours, or its tensors do not fit its own record.
     """
     checkpoint = read_checkpoint(path)
+    if not all(value.isfinite().all() for value in checkpoint.state.values()):
+        raise InputError(f"{path}: holds weights that are not finite; its training diverged, take another checkpoint")
     network = build_network(checkpoint.network, checkpoint.config)
     try:
         network.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: its tensors do not fit its own record; it is damaged"
-        ) from None
-    return network.eval().to(device=device, memory_format=torch.channels_last)
+    except RuntimeError:
+        raise InputError(f"{path}: its tensors do not fit its own record; it is damaged") from None
+    return network.eval().to(device).to(memory_format=torch.channels_last)

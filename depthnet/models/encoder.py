@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 _HUB_PATIENCE = 3.0  # seconds that the hub has to answer
 _HUB_FILE = "model.safetensors"
-_ODD = (241, 323)  # halved with rounding up or down, it differs at every level: what takes this size takes any
+_ODD = (235, 311)  # halved with rounding up or down, it differs at every level: what takes it takes any larger size
 
 
 class Encoder(nn.Module):
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
                 raise InputError(
                     f"data.image_size {height}x{width}: {self.name} is built for {fixed}, and for no other"
                 )
-        elif not self._takes(image_size):
+        elif (height < _ODD[0] or width < _ODD[1]) and not self._takes(image_size):
             least = self.min_size
             raise InputError(f"data.image_size {height}x{width}: {self.name} needs at least {least}x{least}")
 
