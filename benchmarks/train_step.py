@@ -3,11 +3,11 @@
     python benchmarks/train_step.py                                  (about three minutes on two cores)
     python benchmarks/train_step.py --batch 16 --precision bf16      (a GPU is used where there is one)
 
-Prints one table. All networks are measured in one run, their repeats interleaved, so that a machine that slows down
+Prints two tables. All networks are measured in one run, their repeats interleaved, so that a machine that slows down
 slows them alike. The floor is the bare Inception-ResNet-v2 of timm with the sum of its features' means as the loss; a
 ratio is the median over the repeats of the time taken to the floor's in the same repeat. Peak memory is taken in a
 process of its own for each network: on a GPU what torch allocated, else the growth of the resident memory over that of
-the imports.
+the imports. The second table is irv2_attn through our Trainer, with logging and metrics, against a bare loop.
 """
 
 from __future__ import annotations
@@ -17,17 +17,29 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from depthnet.callbacks import History
+from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
+from depthnet.module import DepthModule
+from depthnet.optim import build_optimizer, one_cycle
+from depthnet.protocol import PROTOCOLS
+from depthnet.run import quiet_libraries
+from depthnet.types import DepthRange, Sample
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"
@@ -166,6 +178,81 @@ def measure_networks(options: argparse.Namespace) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+class FixedData(LightningDataModule):
+    """One batch, again and again, so that only the loop around the step is measured."""
+
+    def __init__(self, batch: Sample, steps: int) -> None:
+        super().__init__()
+        self.batches = [batch] * steps
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return the loader."""
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+
+
+class Clock(Callback):
+    """Times the steps of a fit without its start and end."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Start with the second step."""
+        if batch_idx == 1:
+            self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop with the last one so far."""
+        self.seconds = time.perf_counter() - self.start if batch_idx else 0.0
+
+
+def measure_trainer(options: argparse.Namespace) -> None:
+    """Time irv2_attn through our Trainer, with its logging and metrics, against a bare loop of the same step."""
+    height, width = options.size
+    shape = (options.batch, 1, height, width)
+    image = torch.randint(0, 256, (options.batch, 3, height, width), dtype=torch.uint8)
+    batch = Sample(image, torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool), torch.arange(options.batch))
+    depth_range = DepthRange(1e-3, 10.0)
+    loss = DepthLoss({"silog": 1.0}, depth_range)
+    net = our_net((height, width), attention=True).to(memory_format=torch.channels_last).train()
+    steps = max(2, options.images // options.batch) + 1
+    times: dict[str, list[float]] = {"bare loop": [], "our Trainer": []}
+    for repeat in range(options.repeats + 1):
+        optimizer = build_optimizer(net)
+        for step in range(steps):
+            if step == 1:
+                start = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            total, _ = loss(net(batch.image), batch.depth, batch.mask)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        bare = time.perf_counter() - start
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(
+                accelerator="cpu",
+                max_epochs=1,
+                gradient_clip_val=1.0,
+                log_every_n_steps=1,
+                callbacks=[clock, History(folder)],
+                logger=CSVLogger(folder),
+                default_root_dir=folder,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                use_distributed_sampler=False,
+            )
+            module = DepthModule(net, loss, build_optimizer, one_cycle, [PROTOCOLS["uncropped"].within(depth_range)])
+            trainer.fit(module, FixedData(batch, steps))
+        if repeat:  # the first one warms up
+            times["bare loop"].append(bare)
+            times["our Trainer"].append(clock.seconds)
+    images = (steps - 1) * options.batch
+    ratios = [ours / bare for ours, bare in zip(times["our Trainer"], times["bare loop"], strict=True)]
+    print("\n| irv2_attn, a training step | ms/image | ratio |\n| --- | --- | --- |")
+    for name, taken in times.items():
+        ratio = statistics.median(ratios) if name == "our Trainer" else 1.0
+        print(f"| {name} | {statistics.median(taken) * 1000 / images:.1f} | {ratio:.3f} |")
+
+
 def importable(module: str) -> bool:
     from importlib.util import find_spec
 
@@ -181,6 +268,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only these networks and the floor")
+    parser.add_argument("--only-trainer", action="store_true", help="only our Trainer against a bare loop")
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--peak", nargs=2, metavar=("NETWORK", "MODE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -192,7 +280,11 @@ def main() -> None:
     print(
         f"{device}; torch {torch.__version__}; batch {options.batch}; {options.precision}; medians of {options.repeats}"
     )
-    measure_networks(options)
+    if not options.only_trainer:
+        measure_networks(options)
+    if not torch.cuda.is_available():
+        quiet_libraries()
+        measure_trainer(options)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,9 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str]) -> None:
     own = network.state_dict()
     fitting = sum(name in own and own[name].shape == value.shape for name, value in state.items())
     if fitting < _FEWEST_FITTING * len(own):
-        raise InputError(f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of")
+        raise InputError(
+            f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
+        )
     misfits = load_weights(network, state)
     for line in misfits:
         log.warning("ckpt: %s", line)

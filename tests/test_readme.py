@@ -37,7 +37,7 @@ def test_the_python_runs(tmp_path, train, capfd):
 @pytest.mark.parametrize("command", TRAIN)
 def test_every_train_command_composes(command):
     words = shlex.split(command)
-    overrides = [word for word in words[words.index(next(w for w in words if w.endswith("train.py"))) + 1 :]]
+    overrides = words[[word.endswith("train.py") for word in words].index(True) + 1 :]
     jobs = [[]]
     for word in overrides:
         if word.startswith("hydra.") or word == "-m":

@@ -42,7 +42,7 @@ def test_settle_decides_pretrained_once(tmp_path):
     kept = config()
     settle(kept, new=False)
     assert kept.model.pretrained == "auto"
-    with pytest.raises(InputError, match="model.pretrained=true"):
+    with pytest.raises(InputError, match=r"model\.pretrained=true"):
         settle(config(model={"pretrained": True, "encoder": "test_resnet"}), new=True)
 
 

@@ -72,7 +72,7 @@ def test_an_error_line_is_found_under_what_libraries_wrap_around_it():
 
 
 def test_an_error_line_is_found_in_a_workers_message():
-    text = "Caught InputError in DataLoader worker process 0.\nTraceback:\n  File\ndepthnet.types.InputError: a.png is torn\n"
+    text = "Caught InputError in worker 0.\nTraceback:\n  File\ndepthnet.types.InputError: a.png is torn\n"
     assert error_line(InputError(text)) == "a.png is torn"
 
 

@@ -1,4 +1,4 @@
-"""The ``kaggle`` layout, ``nyu2_train.csv`` and ``nyu2_test.csv``: the form of NYU that the published project trained on.
+"""The ``kaggle`` layout, ``nyu2_train.csv`` and ``nyu2_test.csv``: what the published project trained on.
 
 Rows are ``image,depth`` without a header, paths with their ``data/`` prefix. Training depth is 8-bit, 10/255 m a level;
 test depth is 16-bit millimetres, the 654 official test frames. Both may have one channel or three equal ones.

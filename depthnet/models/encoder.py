@@ -105,7 +105,7 @@ class Encoder(nn.Module):
                 self.net = _create(name, weights, self.pad, img_size=size)
                 self.fixed_size = size
             if not self._takes(self.fixed_size):
-                raise InputError(f"model.encoder={name} gives no features with encoder_pad={self.pad}")
+                raise InputError(f"model.encoder={name} cannot be run with encoder_pad={self.pad}")
         if self.image_size is not None:
             self.check_size(self.image_size)
 
