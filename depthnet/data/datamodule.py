@@ -169,7 +169,7 @@ class _LazyLoader(DataLoader[Sample]):
     frames of epoch 0.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         yield from super().__iter__()
 
 
