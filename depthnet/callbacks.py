@@ -110,6 +110,7 @@ class Panels(Callback):
         self._layout = layout
         self._split = split
         self._count = count
+        self._drawn: dict[str, Any] = {}
 
     def on_validation_batch_end(
         self,
@@ -122,7 +123,7 @@ class Panels(Callback):
     ) -> None:
         """Send the chosen frames of a batch to the logger."""
         if isinstance(trainer.logger, WandbLogger) and not trainer.sanity_checking:
-            self._draw(trainer, outputs, batch, "val", write=False)
+            self._draw(outputs, batch, "val", write=False)
 
     def on_test_batch_end(
         self,
@@ -134,9 +135,9 @@ class Panels(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the chosen frames of a batch."""
-        self._draw(trainer, outputs, batch, self._split, write=True)
+        self._draw(outputs, batch, self._split, write=True)
 
-    def _draw(self, trainer: Trainer, pred: Tensor, batch: Sample, split: str, write: bool) -> None:
+    def _draw(self, pred: Tensor, batch: Sample, split: str, write: bool) -> None:
         total = self._layout.count(split)
         count = min(self._count, total)
         chosen = {i * total // count for i in range(count)}
@@ -156,8 +157,17 @@ class Panels(Callback):
             )
             if write:
                 write_image_png(self._directory / f"{label.replace('/', '_')}.png", picture)
-            if isinstance(trainer.logger, WandbLogger):
-                trainer.logger.log_image(f"panels/{split}", [picture], caption=[label])
+            self._drawn[label] = picture
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the pictures to the logger, all in one step."""
+        if self._drawn and isinstance(trainer.logger, WandbLogger):
+            trainer.logger.log_image(f"panels/{self._split}", [*self._drawn.values()], caption=[*self._drawn])
+        self._drawn.clear()
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the pictures to the logger, all in one step."""
+        self.on_validation_epoch_end(trainer, pl_module)
 
 
 class Results(Callback):

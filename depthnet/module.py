@@ -61,7 +61,7 @@ class DepthModule(LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._seed = seed
-        self._run = run
+        self.run = dict(run or {})
 
     def forward(self, image: Tensor) -> Tensor:
         """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``."""
@@ -122,4 +122,4 @@ class DepthModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that lets the file be read without this run."""
-        checkpoint[RECORD_KEY] = make_record(self.network, self._run)
+        checkpoint[RECORD_KEY] = make_record(self.network, self.run)

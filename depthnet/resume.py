@@ -101,6 +101,8 @@ def fit_and_judge(trainer: Trainer, module: Any, data: DepthDataModule, split: s
     """
     status = "failed"
     try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(module.run)
         if directory is not None:
             last = directory / LAST
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)

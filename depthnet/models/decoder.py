@@ -18,8 +18,8 @@ class Decoder(nn.Module):
     """A U-Net decoder: from the coarsest feature up, each level is resized to its skip and merged with it.
 
     It takes features of any size and stride: every resize goes to the skip's measured size. Two things keep it cheap.
-    A 1x1 convolution halves the width of a skip before the gate, which being a weight for each pixel commutes with it.
-    And only the coarser levels have a second convolution; at the finest, one costs as much as all the rest.
+    A 1x1 convolution takes a skip to half the level's width before the gate, which commutes with it, being one weight
+    for a pixel. And only the coarser levels have a second convolution; at the finest one costs as much as all the rest.
 
     Args:
         encoder_channels: Channels of the features, fine to coarse.
