@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -192,7 +193,9 @@ def test_on_a_terminal_a_bar_counts_and_failures_stand_above_it(predict: ModuleT
 def test_interrupted_with_ctrl_c(predict: ModuleType) -> None:
     for number in range(30):
         photo(Path(f"in/{number}.jpg"), number)
-    process = faked(["in", "--ckpt", "best.ckpt", "--output", "out"], **PIPES)
+    # a shell's background jobs, and so perhaps this test, are started with Ctrl-C ignored
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = faked(["in", "--ckpt", "best.ckpt", "--output", "out"], preexec_fn=heed, **PIPES)
     while len(list(Path("out").glob("*.json"))) < 2:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
