@@ -7,14 +7,14 @@ where depth is valid. A tensor of a batch has the shape ``(B, 3, H, W)`` (image)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Crop", "DepthRange", "InputError", "Sample"]
+__all__ = ["Crop", "DepthRange", "InputError", "Sample", "read_size"]
 
 
 class InputError(ValueError):
@@ -61,11 +61,11 @@ class DepthRange:
             raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
 
     @classmethod
-    def of(cls, value: DepthRange | Mapping[str, float]) -> DepthRange:
-        """Return ``value`` itself, or the range that a mapping with ``min`` and ``max`` states.
+    def of(cls, value: DepthRange | Mapping[str, float] | Sequence[float]) -> DepthRange:
+        """Return ``value`` itself, or the range that a mapping with ``min`` and ``max``, or a pair, states.
 
         Raises:
-            InputError: If the mapping has other keys or values that are no numbers.
+            InputError: If it states no range, or values that are no numbers.
 
         Example:
             >>> DepthRange.of({"min": 0.5, "max": 5})
@@ -74,12 +74,13 @@ class DepthRange:
         if isinstance(value, DepthRange):
             return value
         try:
-            if set(value) == {"min", "max"}:
-                return cls(float(value["min"]), float(value["max"]))
-        except (TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-        raise InputError(f"depth_range: {value!r}; needs {{min: METRES, max: METRES}}")
+            low, high = (value["min"], value["max"]) if isinstance(value, Mapping) else value
+            low, high = float(low), float(high)
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"depth_range: {value!r}; needs {{min: METRES, max: METRES}}") from None
+        if len(value) != 2:
+            raise InputError(f"depth_range: {value!r}; takes min and max, nothing else")
+        return cls(low, high)
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,18 @@ class Crop:
     def width(self) -> int:
         """Columns inside."""
         return self.right - self.left
+
+
+def read_size(name: str, size: Sequence[Any]) -> tuple[int, int]:
+    """Check a (height, width) [px] that the user gave.
+
+    Raises:
+        InputError: If it is not two whole numbers of at least 1; the message begins with ``name``.
+
+    Example:
+        >>> read_size("data.image_size", [240, 320])
+        (240, 320)
+    """
+    if len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size):
+        return size[0], size[1]
+    raise InputError(f"{name}={size}: it is [height,width] in pixels, such as [240,320]")

@@ -118,10 +118,10 @@ def test_depth_range_comes_in_any_plain_form():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth_range": {"min": 1.0}}, "depth_range: .*needs min and max"),
+        ({"depth_range": {"min": 1.0}}, "depth_range: .*needs .min"),
         ({"depth_range": (5.0, 1.0)}, "needs 0 < min < max"),
-        ({"image_size": (240,)}, "image_size=.240.: needs height and width"),
-        ({"image_size": (240, -1)}, "needs height and width"),
+        ({"image_size": (240,)}, "image_size=.240,.: it is .height,width"),
+        ({"image_size": (240, -1)}, "it is .height,width"),
         ({"mean": (0.5,)}, "three of each"),
         ({"std": (0.5, 0.0, 0.5)}, "std above 0"),
     ],

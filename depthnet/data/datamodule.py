@@ -16,7 +16,7 @@ from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
 from depthnet.data.sampling import EvalSampler, TrainSampler
 from depthnet.data.transforms import Augment
-from depthnet.types import DepthRange, InputError, Sample
+from depthnet.types import DepthRange, InputError, Sample, read_size
 
 __all__ = ["DepthDataModule"]
 
@@ -171,14 +171,3 @@ class _LazyLoader(DataLoader[Sample]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         yield from super().__iter__()
-
-
-def read_size(name: str, size: Sequence[Any]) -> tuple[int, int]:
-    """Check a (height, width) that the user gave.
-
-    Raises:
-        InputError: If it is not two whole numbers of at least 1; the message begins with ``name``.
-    """
-    if len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size):
-        return size[0], size[1]
-    raise InputError(f"{name}={size}: it is [height,width] in pixels, such as [240,320]")

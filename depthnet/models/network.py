@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthnet.image import resize_image
-from depthnet.types import DepthRange, InputError
+from depthnet.types import DepthRange, InputError, read_size
 
 __all__ = ["DepthHead", "DepthNetwork"]
 
@@ -95,8 +95,8 @@ class DepthNetwork(nn.Module):
         self, depth_range: DepthRange | Sequence[float] | Mapping[str, float], image_size: Sequence[int]
     ) -> None:
         super().__init__()
-        self.depth_range = _as_depth_range(depth_range)
-        self.image_size = _as_image_size(image_size)
+        self.depth_range = DepthRange.of(depth_range)
+        self.image_size = read_size("data.image_size", image_size)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of the images in [0, 1], for R, G, B.
@@ -179,21 +179,3 @@ class DepthNetwork(nn.Module):
             "mean": self.mean,
             "std": self.std,
         }
-
-
-def _as_depth_range(value: DepthRange | Sequence[float] | Mapping[str, float]) -> DepthRange:
-    if isinstance(value, DepthRange):
-        return value
-    try:
-        low, high = (value["min"], value["max"]) if isinstance(value, Mapping) else value
-        return DepthRange(float(low), float(high))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"depth_range: {value}; needs min and max, in metres") from None
-
-
-def _as_image_size(value: Sequence[int]) -> tuple[int, int]:
-    if len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
-        raise InputError(f"data.image_size={list(value)}: needs height and width, in pixels")
-    return value[0], value[1]
