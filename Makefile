@@ -9,8 +9,8 @@ READY := .venv/.ready
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-train: $(READY) ## train irv2_attn from scratch on built-in rooms: some 8 minutes on two cores
-	$(BIN)/python train.py experiment=rooms
+train: $(READY) ## train irv2_attn from scratch on built-in rooms: some eight minutes on two cores
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python train.py experiment=rooms
 
 test: lint type ## lint, type and run every test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
