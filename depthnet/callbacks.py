@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import netrc
 import os
 import socket
 import sys
@@ -35,6 +36,7 @@ __all__ = ["Checkpoint", "History", "Panels", "Progress", "Results", "wandb_logg
 log = logging.getLogger("depthnet")
 
 _MEAN_MAP_FRAMES = 300
+_SILENT = {"silent": True}
 
 
 class History(Callback):
@@ -298,6 +300,7 @@ def wandb_logger(directory: str | os.PathLike[str], project: str, **options: Any
     Returns:
         The logger; None, with a line that says so, where wandb is not installed.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")
     try:
         import wandb
     except ImportError:
@@ -305,19 +308,33 @@ def wandb_logger(directory: str | os.PathLike[str], project: str, **options: Any
         return None
     mode = os.environ.get("WANDB_MODE")
     if mode is None:
-        settings = wandb.Settings()
-        configured = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
-        mode = "online" if configured and _answers(settings.base_url) else "offline"
+        address = wandb.Settings().base_url
+        configured = _has_account(address)
+        mode = "online" if configured and _answers(address) else "offline"
         if mode == "offline":
             why = "its server does not answer" if configured else "no account is set up"
             log.info(f"W&B: offline, {why}; to send this run later: wandb sync {directory}/wandb/offline-run-*")
-    return WandbLogger(
-        save_dir=str(directory),
-        project=project,
-        offline=mode == "offline",
-        settings=wandb.Settings(silent=True),
-        **options,
-    )
+    if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
+        wandb.finish(exit_code=1)
+    try:
+        logger = WandbLogger(
+            save_dir=str(directory), project=project, offline=mode == "offline", mode=mode, settings=_SILENT, **options
+        )
+        _ = logger.experiment  # starts the run now, so that what is wrong with it shows before any work
+    except Exception as error:
+        log.warning(f"W&B: cannot start ({' '.join(str(error).split())}); the run goes on without it")
+        return None
+    return logger
+
+
+def _has_account(address: str) -> bool:
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    try:
+        known = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return known.authenticators(urlsplit(address).hostname or "") is not None
 
 
 def _answers(address: str, seconds: float = 3.0) -> bool:

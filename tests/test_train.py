@@ -274,6 +274,9 @@ def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp
 
 def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_wandb(train, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):  # as on a machine where nobody has logged in
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     quiet = [word for word in ROOMS if word != "logger=none"]
     done = train("-m", *quiet, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.err

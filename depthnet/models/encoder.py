@@ -390,8 +390,8 @@ def _nearest_pyramids(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet_timm() -> Iterator[None]:
-    """Keep timm from telling that a classifier's weights were left out."""
-    logger = logging.getLogger("timm.models._builder")
+    """Keep timm from telling which weights it loads, and that a classifier's were left out."""
+    logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
