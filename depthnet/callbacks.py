@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -164,7 +165,12 @@ class Panels(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures to the logger, all in one step."""
         if self._drawn and isinstance(trainer.logger, WandbLogger):
-            trainer.logger.log_image(f"panels/{self._split}", [*self._drawn.values()], caption=[*self._drawn])
+            height, width = (max(picture.shape[axis] for picture in self._drawn.values()) for axis in (0, 1))
+            pictures = [  # W&B shows pictures of one size only
+                np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
+                for p in self._drawn.values()
+            ]
+            trainer.logger.log_image(f"panels/{self._split}", pictures, caption=[*self._drawn])
         self._drawn.clear()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -320,6 +326,7 @@ def wandb_logger(directory: str | os.PathLike[str], project: str, **options: Any
         logger = WandbLogger(
             save_dir=str(directory), project=project, offline=mode == "offline", mode=mode, settings=_SILENT, **options
         )
+        logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
         _ = logger.experiment  # starts the run now, so that what is wrong with it shows before any work
     except Exception as error:
         log.warning(f"W&B: cannot start ({' '.join(str(error).split())}); the run goes on without it")
