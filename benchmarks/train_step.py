@@ -232,6 +232,7 @@ def measure_trainer(options: argparse.Namespace) -> None:
                 max_epochs=1,
                 gradient_clip_val=1.0,
                 log_every_n_steps=1,
+                limit_val_batches=0,
                 callbacks=[clock, History(folder)],
                 logger=CSVLogger(folder),
                 default_root_dir=folder,
