@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent / "shared"
+DATA = Path(os.environ.get("DEPTHNET_TEST_DATA", REPOSITORY.parent / "shared"))  # real pairs and weights, if any
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,7 +48,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real_nyu() -> Path:
     """The folder of real NYU pairs, where this machine has them."""
-    root = Path(os.environ.get("DEPTHNET_TEST_NYU", SHARED / "nyu"))
+    root = DATA / "nyu"
     if not (root / "nyudepthv2_val_files_with_gt.txt").is_file():
         pytest.skip("no real NYU pairs here")
     return root

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import re
 import socket
 import time
@@ -30,7 +31,8 @@ NAMES = [
     "lambda_resnet26t",  # takes multiples of 32 only
     "darknet17",  # has a level at the input's own size
 ]
-REAL = Path(__file__).resolve().parents[2] / "shared/weights/mobilenetv2_100.imagenet.safetensors"
+DATA = Path(os.environ.get("DEPTHNET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
+REAL = DATA / "weights/mobilenetv2_100.imagenet.safetensors"
 needs_real = pytest.mark.skipif(not REAL.is_file(), reason="no real encoder weights here")
 
 
