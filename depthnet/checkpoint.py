@@ -25,6 +25,7 @@ __all__ = [
     "FORMAT",
     "RECORD_KEY",
     "Checkpoint",
+    "fitting_weights",
     "load_plain",
     "load_weights",
     "make_record",
@@ -127,6 +128,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(network, config, weights, record)
 
 
+def fitting_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of ``state`` that a network has by the same name and shape."""
+    own = network.state_dict()
+    return {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+
+
 def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Copy every tensor that fits into a network, to fine-tune from it.
 
@@ -138,12 +145,12 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         A line for everything that did not fit: missing, unknown, or of another shape.
     """
     own = network.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    fitting = fitting_weights(network, state)
     network.load_state_dict(fitting, strict=False)
     lines = [
         f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(own[name].shape)} here"
         for name, value in state.items()
-        if name in own and own[name].shape != value.shape
+        if name in own and name not in fitting
     ]
     lines += [f"{name}: not in the checkpoint" for name in own if name not in state]
     lines += [f"{name}: only in the checkpoint" for name in state if name not in own]

@@ -12,7 +12,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
-from depthnet.checkpoint import load_plain, load_weights, read_checkpoint, save_plain
+from depthnet.checkpoint import fitting_weights, load_plain, load_weights, read_checkpoint, save_plain
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.run import BEST, LAST
@@ -77,9 +77,8 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str]) -> None:
         InputError: If the file cannot be read, or next to nothing in it fits.
     """
     state = read_checkpoint(path).state
-    own = network.state_dict()
-    fitting = sum(name in own and own[name].shape == value.shape for name, value in state.items())
-    if fitting < _FEWEST_FITTING * len(own):
+    fitting = len(fitting_weights(network, state))
+    if fitting < _FEWEST_FITTING * len(network.state_dict()):
         raise InputError(
             f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
         )

@@ -176,8 +176,8 @@ def score_predictions(
     """
     import torch
 
-    from depthnet.evaluation import Evaluation
-    from depthnet.protocol import default_protocol, find_protocols
+    from depthnet.evaluation import Evaluation, choose_protocols
+    from depthnet.protocol import default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
@@ -187,10 +187,8 @@ def score_predictions(
         raise InputError(f"{root}: has no {split} frames; choose another --split")
     labels = [data.label(split, frame) for frame in range(expected)]
     files, unmatched = find_predictions(predictions, labels)
-    size = data.size(split, 0)
-    default = default_protocol(data.name, data.truth, size)
-    protocols = find_protocols(protocol or default, data.truth, size)
-    evaluation = Evaluation([chosen.within(data.depth_range) for chosen in protocols])
+    default = default_protocol(data.name, data.truth, data.size(split, 0))
+    evaluation = Evaluation(choose_protocols(protocol or default, data, split))
     present = [(frame, path) for frame, path in enumerate(files) if path is not None]
     medians = []
     for done, (frame, path) in enumerate(present, start=1):

@@ -9,16 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.layout import (
-    DepthFiles,
-    FileLayout,
-    FileRow,
-    Truth,
-    find_truth,
-    hold_out_scenes,
-    name_scenes,
-    read_rows,
-)
+from depthnet.data.layout import DepthFiles, FileLayout, FileRow, Truth, find_truth, hold_out_val, make_rows, read_rows
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["KaggleLayout"]
@@ -54,9 +45,7 @@ class KaggleLayout(FileLayout):
             depth_files["test"] = _MILLIMETRES
         if (folder / "nyu2_train.csv").is_file():
             found, rule = _read_csv(folder / "nyu2_train.csv")
-            held_out = hold_out_scenes([row.scene for row in found])
-            rows["train"] = [row for row in found if row.scene not in held_out]
-            rows["val"] = [row for row in found if row.scene in held_out]
+            rows["train"], rows["val"] = hold_out_val(found)
             depth_files |= {"train": _EIGHT_BIT, "val": _EIGHT_BIT}
         super().__init__(folder, rows, depth_files, depth_range, rule)
         self.truth: Truth = find_truth(self, truth)
@@ -71,12 +60,6 @@ def csv_folder(root: Path) -> Path | None:
 
 
 def _read_csv(path: Path) -> tuple[list[FileRow], str]:
-    found = read_rows(path, ",", 2)
-    images = [fields[0].removeprefix(_PREFIX) for _, fields in found]
+    rows, rule = make_rows(read_rows(path, ",", 2), lambda name: name.removeprefix(_PREFIX))
     # NYU's video folders end in _out where DenseDepth in-painted them; the scene is the same
-    scenes, rule = name_scenes(images)
-    rows = [
-        FileRow(image, fields[1].removeprefix(_PREFIX), scene.removesuffix("_out"), where)
-        for image, scene, (where, fields) in zip(images, scenes, found, strict=True)
-    ]
-    return rows, rule
+    return [row._replace(scene=row.scene.removesuffix("_out")) for row in rows], rule

@@ -7,7 +7,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -29,6 +29,8 @@ __all__ = [
     "consecutive_runs",
     "find_truth",
     "hold_out_scenes",
+    "hold_out_val",
+    "make_rows",
     "name_scenes",
     "read_rows",
 ]
@@ -293,6 +295,35 @@ def name_scenes(images: Sequence[str]) -> tuple[list[str], str]:
     for image, number, run in sorted(zip(images, numbers, runs, strict=True), key=lambda item: (item[1] or 0, item[0])):
         names.setdefault(run, f"run {number:05d}" if number is not None else f"frame {PurePosixPath(image).stem}")
     return [names[run] for run in runs], "runs of consecutive frame numbers"
+
+
+def make_rows(found: Sequence[tuple[str, Sequence[str]]], clean: Callable[[str], str]) -> tuple[list[FileRow], str]:
+    """Turn a list's fields into rows with scenes.
+
+    Args:
+        found: As :func:`read_rows` gives it; the first two fields are image and depth.
+        clean: Makes a path as the list has it one that is relative to the root.
+
+    Returns:
+        The rows, and the rule by which scenes were told apart, in words.
+    """
+    images = [clean(fields[0]) for _, fields in found]
+    scenes, rule = name_scenes(images)
+    rows = [
+        FileRow(image, clean(fields[1]), scene, where)
+        for image, scene, (where, fields) in zip(images, scenes, found, strict=True)
+    ]
+    return rows, rule
+
+
+def hold_out_val(rows: Sequence[FileRow]) -> tuple[list[FileRow], list[FileRow]]:
+    """Part training rows into those to train on and, whole scenes of them, those to validate on.
+
+    Raises:
+        InputError: As :func:`hold_out_scenes`.
+    """
+    held_out = hold_out_scenes([row.scene for row in rows])
+    return [row for row in rows if row.scene not in held_out], [row for row in rows if row.scene in held_out]
 
 
 def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:

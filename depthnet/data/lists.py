@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.layout import (
-    DepthFiles,
-    FileLayout,
-    FileRow,
-    Truth,
-    find_truth,
-    hold_out_scenes,
-    name_scenes,
-    read_rows,
-)
+from depthnet.data.layout import DepthFiles, FileLayout, FileRow, Truth, find_truth, hold_out_val, make_rows, read_rows
 from depthnet.types import DepthRange
 
 __all__ = ["ListsLayout"]
@@ -47,9 +38,7 @@ class ListsLayout(FileLayout):
             if path.is_file():
                 rows[split], rules[split] = _read_list(path)
         if "train" in rows and "val" not in rows:
-            held_out = hold_out_scenes([row.scene for row in rows["train"]])
-            rows["val"] = [row for row in rows["train"] if row.scene in held_out]
-            rows["train"] = [row for row in rows["train"] if row.scene not in held_out]
+            rows["train"], rows["val"] = hold_out_val(rows["train"])
         rule = rules.get("train") or next(iter(rules.values()))
         super().__init__(root, rows, dict.fromkeys(rows, _MILLIMETRES), depth_range, rule)
         self.truth: Truth = find_truth(self, truth)
@@ -63,10 +52,4 @@ def list_file(root: Path, split: str) -> Path:
 def _read_list(path: Path) -> tuple[list[FileRow], str]:
     # BTS writes None where a test frame has no depth
     found = [(where, fields) for where, fields in read_rows(path, None, 2) if fields[1] != "None"]
-    images = [fields[0].lstrip("/") for _, fields in found]
-    scenes, rule = name_scenes(images)
-    rows = [
-        FileRow(image, fields[1].lstrip("/"), scene, where)
-        for image, scene, (where, fields) in zip(images, scenes, found, strict=True)
-    ]
-    return rows, rule
+    return make_rows(found, lambda path: path.lstrip("/"))
