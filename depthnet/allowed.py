@@ -13,7 +13,7 @@ ALLOWED = (
     "albumentations.",
     "depthnet.callbacks.",
     "depthnet.data.datamodule.DepthDataModule.",
-    "depthnet.data.transforms.Augment",
+    "depthnet.data.transforms.",
     "depthnet.losses.DepthLoss",
     "depthnet.models.basic.BasicNet",
     "depthnet.models.depth_net.DepthNet",

@@ -24,10 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.data.check import cheap_findings, require_sound
 from depthnet.data.layout import SPLITS, Layout
-from depthnet.data.roots import LAYOUTS, open_root
+from depthnet.data.roots import add_source_options, open_root, source_options
 from depthnet.durable import require_writable, write_json
-from depthnet.image import read_depth
+from depthnet.image import is_array, read_depth
+from depthnet.progress import progress_bar
 from depthnet.types import InputError
 
 __all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
@@ -125,22 +127,12 @@ def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.
     Raises:
         InputError: If it cannot be read, has another shape or type, or holds no number.
     """
-    if Path(path).suffix.lower() == ".png":
+    if not is_array(path):
         return read_depth(path, 1 / scale, bits=16)
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: cannot be read as a .npy array of numbers ({reason})") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise InputError(f"{path}: holds {getattr(values, 'dtype', 'several arrays')}; floats in metres are expected")
-    depth = values[0] if values.ndim == 3 and len(values) == 1 else values
-    if depth.ndim != 2 or not depth.size:
-        raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
+    depth = read_depth(path, 1.0, bits=32)
     if not np.isfinite(depth).any():
         raise InputError(f"{path}: holds no finite value")
-    with np.errstate(over="ignore"):
-        return depth.astype(np.float32)
+    return depth
 
 
 def score_predictions(
@@ -150,9 +142,9 @@ def score_predictions(
     split: str = "val",
     protocol: str | None = None,
     scale: float = 1000.0,
-    layout: str = "auto",
-    truth: str = "auto",
+    allow: Sequence[str] = (),
     advance: Callable[[int, int], None] | None = None,
+    **source: Any,
 ) -> dict[str, Any]:
     """Judge prediction files.
 
@@ -162,9 +154,9 @@ def score_predictions(
         split: "train", "val" or "test".
         protocol: A protocol's name, or "all" that fit the data; None: the one that follows from the data.
         scale: Levels per metre of PNG files.
-        layout: The root's layout, or "auto".
-        truth: "raw", "filled" or "auto".
+        allow: Names of findings in the data that do not stop the judgement.
         advance: Called after each frame with how many were judged and how many there are.
+        source: The layout and how it is to be understood, as :func:`depthnet.data.roots.open_root` takes them.
 
     Returns:
         "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's
@@ -181,7 +173,8 @@ def score_predictions(
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
-    data = open_root(root, layout, truth)
+    data = open_root(root, **source)
+    require_sound(cheap_findings(data), allow, (split,))
     expected = data.count(split)
     if not expected:
         raise InputError(f"{root}: has no {split} frames; choose another --split")
@@ -242,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--protocol", metavar="NAME", help="a protocol, or all (default: what follows from the data)")
     parser.add_argument("--output", metavar="FILE", help="write the figures there, to full precision")
     parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per metre (default: 1000)")
-    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto")
-    parser.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
+    parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
+    add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
         if options.output is not None:
@@ -259,21 +252,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.progress import Progress
 
     from depthnet.evaluation import metrics_table
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("frames", total=None)
+    with progress_bar("frames") as advance:
         result = score_predictions(
             options.predictions,
             options.root,
             split=options.split,
             protocol=options.protocol,
             scale=options.scale,
-            layout=options.layout,
-            truth=options.truth,
-            advance=lambda done, total: bar.update(task, completed=done, total=total),
+            allow=options.allow,
+            advance=advance,
+            **source_options(options),
         )
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""

@@ -21,7 +21,15 @@ class InputError(ValueError):
     """Something the user gave is wrong. The message is one line: what, where, and what to do.
 
     The scripts print it to stderr and exit with code 2; it never shows a traceback.
+
+    Args:
+        message: The line.
+        finding: For a fault of a data file, its name among ``depthnet.data.layout.FINDINGS``.
     """
+
+    def __init__(self, message: str, finding: str = "unreadable") -> None:
+        super().__init__(message)
+        self.finding = finding
 
 
 class Sample(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ __all__ = [
     "ERROR_COLORS",
     "MISSING",
     "colorize",
+    "contact_sheet",
     "depth_limits",
     "error_map",
     "panel",
@@ -133,7 +135,12 @@ def error_map(pred: FloatArray, depth: FloatArray, mask: BoolArray, high: float 
 
 
 def with_scale_bar(
-    picture: UInt8Array, low: float, high: float, unit: str = "m", colors: UInt8Array = DEPTH_COLORS
+    picture: UInt8Array,
+    low: float,
+    high: float,
+    unit: str = "m",
+    colors: UInt8Array = DEPTH_COLORS,
+    points: int | None = None,
 ) -> UInt8Array:
     """Put the scale of :func:`colorize` to the right of a picture: a bar with ticks, their values and the unit.
 
@@ -143,12 +150,13 @@ def with_scale_bar(
         high: The value of the last colour.
         unit: Written above the bar.
         colors: As given to :func:`colorize`.
+        points: Size of the letters [pixels]; None: what suits the picture's size.
 
     Returns:
         A wider picture, at least high enough for a readable bar.
     """
     height, width = picture.shape[:2]
-    points = max(12, round(max(height, width / 4) / 24))
+    points = points or max(12, round(max(height, width / 4) / 24))
     font = ImageFont.load_default(points)
     marks, texts = _ticks(low, high)
     gap, bar, tick = round(0.7 * points), round(1.1 * points), round(0.35 * points)
@@ -212,6 +220,31 @@ def panel(
     return _titled(np.pad(np.hstack(spaced), ((0, 8), (0, 8), (0, 0)), constant_values=255), label, left=8)
 
 
+def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]], columns: int = 4) -> UInt8Array:
+    """Put many pairs of image and depth on one sheet; all depths share one colour scale.
+
+    Args:
+        pairs: Image ``(H, W, 3)``, depth [m] ``(H, W)``, 0 where missing, and a label, for each; sizes may differ.
+        columns: Pairs in a row.
+
+    Returns:
+        A picture; missing depth is :data:`MISSING`.
+    """
+    low, high = depth_limits(np.concatenate([depth[::4, ::4].ravel() for _, depth, _ in pairs])[:, None])
+    cells = []
+    for image, depth, label in pairs:
+        height = round(160 * depth.shape[0] / depth.shape[1])
+        colours = _resized(colorize(depth, low, high), (height, 160))
+        cells.append(_titled(np.hstack([resize_image(image, (height, 160)), colours]), label[-40:], size=12))
+    tall, wide = (max(cell.shape[axis] for cell in cells) + 6 for axis in (0, 1))
+    rows = math.ceil(len(cells) / columns)
+    sheet = np.full((rows * tall, min(columns, len(cells)) * wide, 3), _PAPER, np.uint8)
+    for number, cell in enumerate(cells):
+        top, left = number // columns * tall, number % columns * wide
+        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return with_scale_bar(sheet, low, high, points=14)
+
+
 def _round_step(least: float) -> float:
     """The smallest of 1, 2 and 5 times a power of ten that is not below ``least``."""
     power = 10.0 ** math.floor(math.log10(least))
@@ -233,17 +266,17 @@ def _resized(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     return np.stack(planes, axis=2).astype(np.uint8)
 
 
-def _titled(picture: UInt8Array, title: str, left: int = 0) -> UInt8Array:
+def _titled(picture: UInt8Array, title: str, left: int = 0, size: int = 17) -> UInt8Array:
     """The picture with a line of text above it, widened where the text is longer."""
     if not title:
         return picture
-    font = ImageFont.load_default(17)
+    font = ImageFont.load_default(size)
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()  # what Pillow's own font holds
     text = " ".join(plain.split())
     if len(text) > 160:
         text = f"{text[:60]} ... {text[-95:]}"
     height, width = picture.shape[:2]
-    canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + 28), _PAPER)
-    canvas.paste(Image.fromarray(picture), (0, 28))
+    canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + size + 11), _PAPER)
+    canvas.paste(Image.fromarray(picture), (0, size + 11))
     ImageDraw.Draw(canvas).text((left, 5), text, fill=_INK, font=font)
     return np.array(canvas)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from drawing import millimetres, picture
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,6 +28,11 @@ DATA = Path(os.environ.get("DEPTHNET_TEST_DATA", REPOSITORY.parent / "shared")) 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["DEPTHNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -52,23 +58,6 @@ def real_nyu() -> Path:
     if not (root / "nyudepthv2_val_files_with_gt.txt").is_file():
         pytest.skip("no real NYU pairs here")
     return root
-
-
-def picture(seed: int, size: tuple[int, int]) -> np.ndarray:
-    """Return a smooth random RGB image."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def millimetres(seed: int, size: tuple[int, int], holes: bool = False) -> np.ndarray:
-    """Return a smooth depth map in millimetres, uint16."""
-    rng = np.random.default_rng(seed)
-    small = rng.uniform(1000, 6000, (4, 5)).astype(np.float32)
-    depth = np.array(Image.fromarray(small).resize(size[::-1], Image.Resampling.BILINEAR)).astype(np.uint16)
-    if holes:
-        depth[: size[0] // 8] = 0
-    return depth
 
 
 @pytest.fixture

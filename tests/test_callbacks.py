@@ -10,7 +10,7 @@ from PIL import Image
 
 from depthnet import callbacks
 from depthnet.callbacks import Checkpoint, History, Panels, wandb_logger
-from depthnet.data.lists import ListsLayout
+from depthnet.data.roots import open_root
 from depthnet.types import Sample
 
 
@@ -39,7 +39,7 @@ def test_history_has_a_row_an_epoch_and_goes_on_after_a_stop(tmp_path):
 
 
 def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
-    layout = ListsLayout(make_lists(val=5))
+    layout = open_root(make_lists(val=5))
     panels = Panels(tmp_path, layout, "val", count=2)
     batch = Sample(
         torch.zeros(5, 3, 24, 32, dtype=torch.uint8),

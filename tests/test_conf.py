@@ -3,15 +3,28 @@
 from pathlib import Path
 
 import pytest
+from drawing import millimetres, picture
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.allowed import check_targets
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+
+STATED = ["data.unit=mm", "data.depth_range={min: 0.1, max: 20}"]
+
+
+def make_folder(where):
+    for scene, number in (("attic", 1), ("cellar", 2)):
+        for folder, what in (("images", picture), ("depths", millimetres)):
+            (where / "own" / folder / scene).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(what(number, (48, 64))).save(where / "own" / folder / scene / "1.png")
+    return where / "own"
 
 
 def composed(tmp_path, *overrides):
@@ -43,6 +56,8 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
         overrides = [entry for entry in small if not entry.startswith(f"{group}=")] + [f"{group}={option}"]
     overrides += {
         ("data", "nyu"): [f"data.root={make_lists()}"],
+        ("data", "folder"): [f"data.root={make_folder(tmp_path)}", *STATED],
+        ("experiment", "own"): [f"data.root={make_folder(tmp_path)}", *STATED],
         ("model", "unet_attn"): ["model.encoder=test_resnet"],
         ("trainer", "gpu"): ["trainer.accelerator=cpu"],
         ("trainer", "ddp"): ["trainer.accelerator=cpu"],
@@ -82,7 +97,7 @@ def test_the_depth_range_stands_once(tmp_path):
     assert cfg.model.depth_range.max == cfg.loss.depth_range.max == 8
 
 
-@pytest.mark.parametrize("recipe", ["published", "nyu", "rooms"])
+@pytest.mark.parametrize("recipe", ["published", "nyu", "own", "rooms"])
 def test_a_recipe_depends_on_no_environment(tmp_path, monkeypatch, recipe):
     text = (CONF / "experiment" / f"{recipe}.yaml").read_text()
     assert "override /data:" in text

@@ -78,6 +78,8 @@ def test_rooms_serve_all_three_splits():
         ({"num_workers": -1}, r"data\.num_workers"),
         ({"num_workers": "many"}, r"data\.num_workers"),
         ({"depth_range": {"min": 2, "max": 1}}, "depth_range"),
+        ({"check": "some"}, r"data\.check=some: it is full or cheap"),
+        ({"cache": "ram"}, r"data\.cache=ram: it is disk or none"),
     ],
 )
 def test_impossible_options_are_refused(make_lists, option, words):
@@ -89,3 +91,59 @@ def test_a_split_that_is_not_there_is_named(make_lists):
     data = DepthDataModule.from_root(make_lists(test=0), image_size=[24, 32])
     with pytest.raises(InputError, match="it has no test frames"):
         data.test_dataloader()
+
+
+def test_what_lists_show_is_refused_at_once_and_passes_by_name(make_lists):
+    root = make_lists(train=6, val=3)
+    (root / "train/rgb_00002.jpg").unlink()
+    with pytest.raises(
+        InputError, match=r"files_with_gt\.txt:3: train/rgb_00002.jpg is missing.*data\.allow=\[missing\]"
+    ):
+        DepthDataModule.from_root(root)
+    data = DepthDataModule.from_root(root, allow=["missing"], image_size=[24, 32], batch_size=5, num_workers=0)
+    assert [batch.frame.shape[0] for batch in data.train_dataloader()] == [5]
+    with pytest.raises(InputError, match=r"data\.allow=absent: no such finding; known are row"):
+        DepthDataModule.from_root(root, allow=["absent"])
+
+
+def test_what_decoding_shows_is_refused_before_the_first_batch(make_lists, tmp_path):
+    root = make_lists(train=6, val=3)
+    path = root / "train/rgb_00004.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    options = {"image_size": [24, 32], "num_workers": 0, "cache_dir": tmp_path / "cache"}
+    data = DepthDataModule.from_root(root, **options)
+    for begin in (data.prepare_data, data.train_dataloader):
+        with pytest.raises(InputError, match=r"files_with_gt\.txt:5: .*rgb_00004.jpg.*data\.allow=\[torn\]"):
+            begin()
+    assert len(list(data.val_dataloader())) == 1  # val is sound
+    assert DepthDataModule.from_root(root, check="cheap", **options).train_dataloader()
+
+
+def test_a_list_of_other_test_frames_stops_only_who_judges_on_it(make_lists):
+    data = DepthDataModule.from_root(make_lists(test=2), image_size=[24, 32], batch_size=2, num_workers=0)
+    assert list(data.train_dataloader())
+    with pytest.raises(InputError, match=r"0 of the 654 official frames.*data\.allow=\[test_list\]"):
+        data.test_dataloader()
+
+
+def test_the_cache_changes_nothing_and_is_read_instead_of_the_files(make_lists, tmp_path, monkeypatch):
+    root = make_lists(train=6, val=3, holes=True)
+    options = {"image_size": [24, 32], "batch_size": 2, "num_workers": 0, "seed": 1, "cache_dir": tmp_path}
+    plain = DepthDataModule.from_root(root, **options)
+    cached = DepthDataModule.from_root(root, cache="disk", **options)
+    expected = [list(plain.train_dataloader()), list(plain.val_dataloader())]
+    cached.train_dataloader(), cached.val_dataloader()
+
+    def never(*_):
+        raise AssertionError("a file was decoded")
+
+    monkeypatch.setattr("depthnet.data.files.FileLayout.read", never)
+    for batches, others in zip(expected, (cached.train_dataloader(), cached.val_dataloader()), strict=True):
+        for one, other in zip(batches, others, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_random_val_frames_are_told(make_lists):
+    data = DepthDataModule.from_root(make_lists(train=30), val="random_frames", image_size=[24, 32])
+    assert "neighbours" in data.describe()
+    assert data.record()["val"] == "random_frames"

@@ -5,14 +5,14 @@ import torch
 from torch.utils.data import default_collate
 
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.lists import ListsLayout
+from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment
 from depthnet.types import DepthRange, Sample
 
 
 @pytest.fixture
 def layout(make_lists):
-    return ListsLayout(make_lists(holes=True), depth_range=DepthRange(0.5, 5.0))
+    return open_root(make_lists(holes=True), depth_range=DepthRange(0.5, 5.0))
 
 
 def test_training_samples_have_one_size_and_collate_to_a_sample(layout):

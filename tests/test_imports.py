@@ -10,10 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed"},
+    {"durable", "allowed", "progress"},
     {"image"},
     {
         "data.layout",
+        "data.scenes",
+        "data.official",
+        "data.findings",
         "data.transforms",
         "data.sampling",
         "data.raycast",
@@ -29,11 +32,12 @@ LAYERS = [
         "run",
         "optim",
     },
-    {"data.lists", "data.kaggle", "data.furniture", "data.dataset", "models.decoder", "models.basic"},
-    {"data.roots", "data.rooms"},
+    {"data.files", "data.manifest", "data.cache", "data.furniture", "data.dataset", "models.decoder", "models.basic"},
+    {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
+    {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation"},
     {"module", "callbacks", "resume", "prediction"},
-    {"train", "predict", "score"},
+    {"train", "predict", "score", "data.__main__"},
 ]
 HOMES = {
     "timm": {"models.encoder"},

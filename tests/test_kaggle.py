@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthnet.data.kaggle import KaggleLayout
+from depthnet.data.roots import open_root
 from depthnet.types import InputError
 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_train_is_8_bit_and_test_16_bit_in_one_unit(make_kaggle, inside):
     root = make_kaggle(scenes=4, frames=3, test=2)
-    layout = KaggleLayout(root / "data" if inside else root)
+    layout = open_root(root / "data" if inside else root)
     assert layout.count("train") + layout.count("val") == 12
     assert layout.count("test") == 2
     for split, frame in (("train", 0), ("val", 0), ("test", 1)):
@@ -22,7 +22,7 @@ def test_train_is_8_bit_and_test_16_bit_in_one_unit(make_kaggle, inside):
 
 def test_a_level_is_ten_metres_by_255(make_kaggle):
     root = make_kaggle()
-    layout = KaggleLayout(root)
+    layout = open_root(root)
     label = layout.label("train", 1)
     levels = np.asarray(Image.open(root / f"data/{label}.png"))
     levels = levels if levels.ndim == 2 else levels[..., 0]
@@ -30,16 +30,26 @@ def test_a_level_is_ten_metres_by_255(make_kaggle):
 
 
 def test_val_is_whole_scenes_of_the_training_list(make_kaggle):
-    layout = KaggleLayout(make_kaggle(scenes=5))
+    layout = open_root(make_kaggle(scenes=5))
     scenes = {split: {layout.scene(split, i) for i in range(layout.count(split))} for split in ("train", "val")}
     assert scenes["val"]
     assert not scenes["train"] & scenes["val"]
     assert all(name.startswith("living_room_") and not name.endswith("_out") for name in scenes["train"])
 
 
-def test_16_bit_training_depth_is_refused(make_kaggle):
+def test_another_bit_depth_than_the_first_files_is_refused(make_kaggle):
     root = make_kaggle()
-    layout = KaggleLayout(root)
-    Image.fromarray(np.full((48, 64), 2500, np.uint16)).save(root / f"data/{layout.label('train', 0)}.png")
-    with pytest.raises(InputError, match=r"nyu2_train.csv:\d+: .*16-bit depth where 8-bit"):
-        layout.read("train", 0)
+    layout = open_root(root)
+    Image.fromarray(np.full((48, 64), 2500, np.uint16)).save(root / f"data/{layout.label('train', 1)}.png")
+    with pytest.raises(InputError, match=r"nyu2_train.csv:\d+: .*16-bit depth where 8-bit") as caught:
+        layout.read("train", 1)
+    assert caught.value.finding == "bit_depth"
+
+
+def test_16_bit_training_depth_is_millimetres(make_kaggle):
+    root = make_kaggle()
+    for path in (root / "data/nyu2_train").rglob("*.png"):
+        Image.fromarray(np.full((48, 64), 2500, np.uint16)).save(path)
+    layout = open_root(root)
+    assert np.allclose(layout.read("train", 0)[1], 2.5)
+    assert layout.notes == []

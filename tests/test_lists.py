@@ -1,8 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from depthnet.data.lists import ListsLayout
+from depthnet.data.roots import open_root
 from depthnet.types import InputError
 
 TRAIN = "nyudepthv2_train_files_with_gt.txt"
@@ -10,7 +12,7 @@ TRAIN = "nyudepthv2_train_files_with_gt.txt"
 
 def test_pairs_come_in_the_lists_order_and_in_metres(make_lists):
     root = make_lists(train=4, val=2, test=1)
-    layout = ListsLayout(root)
+    layout = open_root(root)
     assert [layout.count(split) for split in ("train", "val", "test")] == [4, 2, 1]
     image, depth = layout.read("train", 3)
     assert (image == np.asarray(Image.open(root / "train/rgb_00003.jpg"))).all()
@@ -26,25 +28,104 @@ def test_a_leading_slash_means_the_root_and_rows_without_depth_are_left_out(make
     (root / TRAIN).write_text(
         "\n".join([f"/{rows[0].replace(' train', ' /train')}", "train/x.jpg None 518.9", rows[2]])
     )
-    layout = ListsLayout(root)
+    layout = open_root(root)
     assert layout.count("train") == 2
     assert layout.read("train", 0)[0].shape == (48, 64, 3)
     assert layout.where("train", 1) == f"{TRAIN}:3"
 
 
-def test_missing_files_are_told_with_row_and_number(make_lists):
+def test_rows_that_name_no_files_are_findings_and_left_out(make_lists):
     root = make_lists()
     (root / "train/rgb_00001.jpg").unlink()
     (root / "train/sync_depth_00004.png").unlink()
-    with pytest.raises(InputError, match=rf"{TRAIN}:2: train/rgb_00001.jpg is missing, and 1 more"):
-        ListsLayout(root)
+    rows = (root / TRAIN).read_text()
+    (root / TRAIN).write_text(rows + "../../etc/passwd train/sync_depth_00000.png 1\nalone\n")
+    layout = open_root(root)
+    assert layout.count("train") == 4
+    found = {finding.where: finding for finding in layout.findings}
+    assert {where: finding.name for where, finding in found.items()} == {
+        f"{TRAIN}:2": "missing",
+        f"{TRAIN}:5": "missing",
+        f"{TRAIN}:7": "leaves_root",
+        f"{TRAIN}:8": "row",
+    }
+    assert "train/rgb_00001.jpg is missing" in found[f"{TRAIN}:2"].message
+    assert all(finding.splits == ("train",) for finding in layout.findings)
 
 
-def test_a_path_out_of_the_root_is_refused(make_lists):
+def test_a_pair_named_twice_and_a_neighbours_depth_are_findings(make_lists):
+    root = make_lists(train=6, val=3)
+    rows = (root / TRAIN).read_text().splitlines()
+    rows[4] = rows[4].replace("sync_depth_00004", "sync_depth_00005")
+    val = root / "nyudepthv2_val_files_with_gt.txt"
+    (root / TRAIN).write_text("\n".join([*rows[:5], rows[2]]))
+    val.write_text(val.read_text() + rows[0] + "\n")
+    found = [(finding.name, finding.where, finding.splits) for finding in open_root(root).findings]
+    assert sorted(found) == [
+        ("duplicate_row", "nyudepthv2_train_files_with_gt.txt:6", ("train",)),
+        ("duplicate_row", "nyudepthv2_val_files_with_gt.txt:4", ("train", "val")),
+        ("shifted", "nyudepthv2_train_files_with_gt.txt:5", ("train",)),
+    ]
+
+
+def test_lists_training_and_test_files_may_lie_in_three_places(make_lists, tmp_path):
+    root = make_lists(train=4, val=2, test=2)
+    lists, frames, judged = (tmp_path / name for name in ("code", "disk", "other"))
+    lists.mkdir()
+    for path in root.glob("*.txt"):
+        path.rename(lists / path.name)
+    shutil.copytree(root, frames)
+    shutil.copytree(root, judged)
+    for path in (judged / "train").iterdir():
+        if int(path.stem[-5:]) < 8:
+            path.unlink()
+    for path in (frames / "train").iterdir():
+        if int(path.stem[-5:]) >= 8:
+            path.unlink()
+    layout = open_root(frames, lists=lists, test_root=judged)
+    assert not layout.findings
+    assert [layout.read(split, 0)[0].shape for split in ("train", "val", "test")] == [(48, 64, 3)] * 3
+    assert layout.files("test", 0)[0].is_relative_to(judged)
+
+
+def test_the_folders_of_bts_are_found(make_lists, tmp_path):
+    root = make_lists(train=4, val=0, test=2)
+    for split, folder in (("train", "sync"), ("test", "official_splits/test")):
+        path = root / f"nyudepthv2_{split}_files_with_gt.txt"
+        for row in path.read_text().splitlines():
+            scene = "kitchen_0001a" if int(row[10:15]) % 2 else "bath_0002"
+            for name in row.split()[:2]:
+                target = tmp_path / "bts" / folder / scene / name[6:]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (root / name).rename(target)
+        kept = [
+            row.replace("train/", f"/{'kitchen_0001a' if int(row[10:15]) % 2 else 'bath_0002'}/")
+            for row in path.read_text().splitlines()
+        ]
+        (tmp_path / "bts" / path.name).write_text("\n".join(kept))
+    layout = open_root(tmp_path / "bts")
+    assert not layout.findings
+    assert layout.count("train") + layout.count("val") == 4
+    assert {layout.scene(split, 0) for split in ("train", "val")} == {"kitchen_0001", "bath_0002"}
+    assert layout.read("test", 1)[1].shape == (48, 64)
+
+
+def test_two_lists_for_a_split_are_refused(make_lists):
     root = make_lists()
-    (root / TRAIN).write_text("../../etc/passwd train/sync_depth_00000.png 1\n")
-    with pytest.raises(InputError, match="leaves the data root"):
-        ListsLayout(root)
+    (root / "train_list.txt").write_text((root / TRAIN).read_text())
+    with pytest.raises(InputError, match="both list train"):
+        open_root(root)
+
+
+def test_random_frames_are_held_out_only_when_asked(make_lists):
+    root = make_lists(train=30, val=10)
+    layout = open_root(root, val="random_frames")
+    assert (layout.count("train"), layout.count("val")) == (38, 2)
+    labels = {split: [layout.label(split, i) for i in range(layout.count(split))] for split in ("train", "val")}
+    assert not set(labels["train"]) & set(labels["val"])
+    assert labels["val"] == [open_root(root, val="random_frames").label("val", i) for i in range(2)]
+    with pytest.raises(InputError, match=r"data\.val=frames"):
+        open_root(root, val="frames")
 
 
 def test_without_a_val_list_whole_runs_are_held_out(make_lists):
@@ -52,7 +133,7 @@ def test_without_a_val_list_whole_runs_are_held_out(make_lists):
     val = root / "nyudepthv2_val_files_with_gt.txt"
     (root / TRAIN).write_text((root / TRAIN).read_text() + val.read_text())
     val.unlink()
-    layout = ListsLayout(root)
+    layout = open_root(root)
     assert layout.count("train") + layout.count("val") == 9
     scenes = {split: {layout.scene(split, i) for i in range(layout.count(split))} for split in ("train", "val")}
     assert scenes["val"]
@@ -63,11 +144,11 @@ def test_an_unreadable_file_is_told_with_its_row(make_lists):
     root = make_lists()
     (root / "train/rgb_00001.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=rf"{TRAIN}:2: .*rgb_00001.jpg: the file is empty"):
-        ListsLayout(root).read("train", 1)
+        open_root(root).read("train", 1)
 
 
 def test_the_real_pairs_are_what_their_readme_says(real_nyu):
-    layout = ListsLayout(real_nyu)
+    layout = open_root(real_nyu)
     assert (layout.count("train"), layout.count("val"), layout.truth) == (699, 96, "filled")
     assert len({layout.scene("val", i) for i in range(96)}) == 18
     image, depth = layout.read("val", 0)

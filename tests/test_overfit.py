@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.lists import ListsLayout
+from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment
 from depthnet.losses import DepthLoss
 from depthnet.metrics import depth_metrics
@@ -17,7 +17,7 @@ from depthnet.types import DepthRange
 def test_irv2_attn_overfits_four_real_pairs(real_nyu):
     torch.manual_seed(0)
     depth_range = DepthRange(1e-3, 10.0)
-    dataset = DepthDataset(ListsLayout(real_nyu), "train", (120, 160), Augment())
+    dataset = DepthDataset(open_root(real_nyu), "train", (120, 160), Augment())
     samples = [dataset[frame] for frame in (0, 200, 400, 600)]
     image, depth, mask = (torch.stack([sample[part] for sample in samples]) for part in range(3))
     network = DepthNet(depth_range=depth_range, image_size=(120, 160)).to(memory_format=torch.channels_last)

@@ -8,11 +8,15 @@ import pytest
 from depthnet.data import rooms, textures
 from depthnet.data.furniture import Room
 from depthnet.data.raycast import Camera, Light, Scene, Shape, Solid, cast, illuminate, intrinsics
-from depthnet.data.rooms import RoomsLayout, render_room
+from depthnet.data.rooms import RoomsLayout
 from depthnet.types import InputError
 
 SMALL = (30, 40)
 LAMP = Light((2.0, 2.5, 2.3), (0.0, 0.0, 0.0), (4.0, 4.0, 4.0))
+
+
+def render(seed, frame, size, **options):
+    return RoomsLayout({"train": frame + 1}, size, seed, **options).read("train", frame)
 
 
 def camera_at(position, yaw, down=0.0, roll=0.0):
@@ -60,14 +64,15 @@ def forty():
 
 
 def test_the_same_room_comes_back_bit_for_bit():
-    first, again = render_room(5, 2, SMALL), RoomsLayout({"train": 9}, SMALL, seed=5).read("train", 2)
+    layout = RoomsLayout({"train": 9}, SMALL, seed=5)
+    first, _, again = render(5, 2, SMALL), layout.read("train", 7), layout.read("train", 2)
     assert first[0].tobytes() == again[0].tobytes()
     assert first[1].tobytes() == again[1].tobytes()
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_scene_is_the_same_at_every_size(index):
-    small, large = render_room(0, index, (60, 80))[1], render_room(0, index, (180, 240))[1]
+    small, large = render(0, index, (60, 80))[1], render(0, index, (180, 240))[1]
     middle = large[1::3, 1::3]  # the large picture's pixels whose centres are the small one's
     same = np.abs(small - middle) < 1e-3
     assert same.mean() > 0.998  # a ray along an edge may fall on either side of it
@@ -82,7 +87,7 @@ def test_splits_seeds_and_frames_are_different_rooms():
 
 
 def test_shapes_and_dtypes(forty):
-    image, depth = render_room(1, 0, (37, 50))
+    image, depth = render(1, 0, (37, 50))
     assert (image.shape, image.dtype) == ((37, 50, 3), np.uint8)
     assert (depth.shape, depth.dtype) == ((37, 50), np.float32)
     assert image.flags.c_contiguous
@@ -92,7 +97,7 @@ def test_shapes_and_dtypes(forty):
 def test_depths_are_those_of_indoor_pictures(forty):
     _, depth = forty
     assert np.isfinite(depth).all()
-    assert depth.min() > 0.4
+    assert depth.min() > 0.5
     assert depth.max() < 9.9
     p5, median, p95 = np.percentile(depth, (5, 50, 95))
     assert 0.9 < p5 < 1.6
@@ -219,6 +224,73 @@ def test_things_cast_shadows():
     np.testing.assert_allclose(falls[:, beside], bare[:, beside], atol=0.02)
 
 
+def test_the_sun_comes_in_through_openings_only_and_casts_shadows():
+    size = (90, 120)
+    toward = np.array([0.8, 0.1, 0.6]) / math.sqrt(1.01)
+    panes = [((3.5, 1.6, 1.0), (4.5, 2.4, 1.9)), ((3.5, 2.6, 1.0), (4.5, 3.4, 1.9))]
+    sun = Light(tuple(toward), (0.0, 0.0, 0.0), (5.0, 5.0, 5.0), None, panes)
+    post = Solid(Shape.CYLINDER, (2.9, 2.0, 0.7), (0.15, 0.15, 0.7), np.eye(3))
+    scene = scene_of(post, lights=[sun])
+    hits = cast(scene, camera_at((0.4, 2.4, 1.6), 0.0, 0.4), size)
+    falls, _ = illuminate(scene, hits)
+
+    out = (np.where(toward > 0, scene.size, 0)[:, None] - hits.point) / toward[:, None]
+    leaves = (hits.point + toward[:, None] * out.min(0)).T
+    lit = np.zeros(len(leaves), bool)
+    for low, high in panes:
+        lit |= ((leaves > low) & (leaves < high)).all(1)
+    open_sky = lit.copy()
+    for share in np.linspace(0.01, 1, 300):
+        lit &= ~inside(post, hits.point.T + share * (leaves - hits.point.T))
+    lit &= toward @ hits.normal > 0
+    grid = lit.reshape(size)
+    around = [np.roll(grid, (dy, dx), (0, 1)) == grid for dy in range(-2, 3) for dx in range(-2, 3)]
+    sure = np.all(around, 0).ravel() & (hits.part != 0)
+    floor = hits.part == 5
+    assert (sure & floor & lit).sum() > 100
+    assert (sure & floor & ~lit & open_sky).sum() > 20  # the post's shadow
+    expected = 0.1 + lit * 5.0 * (toward @ hits.normal)
+    assert np.abs(falls[1] - expected)[sure & floor].max() < 0.12  # corners get less of the light that walls send back
+
+
+def test_sun_shines_in_some_day_rooms_and_each_window_is_a_light_by_day():
+    sunny = day = 0
+    for seed in range(60):
+        room = Room(seed)
+        scene, materials = rooms._furnish(room)
+        windows = sum(material.pattern in (textures.window, textures.blinds) for material in materials)
+        suns = sum(bool(light.openings) for light in scene.lights)
+        assert sum(light.facing is not None for light in scene.lights) == windows * room.day
+        assert suns <= room.day
+        sunny, day = sunny + suns, day + room.day
+    assert 0.15 < sunny / day < 0.7
+
+
+def test_holes_are_zero_and_all_else_is_exact():
+    share = []
+    for frame in range(10):
+        image, depth = render(4, frame, (60, 80))
+        same, holed = render(4, frame, (60, 80), holes=True)
+        assert same.tobytes() == image.tobytes()
+        assert holed.tobytes() == render(4, frame, (60, 80), holes=True)[1].tobytes()
+        missing = holed == 0
+        assert (holed[~missing] == depth[~missing]).all()
+        share.append(missing.mean())
+    assert 0.02 < np.mean(share) < 0.35
+    assert min(share) > 0
+
+
+def test_what_is_near_throws_the_projectors_shadow_to_its_left():
+    board = Solid(Shape.BOX, (2.0, 1.6, 1.25), (0.3, 0.02, 0.3), np.eye(3))
+    hits = cast(scene_of(board), camera_at((2.0, 0.6, 1.25), math.pi / 2), (120, 160))
+    holes = rooms._holes(hits, np.zeros(hits.part.size), 0)[60]
+    near = np.flatnonzero(hits.part.reshape(120, 160)[60] == 0)
+    width = round(0.075 * intrinsics((120, 160))[0] * (1 / 0.98 - 1 / 4.4))
+    assert holes[near[0] - width + 1 : near[0]].all()
+    assert not holes[near[0] - 2 * width : near[0] - width - 1].any()
+    assert not holes[near[0] : near[-1] + 2 * width].any()
+
+
 def test_a_lamp_without_a_shadow_follows_the_inverse_square():
     camera = camera_at((2.0, 0.6, 1.2), math.pi / 2, 0.4)
     hits = cast(scene_of(), camera, (40, 53))
@@ -254,6 +326,25 @@ def test_patterns_are_colours_and_calm_from_afar(name):
     assert spread[3.0] <= spread[0.002] + 1e-6
 
 
+def test_noise_is_stronger_in_the_dark():
+    film = textures.Film(0.2, (1.0, 1.0, 1.0), 0.0, 1.0, 0.0, (0.0, 0.0), 0.01)
+    light = np.ones((3, 40, 80), np.float32)
+    light[:, :, 40:] = 0.1
+    image = textures.develop(light, film, np.random.default_rng(0)).astype(float)
+    assert image[:, :40].mean() > 2 * image[:, 40:].mean()
+    assert image[:, 40:].std() > 1.1 * image[:, :40].std()
+
+
+def test_a_blur_of_the_film_has_its_standard_deviation():
+    film = textures.Film(0.2, (1.0, 1.0, 1.0), 0.0, 1.0, 0.0, (0.0, 0.03), 0.0)
+    light = np.full((3, 20, 100), 0.01, np.float32)
+    light[:, :, 50] = 0.02
+    column = textures.develop(light * 3, film._replace(exposure=0.3), np.random.default_rng(0))[10, :, 0].astype(float)
+    assert column[50] < 255
+    spread = column - column[:20].mean()
+    assert math.sqrt((spread * (np.arange(100) - 50) ** 2).sum() / spread.sum()) == pytest.approx(3, rel=0.2)
+
+
 def test_layout_names_every_frame():
     layout = RoomsLayout({"train": 3, "val": 2}, (20, 30), seed=1)
     assert [layout.count(split) for split in ("train", "val", "test")] == [3, 2, 0]
@@ -263,6 +354,12 @@ def test_layout_names_every_frame():
     assert len({layout.scene(*frame) for frame in frames}) == len({layout.label(*frame) for frame in frames}) == 5
     assert layout.label("train", 2) == "train_000002"
     assert layout.where("train", 2) == "rooms, train, frame 2"
+    assert layout.intrinsics("val", 1) == intrinsics((20, 30))
+    others = [{"size": (20, 31)}, {"seed": 2}, {"holes": True}, {"counts": {"train": 3}}]
+    first = {"counts": {"train": 3, "val": 2}, "size": (20, 30), "seed": 1}
+    assert RoomsLayout(**first).identity() == layout.identity()
+    assert len({RoomsLayout(**{**first, **other}).identity() for other in ({}, *others)}) == 5
+    assert RoomsLayout(**first, holes=True).truth == "raw"
     copy = pickle.loads(pickle.dumps(layout))
     assert (copy.read("val", 0)[0] == layout.read("val", 0)[0]).all()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mat_file import random_frames, write_mat
 from omegaconf import OmegaConf
 from PIL import Image
 
+from depthnet.data.official import TEST_FRAMES
 from depthnet.module import DepthModule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +33,7 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     root = make_kaggle(scenes=4, frames=3, test=2)
     done = train("data=nyu", f"data.root={root}", "trainer.max_epochs=2", *SMALL)
     assert done.code == 0, done.err
-    assert done.out.startswith(f"data: NYU, kaggle layout, {root / 'data'} (")
+    assert done.out.startswith(f"data: NYU, kaggle layout, {root} (")
     assert "mean map" in done.out
     assert "uncropped" in done.out
     (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()
@@ -60,6 +62,43 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     config = OmegaConf.load(run / "config.yaml")
     assert config.model.pretrained is False
     assert config.data.root == str(root)
+
+
+@pytest.mark.parametrize("truth", ["filled", "raw"])
+def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth):
+    frames = random_frames(24, per_scene=4)
+    for number in TEST_FRAMES & set(range(24)):
+        frames[number] = frames[number]._replace(scene=f"store_{number:04d}")
+    mat = tmp_path / "nyu_depth_v2_labeled.mat"
+    write_mat(mat, frames)
+    data = ["data=nyu", f"data.root={mat}", f"data.truth={truth}", *SMALL]
+    done = train(*data, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert done.code == 0, done.err
+    assert f"NYU, labelled layout, {mat}" in done.out
+    record = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (record["data"]["truth"], record["split"]) == (truth, "val")
+    assert sum(record["data"]["frames"].values()) == 24
+    test = ["mode=test", "split=test", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=judged"]
+    refused = train(*data, *test)
+    assert refused.code == 2
+    assert "official frames" in refused.err  # the fixture has a few of the 654
+    done = train(*data, *test, "data.allow=[test_list]", "hydra.run.dir=again")
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "again/metrics.json").read_text())
+    official = len(TEST_FRAMES & set(range(24)))
+    assert (record["split"], record["images"], record["data"]["allowed"]) == ("test", official, ["test_list"])
+
+
+def test_unsound_data_stops_a_run_with_one_line(train, make_lists):
+    root = make_lists(train=6, val=3)
+    path = root / "train/sync_depth_00003.png"
+    path.write_bytes(path.read_bytes()[:300])
+    done = train("data=nyu", f"data.root={root}", "trainer.max_epochs=1", *SMALL)
+    assert done.code == 2
+    (line,) = done.err.strip().splitlines()
+    assert "files_with_gt.txt:4: " in line
+    assert "sync_depth_00003.png" in line
+    assert "data.allow=[torn]" in line
 
 
 def test_a_short_run_on_rooms_lowers_the_loss(train, tmp_path):

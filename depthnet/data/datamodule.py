@@ -10,12 +10,15 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from depthnet.data.cache import CachedLayout
+from depthnet.data.check import Examination, cheap_findings, examine, require_sound
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.layout import SPLITS, Layout
+from depthnet.data.layout import SPLITS, Layout, SourceLayout
 from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.roots import cache_folder, open_root
 from depthnet.data.sampling import EvalSampler, TrainSampler
 from depthnet.data.transforms import Augment
+from depthnet.progress import progress_bar
 from depthnet.types import DepthRange, InputError, Sample, read_size
 
 __all__ = ["DepthDataModule"]
@@ -35,9 +38,14 @@ class DepthDataModule(LightningDataModule):
         augment: Augmentation of the training samples.
         num_workers: Loader processes; "auto" for one less than the cores, at least one and at most eight.
         seed: Order and augmentation follow from it and the epoch.
+        check: "full": before the first batch, every pair is decoded once and examined, and the result is kept in
+            ``cache_dir`` until a file changes; "cheap": only lists and names are looked at.
+        allow: Names of findings (:data:`depthnet.data.layout.FINDINGS`) that do not stop training.
+        cache: "disk": decoded and resized pairs are kept in ``cache_dir``; "none".
+        cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
 
     Raises:
-        InputError: If a size or number is impossible.
+        InputError: If an option is impossible, or the lists of the training or validation split are unsound.
     """
 
     def __init__(
@@ -49,6 +57,10 @@ class DepthDataModule(LightningDataModule):
         augment: Augment | None = None,
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
+        check: Literal["full", "cheap"] = "full",
+        allow: Sequence[str] = (),
+        cache: Literal["disk", "none"] = "none",
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -58,10 +70,21 @@ class DepthDataModule(LightningDataModule):
                 raise InputError(f"data.{name}={value}: it is a whole number, at least 1")
         if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
             raise InputError(f"data.num_workers={num_workers}: it is auto or a whole number, at least 0")
+        for name, word, known in (("check", check, ("full", "cheap")), ("cache", cache, ("disk", "none"))):
+            if word not in known:
+                raise InputError(f"data.{name}={word}: it is {' or '.join(known)}")
+        self._full_check = check == "full" and isinstance(layout, SourceLayout)
+        self._allow = tuple(allow)
+        self._cached = cache == "disk"
+        self._cache_folder = cache_folder(cache_dir)
+        self._examination: Examination | None = None
+        self._findings = cheap_findings(layout)
+        require_sound(self._findings, self._allow, ("train", "val"))
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._augment = augment or Augment()
         self._workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if num_workers == "auto" else num_workers
+        self._spare_workers = (os.cpu_count() or 1) if self._workers else 0  # before training, no core is busy
         self._seed = seed
 
     @classmethod
@@ -70,11 +93,16 @@ class DepthDataModule(LightningDataModule):
         root: str | os.PathLike[str],
         layout: str = "auto",
         truth: str = "auto",
-        depth_range: DepthRange | Mapping[str, float] = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
+        depth_range: DepthRange | Mapping[str, float] | None = None,
+        val: str = "scenes",
+        test_root: str | os.PathLike[str] | None = None,
+        lists: str | os.PathLike[str] | None = None,
+        unit: str | float | None = None,
         **options: Any,
     ) -> DepthDataModule:
-        """Serve the pairs in a folder; arguments as :func:`open_root` takes them, ``options`` as this class does."""
-        return cls(open_root(root, layout, truth, DepthRange.of(depth_range)), **options)
+        """Serve the pairs of a data set: arguments as in :class:`depthnet.data.layout.Source`, ``options`` as here."""
+        source = {"truth": truth, "depth_range": depth_range, "val": val}
+        return cls(open_root(root, layout, **source, test_root=test_root, lists=lists, unit=unit), **options)
 
     @classmethod
     def rooms(
@@ -83,6 +111,7 @@ class DepthDataModule(LightningDataModule):
         image_size: Sequence[int] = (240, 320),
         depth_range: DepthRange | Mapping[str, float] = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
         scene_seed: int = 0,
+        holes: bool = False,
         **options: Any,
     ) -> DepthDataModule:
         """Serve built-in rooms, rendered at ``image_size``.
@@ -92,20 +121,30 @@ class DepthDataModule(LightningDataModule):
             image_size: (height, width) of images and truth.
             depth_range: Depths that count as valid [m].
             scene_seed: Which rooms; apart from the run's seed, so that runs are judged on the same ones.
+            holes: Whether depth misses what a Kinect misses.
             options: As this class takes them.
         """
         size = read_size("data.image_size", image_size)
-        layout = RoomsLayout(dict(frames), size, scene_seed, DepthRange.of(depth_range))
+        layout = RoomsLayout(dict(frames), size, scene_seed, DepthRange.of(depth_range), holes)
         return cls(layout, image_size=size, **options)
+
+    def prepare_data(self) -> None:
+        """Examine the data, once per state of its files; Lightning calls this on one process of each machine.
+
+        Raises:
+            InputError: If something was found that spoils training or validation.
+        """
+        self._examine()
+        require_sound(self._findings, self._allow, ("train", "val"))
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
 
         Raises:
-            InputError: If the data set has no training frames.
+            InputError: If the data set has no training frames, or they are unsound.
         """
-        dataset = DepthDataset(self.layout, "train", self.image_size, self._augment, self._seed)
-        self._require("train")
+        layout = self._served("train", self.image_size)
+        dataset = DepthDataset(layout, "train", self.image_size, self._augment, self._seed)
         sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
         return self._loader(dataset, sampler, self._batch_size)
 
@@ -121,18 +160,21 @@ class DepthDataModule(LightningDataModule):
         """Return a loader that gives every frame of a split once, in order, the truth at its own size.
 
         Raises:
-            InputError: If the data set has no such split.
+            InputError: If the data set has no such split, or it is unsound.
         """
-        self._require(split)
-        dataset = DepthDataset(self.layout, split, self.image_size)
+        dataset = DepthDataset(self._served(split, None), split, self.image_size)
         sizes = {self.layout.size(split, frame) for frame in range(len(dataset))}
         return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
 
     def describe(self) -> str:
-        """Return one line that says what this data is."""
+        """Return a line that says what this data is, and another for each thing one has to know."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
         height, width = self.image_size
-        return f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
+        line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
+        notes = [f"note: {note}" for note in self.layout.notes]
+        if self.layout.val == "random_frames":
+            notes.append("warning: val frames are drawn at random and have neighbours in train, so val figures flatter")
+        return "\n      ".join([line, *notes])
 
     def record(self) -> dict[str, Any]:
         """Return what this data is as plain values, to stand beside figures."""
@@ -142,12 +184,31 @@ class DepthDataModule(LightningDataModule):
             "truth": self.layout.truth,
             "frames": {split: self.layout.count(split) for split in SPLITS},
             "scenes": self.layout.scene_rule,
+            "val": self.layout.val,
+            "allowed": list(self._allow),
             "image_size": list(self.image_size),
         }
 
-    def _require(self, split: str) -> None:
+    def _served(self, split: str, depth_size: tuple[int, int] | None) -> Layout:
+        """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
             raise InputError(f"{self.layout.description}: it has no {split} frames")
+        self._examine()
+        require_sound(self._findings, self._allow, (split,))
+        # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
+        exact = depth_size is not None or self.layout.metres_per_level(split, 0) is not None
+        if not (self._cached and exact and self.layout.identity()):
+            return self.layout
+        cached = CachedLayout(self.layout, split, self._cache_folder, self.image_size, depth_size)
+        with progress_bar(f"{split} pairs decoded") as advance:
+            cached.build(self._spare_workers, advance)
+        return cached
+
+    def _examine(self) -> None:
+        if self._full_check and self._examination is None:
+            with progress_bar("pairs examined") as advance:
+                self._examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
+            self._findings = list(self._examination.findings)
 
     def _loader(
         self, dataset: DepthDataset, sampler: TrainSampler | EvalSampler, batch_size: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
@@ -18,8 +19,9 @@ __all__ = ["DepthDataset"]
 class DepthDataset(Dataset[Sample]):
     """The samples of one split.
 
-    To train, image and depth are resized to ``image_size`` (depth by the nearest pixel) and augmented. To evaluate,
-    only the image is resized: the truth keeps its file's size and is never touched.
+    To train, image and depth are resized to ``image_size`` (depth by the nearest pixel) and augmented; depth outside
+    the layout's range is 0, missing. To evaluate, only the image is resized: the truth keeps its file's size and is
+    never touched.
 
     Args:
         layout: Where the pairs come from.
@@ -56,13 +58,18 @@ class DepthDataset(Dataset[Sample]):
         image = resize_image(image, self._image_size)
         if self._augment is not None:
             depth = resize_nearest(depth, self._image_size)
+            depth = np.where(self._valid(depth), depth, np.float32(0))  # else a zoom would bring it into the range
             image, depth = self._augment(image, depth, derive_seed(self._seed, epoch, frame))
-        limits = self.layout.depth_range
-        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
-            mask = (depth > limits.min) & (depth < limits.max)
+        mask = self._valid(depth)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             depth=torch.from_numpy(np.ascontiguousarray(depth))[None],
             mask=torch.from_numpy(mask)[None],
             frame=frame,
         )
+
+    def _valid(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        limits = self.layout.depth_range
+        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
+            valid: npt.NDArray[np.bool_] = (depth > limits.min) & (depth < limits.max)
+        return valid

@@ -1,7 +1,8 @@
 """The ``kaggle`` layout, ``nyu2_train.csv`` and ``nyu2_test.csv``: what the published project trained on.
 
-Rows are ``image,depth`` without a header, paths with their ``data/`` prefix. Training depth is 8-bit, 10/255 m a level;
-test depth is 16-bit millimetres, the 654 official test frames. Both may have one channel or three equal ones.
+Rows are ``image,depth`` without a header, paths with their ``data/`` prefix. Training depth is 8-bit, 10/255 m a level,
+or in better copies 16-bit millimetres; test depth is 16-bit millimetres, the 654 official test frames. All may have one
+channel or three equal ones.
 Source: the archive of DenseDepth (Alhashim and Wonka, 2018), as Kaggle distributes it.
 """
 
@@ -9,13 +10,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.layout import DepthFiles, FileLayout, FileRow, Truth, find_truth, hold_out_val, make_rows, read_rows
-from depthnet.types import DepthRange, InputError
+from depthnet.data.files import (
+    DepthFiles,
+    FileLayout,
+    FileRow,
+    first_bits,
+    hold_out_val,
+    make_rows,
+    read_rows,
+)
+from depthnet.data.layout import Finding, Source
+from depthnet.types import InputError
 
 __all__ = ["KaggleLayout"]
 
 _EIGHT_BIT = DepthFiles(bits=8, metres_per_level=10 / 255)
-_MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
 _PREFIX = "data/"
 
 
@@ -23,43 +32,44 @@ class KaggleLayout(FileLayout):
     """NYU by the two CSV files; whole scenes of the training list are held out as val.
 
     Args:
-        root: The folder that holds the CSV files, or the folder above its ``data``.
-        truth: "raw", "filled" or "auto", as :func:`find_truth` takes it.
-        depth_range: Depths that count as valid [m].
+        source: Its ``root`` is the folder that holds the CSV files, or the folder above its ``data``.
 
     Raises:
-        InputError: If a list is torn or names a missing file; the message has file and row.
+        InputError: If a list cannot be read.
     """
 
     name = "kaggle"
+    nyu = True
+    known_by = "nyu2_train.csv"
 
-    def __init__(self, root: Path, truth: str = "auto", depth_range: DepthRange = DepthRange(1e-3, 10.0)) -> None:  # noqa: B008  frozen
-        folder = csv_folder(root)
+    def __init__(self, source: Source) -> None:
+        folder = _csv_folder(source.root)
         if folder is None:
-            raise InputError(f"{root}: holds neither nyu2_train.csv nor nyu2_test.csv, nor does its folder data")
+            raise InputError(f"{source.root}: holds neither nyu2_train.csv nor nyu2_test.csv, nor does its folder data")
         rows: dict[str, list[FileRow]] = {}
-        depth_files: dict[str, DepthFiles] = {}
-        rule = "folders"
-        if (folder / "nyu2_test.csv").is_file():
-            rows["test"], rule = _read_csv(folder / "nyu2_test.csv")
-            depth_files["test"] = _MILLIMETRES
-        if (folder / "nyu2_train.csv").is_file():
-            found, rule = _read_csv(folder / "nyu2_train.csv")
-            rows["train"], rows["val"] = hold_out_val(found)
-            depth_files |= {"train": _EIGHT_BIT, "val": _EIGHT_BIT}
-        super().__init__(folder, rows, depth_files, depth_range, rule)
-        self.truth: Truth = find_truth(self, truth)
+        findings: list[Finding] = []
+        rule = ""
+        for split in ("train", "test"):
+            path = folder / f"nyu2_{split}.csv"
+            if path.is_file():
+                found = read_rows(path, ",", 2, split, findings)
+                rows[split], split_rule = make_rows(found, lambda name: name.removeprefix(_PREFIX))
+                rule = rule or split_rule
+        notes = []
+        if rows.get("train") and first_bits(folder, rows["train"], otherwise=8) == 8:
+            rows["train"] = [row._replace(depth_files=_EIGHT_BIT) for row in rows["train"]]
+            notes.append("training depth is 8-bit: steps of 3.9 cm up to 10 m")
+        hold_out_val(rows, source.val)
+        super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
+
+    @staticmethod
+    def holds(source: Source) -> bool:
+        """Tell whether one of the CSV files lies there."""
+        return _csv_folder(source.root) is not None
 
 
-def csv_folder(root: Path) -> Path | None:
-    """Return the folder that holds the CSV files, ``root`` or ``root/data``; None where neither does."""
+def _csv_folder(root: Path) -> Path | None:
     for folder in (root, root / "data"):
         if (folder / "nyu2_train.csv").is_file() or (folder / "nyu2_test.csv").is_file():
             return folder
     return None
-
-
-def _read_csv(path: Path) -> tuple[list[FileRow], str]:
-    rows, rule = make_rows(read_rows(path, ",", 2), lambda name: name.removeprefix(_PREFIX))
-    # NYU's video folders end in _out where DenseDepth in-painted them; the scene is the same
-    return [row._replace(scene=row.scene.removesuffix("_out")) for row in rows], rule

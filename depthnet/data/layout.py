@@ -2,43 +2,83 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.image import image_size, read_depth, read_image
 from depthnet.types import DepthRange, InputError
 
 __all__ = [
+    "FINDINGS",
     "SPLITS",
-    "DepthFiles",
-    "FileLayout",
-    "FileRow",
+    "Finding",
+    "Intrinsics",
     "Layout",
     "Pair",
+    "Source",
+    "SourceLayout",
     "Truth",
-    "consecutive_runs",
     "find_truth",
-    "hold_out_scenes",
-    "hold_out_val",
-    "make_rows",
-    "name_scenes",
-    "read_rows",
+    "read_unit",
 ]
 
 SPLITS = ("train", "val", "test")
 
 Truth = Literal["raw", "filled"]
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+FINDINGS = {
+    "row": "a row of a list that names no pair",
+    "leaves_root": "a path that leads out of the data's folder",
+    "missing": "a file that is not there",
+    "empty": "a file of no bytes",
+    "torn": "a file that ends too early or is damaged",
+    "unreadable": "a file that is no image, or of another kind than stated",
+    "bit_depth": "depth of another bit depth than its neighbours or the layout",
+    "coloured": "a coloured picture where depth should be",
+    "sizes_differ": "image and depth of different size",
+    "no_depth": "depth without one valid pixel",
+    "not_finite": "NaN or infinite depth",
+    "negative": "negative depth",
+    "unit": "depth whose median is no room's: the unit is wrong",
+    "shifted": "an image beside another frame's depth",
+    "duplicate_row": "a pair that is named twice",
+    "scene_leak": "one scene in two splits",
+    "near_duplicate": "nearly the same photograph in two splits",
+    "test_list": "a test split that is not the 654 official frames",
+}
+"""Everything that can be wrong with data, by the name under which ``data.allow`` lets it pass."""
+
+
+class Finding(NamedTuple):
+    """Something wrong with the data.
+
+    Attributes:
+        name: One of :data:`FINDINGS`.
+        where: The place to look, such as ``nyu2_train.csv:12``.
+        message: What is wrong there.
+        splits: The splits that it spoils.
+    """
+
+    name: str
+    where: str
+    message: str
+    splits: tuple[str, ...]
+
+
+class Intrinsics(NamedTuple):
+    """Focal lengths and centre of a pinhole camera [pixels of the image's full size]."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
 
 
 class Layout(ABC):
@@ -52,6 +92,11 @@ class Layout(ABC):
         depth_range: Depths that count as valid in this data [m].
         truth: "filled" when depth has no holes, "raw" when it has the sensor's.
         scene_rule: How :meth:`scene` tells scenes apart, in words; reports print it.
+        nyu: Whether this is NYU Depth V2, whose test split has official frames.
+        val: How val frames were chosen, as :class:`Source` has it.
+        findings: What was found wrong when the layout was opened, without decoding anything.
+        notes: What was left out or assumed, in words, without being wrong.
+        object_names: The names of the object classes, where the data has them; class 0 is "unlabelled".
     """
 
     name: str
@@ -59,6 +104,11 @@ class Layout(ABC):
     depth_range: DepthRange
     truth: Truth
     scene_rule: str
+    nyu: bool = False
+    val: str = "scenes"
+    findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    object_names: Sequence[str] = ()
 
     @abstractmethod
     def count(self, split: str) -> int:
@@ -91,6 +141,113 @@ class Layout(ABC):
     def where(self, split: str, frame: int) -> str:
         """Return the place to look when something is wrong with a frame, such as ``nyu2_train.csv:12``."""
 
+    def identity(self) -> str:
+        """Return a digest of all that decides what :meth:`read` gives, without decoding: paths, sizes, times, unit."""
+        return ""
+
+    def files(self, split: str, frame: int) -> tuple[Path, ...]:
+        """Return the files that hold this pair alone: image and depth; none where frames share a file or have none."""
+        return ()
+
+    def metres_per_level(self, split: str, frame: int) -> float | None:
+        """Return what one level of the stored depth stands for [m]; None where depth is stored as floats."""
+        return None
+
+    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
+        """Return the camera of a frame's image; None where it is not known."""
+        return None
+
+    def scene_type(self, split: str, frame: int) -> str:
+        """Return what kind of room a frame shows, such as "kitchen"; empty where the data does not say."""
+        return ""
+
+    def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16] | None:
+        """Return the object class of each pixel, shape ``(H, W)``; None where the data has none."""
+        return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data lies and how it is to be understood, as the user states it; ``data.<name>`` in the config.
+
+    Attributes:
+        root: The folder, or the file of the ``labelled`` layout.
+        truth: "raw", "filled" or "auto".
+        depth_range: Depths that count as valid [m]; not stated: 1 mm to 10 m for NYU, an error for one's own pairs.
+        val: "scenes": val frames as the data names them, else whole scenes held out; "random_frames": single frames.
+        test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
+        lists: The folder of the list files for ``lists``, the CSV file for ``folder``; ``root`` if not stated.
+        unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of metres such as "10/255".
+
+    Raises:
+        InputError: If a value is none of those named.
+    """
+
+    root: Path
+    truth: str = "auto"
+    depth_range: DepthRange | None = None
+    val: str = "scenes"
+    test_root: Path | None = None
+    lists: Path | None = None
+    unit: str | float | None = None
+
+    def __post_init__(self) -> None:
+        if self.truth not in ("raw", "filled", "auto"):
+            raise InputError(f"data.truth={self.truth}: it is raw, filled or auto")
+        if self.val not in ("scenes", "random_frames"):
+            raise InputError(f"data.val={self.val}: it is scenes or random_frames")
+        if self.unit is not None:
+            read_unit("data.unit", self.unit)
+
+    @classmethod
+    def of(cls, root: Any, depth_range: DepthRange | Mapping[str, float] | None = None, **options: Any) -> Source:
+        """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in ("test_root", "lists"):
+            if name in given:
+                given[name] = Path(given[name]).expanduser()
+        limits = None if depth_range is None else DepthRange.of(depth_range)
+        return cls(Path(root).expanduser(), depth_range=limits, **given)
+
+
+class SourceLayout(Layout):
+    """A layout that is opened from a :class:`Source`; what ``data.layout`` chooses among.
+
+    Attributes:
+        known_by: The file or files it is known by, in words.
+        takes: The fields of a source that mean something to it, beside those that all take.
+    """
+
+    known_by: ClassVar[str]
+    takes: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def __init__(self, source: Source) -> None: ...
+
+    @staticmethod
+    @abstractmethod
+    def holds(source: Source) -> bool:
+        """Tell whether the source is of this layout, from the names that lie there."""
+
+
+def read_unit(name: str, unit: str | float) -> float:
+    """Return what one level of depth stands for [m].
+
+    Raises:
+        InputError: If it is no unit; the message begins with ``name``.
+
+    Example:
+        >>> read_unit("data.unit", "mm"), round(read_unit("data.unit", "10/255"), 5)
+        (0.001, 0.03922)
+    """
+    try:
+        metres = float({"mm": 1e-3, "cm": 1e-2, "m": 1.0}.get(str(unit).strip()) or Fraction(str(unit).strip()))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        metres = 0.0
+    if not metres > 0:
+        raise InputError(f"{name}={unit}: it is mm, cm, m, or metres per level as a number above 0, such as 10/255")
+    return metres
+
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
     """Decide whether a layout's depth is raw (has holes) or filled (has none).
@@ -98,255 +255,19 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
     Args:
         layout: The data.
         stated: "raw" or "filled" as the user says, or "auto": filled when no sampled frame has a hole.
-        samples: Frames looked at for "auto", evenly spaced over the first split among val, test and train that has any.
-
-    Raises:
-        InputError: If ``stated`` is another word.
+        samples: Frames looked at for "auto", evenly spaced over the first split among val, test and train that has any;
+            one that cannot be read tells nothing.
     """
     if stated == "raw" or stated == "filled":
         return stated  # type: ignore[return-value]  # narrowed to the two literals
-    if stated != "auto":
-        raise InputError(f"data.truth={stated}: it is raw, filled or auto")
     for split in ("val", "test", "train"):
         count = layout.count(split)
+        for frame in np.unique(np.linspace(0, count - 1, min(samples, count)).astype(int)):
+            try:
+                if (layout.read(split, int(frame))[1] <= 0).any():
+                    return "raw"
+            except InputError:
+                continue
         if count:
-            frames = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(int))
-            holes = any((layout.read(split, int(frame))[1] <= 0).any() for frame in frames)
-            return "raw" if holes else "filled"
-    return "filled"
-
-
-def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
-    """Number the runs of consecutive frame numbers: a video's neighbours show one scene.
-
-    Args:
-        numbers: A frame number for each frame, None where a name holds none.
-
-    Returns:
-        The run of each frame, counted from 0 in the order of the numbers; a frame without a number is a run alone.
-
-    Example:
-        >>> consecutive_runs([18, 19, 250, 20, None])
-        [0, 0, 1, 0, 2]
-    """
-    order = sorted(range(len(numbers)), key=lambda i: (numbers[i] is None, numbers[i] or 0))
-    runs = [0] * len(numbers)
-    run, last = -1, None
-    for i in order:
-        number = numbers[i]
-        if number is None or last is None or number not in (last, last + 1):
-            run += 1
-        runs[i] = run
-        last = number
-    return runs
-
-
-class FileRow(NamedTuple):
-    """One pair of files, as a list names it."""
-
-    image: str
-    depth: str
-    scene: str
-    where: str
-
-
-@dataclass(frozen=True)
-class DepthFiles:
-    """How a split's depth files are to be read: bits per level, and what a level stands for [m]."""
-
-    bits: int
-    metres_per_level: float
-
-
-class FileLayout(Layout):
-    """A layout whose pairs are named, row by row, in list files; a subclass only says how the rows are found.
-
-    Args:
-        root: The folder that all paths are relative to.
-        rows: The pairs of each split.
-        depth_files: How the depth files of each split are read.
-        depth_range: Depths that count as valid [m].
-        scene_rule: How the rows' scenes were told apart, in words.
-
-    Raises:
-        InputError: If files are missing or a path leaves the root; it names the first row and counts the rest.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        rows: dict[str, list[FileRow]],
-        depth_files: dict[str, DepthFiles],
-        depth_range: DepthRange,
-        scene_rule: str,
-    ) -> None:
-        self.root = root
-        self.description = f"NYU, {self.name} layout, {root}"
-        self.depth_range = depth_range
-        self.scene_rule = scene_rule
-        self._rows = rows
-        self._depth_files = depth_files
-        self._check()
-
-    def count(self, split: str) -> int:
-        """Return the number of frames in a split; 0 where the data set has no such split."""
-        return len(self._rows.get(split, ()))
-
-    def read(self, split: str, frame: int) -> Pair:
-        """Read one pair at its full size; see :meth:`Layout.read`."""
-        row, files = self._rows[split][frame], self._depth_files[split]
-        try:
-            image = read_image(self.root / row.image)
-            depth = read_depth(self.root / row.depth, files.metres_per_level, files.bits)
-        except InputError as error:
-            raise InputError(f"{row.where}: {error}") from None
-        if image.shape[:2] != depth.shape:
-            (h, w), (dh, dw) = image.shape[:2], depth.shape
-            raise InputError(f"{row.where}: {row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree")
-        return image, depth
-
-    def size(self, split: str, frame: int) -> tuple[int, int]:
-        """Return (height, width) of a frame's depth file from its header."""
-        row = self._rows[split][frame]
-        try:
-            return image_size(self.root / row.depth)
-        except InputError as error:
-            raise InputError(f"{row.where}: {error}") from None
-
-    def scene(self, split: str, frame: int) -> str:
-        """Return the name of the frame's scene."""
-        return self._rows[split][frame].scene
-
-    def label(self, split: str, frame: int) -> str:
-        """Return the image's path in the root without its suffix."""
-        return str(PurePosixPath(self._rows[split][frame].image).with_suffix(""))
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the list file and row that name the frame."""
-        return self._rows[split][frame].where
-
-    def _check(self) -> None:
-        missing = []
-        for rows in self._rows.values():
-            for row in rows:
-                for name in (row.image, row.depth):
-                    if name.startswith("/") or ".." in PurePosixPath(name).parts:
-                        raise InputError(f"{row.where}: {name} leaves the data root {self.root}; mend the list")
-                    if not os.path.exists(os.path.join(self.root, name)):  # noqa: PTH110, PTH118  100,000 calls
-                        missing.append(f"{row.where}: {name} is missing")
-        if missing:
-            more = f", and {len(missing) - 1} more files are" if len(missing) > 1 else ""
-            raise InputError(f"{missing[0]}{more} in {self.root}; restore the files or take out the rows")
-
-
-def read_rows(path: Path, separator: str | None, columns: int) -> list[tuple[str, list[str]]]:
-    """Read a list file: the fields of each row that is not empty, with the place it stands.
-
-    Args:
-        path: A UTF-8 text file.
-        separator: What parts the fields; None for white space.
-        columns: The least number of fields a row must have.
-
-    Returns:
-        ("file.txt:12", fields) for each row.
-
-    Raises:
-        InputError: If the file cannot be read, is empty, or a row has too few fields.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a UTF-8 text file") from None
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = [field.strip() for field in line.split(separator)]
-        if not any(fields):
-            continue
-        if len(fields) < columns:
-            raise InputError(f"{path.name}:{number}: {len(fields)} field(s) where {columns} are needed: {line[:80]!r}")
-        found.append((f"{path.name}:{number}", fields))
-    if not found:
-        raise InputError(f"{path}: the list is empty")
-    return found
-
-
-def name_scenes(images: Sequence[str]) -> tuple[list[str], str]:
-    """Tell scenes apart by what the names show: the folder when there are several, else runs of frame numbers.
-
-    Args:
-        images: Image paths of one split.
-
-    Returns:
-        A scene name for each image, and the rule in words.
-
-    Example:
-        >>> name_scenes(["a/rgb_00002.jpg", "a/rgb_00003.jpg", "a/rgb_00009.jpg"])
-        (['run 00002', 'run 00002', 'run 00009'], 'runs of consecutive frame numbers')
-    """
-    folders = [str(PurePosixPath(image).parent) for image in images]
-    if len(set(folders)) > 1:
-        return [PurePosixPath(folder).name for folder in folders], "folders"
-    digits = [re.findall(r"\d+", PurePosixPath(image).stem) for image in images]
-    numbers = [int(found[-1]) if found else None for found in digits]
-    runs = consecutive_runs(numbers)
-    names: dict[int, str] = {}
-    for image, number, run in sorted(zip(images, numbers, runs, strict=True), key=lambda item: (item[1] or 0, item[0])):
-        names.setdefault(run, f"run {number:05d}" if number is not None else f"frame {PurePosixPath(image).stem}")
-    return [names[run] for run in runs], "runs of consecutive frame numbers"
-
-
-def make_rows(found: Sequence[tuple[str, Sequence[str]]], clean: Callable[[str], str]) -> tuple[list[FileRow], str]:
-    """Turn a list's fields into rows with scenes.
-
-    Args:
-        found: As :func:`read_rows` gives it; the first two fields are image and depth.
-        clean: Makes a path as the list has it one that is relative to the root.
-
-    Returns:
-        The rows, and the rule by which scenes were told apart, in words.
-    """
-    images = [clean(fields[0]) for _, fields in found]
-    scenes, rule = name_scenes(images)
-    rows = [
-        FileRow(image, clean(fields[1]), scene, where)
-        for image, scene, (where, fields) in zip(images, scenes, found, strict=True)
-    ]
-    return rows, rule
-
-
-def hold_out_val(rows: Sequence[FileRow]) -> tuple[list[FileRow], list[FileRow]]:
-    """Part training rows into those to train on and, whole scenes of them, those to validate on.
-
-    Raises:
-        InputError: As :func:`hold_out_scenes`.
-    """
-    held_out = hold_out_scenes([row.scene for row in rows])
-    return [row for row in rows if row.scene not in held_out], [row for row in rows if row.scene in held_out]
-
-
-def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
-    """Choose whole scenes for validation, the same ones every time and whatever the order.
-
-    Args:
-        scenes: The scene of each training frame.
-        share: The least share of the frames to hold out.
-
-    Returns:
-        The scenes held out; never all of them.
-
-    Raises:
-        InputError: If there is only one scene, which cannot be both trained on and validated on.
-    """
-    counts = Counter(scenes)
-    if len(counts) < 2:
-        raise InputError("all training frames are of one scene, so none can be held out; give a list of val frames")
-    chosen: set[str] = set()
-    held = 0
-    for scene in sorted(counts, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
-        if held >= share * len(scenes) or len(chosen) == len(counts) - 1:
             break
-        chosen.add(scene)
-        held += counts[scene]
-    return chosen
+    return "filled"

@@ -1,55 +1,87 @@
 """The ``lists`` layout: text files with ``rgb depth focal`` a row, as BTS and its successors have NYU Depth V2.
 
-``nyudepthv2_train_files_with_gt.txt`` names the frames to train on, ``nyudepthv2_val_files_with_gt.txt`` those to
-select on, ``nyudepthv2_test_files_with_gt.txt`` the official test frames. Depth is 16-bit PNG in millimetres.
+Depth is 16-bit PNG in millimetres. Lists, training files and test files may lie in three places: BTS keeps the lists
+with its code, training files below ``sync`` and the official test frames below ``official_splits/test``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.layout import DepthFiles, FileLayout, FileRow, Truth, find_truth, hold_out_val, make_rows, read_rows
-from depthnet.types import DepthRange
+from depthnet.data.files import FileLayout, FileRow, hold_out_val, make_rows, read_rows
+from depthnet.data.layout import SPLITS, Finding, Source
+from depthnet.types import InputError
 
 __all__ = ["ListsLayout"]
 
-_MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
+_NAMES = ("nyudepthv2_{}_files_with_gt.txt", "nyudepthv2_{}_files_with_gt_dense.txt", "nyu_{}.txt", "{}_list.txt")
+_TRAIN_FOLDERS = ("", "sync")
+_TEST_FOLDERS = ("", "official_splits/test")
 
 
 class ListsLayout(FileLayout):
-    """NYU by list files.
+    """NYU by list files. Where there is no val list, whole scenes of the training list are held out.
 
     Args:
-        root: The folder that holds the list files; their paths are relative to it, with or without a leading slash.
-        truth: "raw", "filled" or "auto", as :func:`find_truth` takes it.
-        depth_range: Depths that count as valid [m].
+        source: Its ``lists`` is the folder of the list files, ``root`` and ``test_root`` what their paths are relative
+            to; a leading slash in a path means that folder.
 
     Raises:
-        InputError: If a list is torn or names a missing file; the message has file and row.
+        InputError: If a list cannot be read, or there are two for one split.
     """
 
     name = "lists"
+    nyu = True
+    known_by = "nyudepthv2_train_files_with_gt.txt"
+    takes = frozenset({"test_root", "lists"})
 
-    def __init__(self, root: Path, truth: str = "auto", depth_range: DepthRange = DepthRange(1e-3, 10.0)) -> None:  # noqa: B008  frozen
+    def __init__(self, source: Source) -> None:
         rows: dict[str, list[FileRow]] = {}
-        rules: dict[str, str] = {}
-        for split in ("train", "val", "test"):
-            path = list_file(root, split)
-            if path.is_file():
-                rows[split], rules[split] = _read_list(path)
-        if "train" in rows and "val" not in rows:
-            rows["train"], rows["val"] = hold_out_val(rows["train"])
-        rule = rules.get("train") or next(iter(rules.values()))
-        super().__init__(root, rows, dict.fromkeys(rows, _MILLIMETRES), depth_range, rule)
-        self.truth: Truth = find_truth(self, truth)
+        roots: dict[str, Path] = {}
+        findings: list[Finding] = []
+        notes: list[str] = []
+        rule = ""
+        for split in SPLITS:
+            path = _list_file(source, split)
+            if path is None:
+                continue
+            found = read_rows(path, None, 2, split, findings)
+            kept = [(where, fields) for where, fields in found if fields[1] != "None"]
+            if len(kept) < len(found):
+                notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
+            rows[split], split_rule = make_rows(kept, lambda name: name.lstrip("/"), rows.get("train", ()))
+            rule = rule or split_rule
+            if split == "test":
+                roots[split] = source.test_root or _folder(source.root, _TEST_FOLDERS, rows[split])
+            else:
+                roots[split] = roots.get("train") or _folder(source.root, _TRAIN_FOLDERS, rows[split])
+        hold_out_val(rows, source.val)
+        for split in ("train", "val"):
+            roots.setdefault(split, roots.get("train") or roots.get("val") or source.root)
+        super().__init__(source, roots, rows, rule, findings, notes)
+
+    @staticmethod
+    def holds(source: Source) -> bool:
+        """Tell whether a list file of any split lies there."""
+        return any(_candidates(source, split) for split in SPLITS)
 
 
-def list_file(root: Path, split: str) -> Path:
-    """Return the path at which a split's list stands."""
-    return root / f"nyudepthv2_{split}_files_with_gt.txt"
+def _candidates(source: Source, split: str) -> list[Path]:
+    folder = source.lists or source.root
+    return [path for path in (folder / name.format(split) for name in _NAMES) if path.is_file()]
 
 
-def _read_list(path: Path) -> tuple[list[FileRow], str]:
-    # BTS writes None where a test frame has no depth
-    found = [(where, fields) for where, fields in read_rows(path, None, 2) if fields[1] != "None"]
-    return make_rows(found, lambda path: path.lstrip("/"))
+def _list_file(source: Source, split: str) -> Path | None:
+    found = _candidates(source, split)
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise InputError(f"{found[0].parent}: {names} both list {split}; move one away, or name a folder: data.lists")
+    return found[0] if found else None
+
+
+def _folder(root: Path, below: tuple[str, ...], rows: list[FileRow]) -> Path:
+    """Return the first of the folders that holds the first row's image; the root where none does."""
+    for name in below:
+        if rows and (root / name / rows[0].image).is_file():
+            return root / name
+    return root

@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 _MISS = np.float32(np.inf)
 _CHUNK = 8192  # rays at a time, so that all temporary arrays stay in the processor's cache
 # Light and openness are sampled in five of the nine pixels of each 3x3 tile, like the five on a die, each sample with
-# another point of the light, and averaged over the 3x3 pixels around each pixel: these hold all five wherever they lie.
+# another point of the light, and averaged over the 3x3 pixels around each pixel, which hold all five, and once more.
 _DIE = np.array([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]])
 
 
@@ -53,12 +53,17 @@ class Solid(NamedTuple):
 
 
 class Light(NamedTuple):
-    """Light from the box ``position`` +- ``spread``, all around or, as from a window, to where it is ``facing``."""
+    """Light from the box ``position`` +- ``spread``, all around or, as from a window, to where it is ``facing``.
+
+    One with ``openings`` is the sun: ``position`` is the direction to it, 1 long, and it comes in only where the walls
+    lie in one of these boxes (from, to).
+    """
 
     position: Vector
     spread: Vector
     colour: Vector
     facing: Vector | None = None
+    openings: Sequence[tuple[Vector, Vector]] = ()
 
 
 class Camera(NamedTuple):
@@ -166,12 +171,13 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
     cell = (np.arange(height)[:, None] % 3 * 3 + np.arange(width) % 3).ravel()
     some = np.flatnonzero(cell % 2 == 0)
     die = cell // 2
-    incoming = [_incoming(light, hits) for light in scene.lights]
     seen = np.ones((1 + len(scene.lights), height * width), np.float32)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        incoming = [_incoming(light, hits) for light in scene.lights]
         seen[0, some] = _openness(hits, some, die[some])
         for layer, light, (_, strength) in zip(seen[1:], scene.lights, incoming, strict=True):
-            lit = some[strength[some] > 0]
+            # Where light is faint beside what the walls send back, its shadows are not seen.
+            lit = some[strength[some] * max(light.colour) > 0.05 * scene.bounce.mean()]
             for part in (lit[start : start + _CHUNK] for start in range(0, lit.size, _CHUNK)):
                 layer[part] = _visible(scene, light, hits.point.take(part, 1), die[part])
     surface = (hits.part * 4 + hits.face).reshape(height, width)
@@ -295,7 +301,10 @@ def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Fl
 
 def _incoming(light: Light, hits: Hits) -> tuple[Float, Float]:
     """Return the unit direction to a light's middle, ``(3, N)``, and how strongly it lights the surface, ``(N,)``."""
-    toward = np.array(light.position, np.float32)[:, None] - hits.point
+    position = np.array(light.position, np.float32)[:, None]
+    if light.openings:
+        return position, np.maximum((hits.normal * position).sum(0), 0)
+    toward = position - hits.point
     square = (toward * toward).sum(0)
     toward /= np.sqrt(square)
     strength = np.maximum((hits.normal * toward).sum(0), 0) / (square + 0.15)
@@ -312,25 +321,33 @@ def _visible(scene: Scene, light: Light, point: Float, die: Array) -> Array:
     origin = (position[:, None] + spread[:, None] * pattern).astype(np.float32)[:, die]
     grain = np.random.default_rng(0).random(origin.shape, np.float32) - 0.5  # else a shadow's edge shows five steps
     origin += grain * (0.7 * spread[:, None]).astype(np.float32)
-    ray = point - origin
-    outward = point - position[:, None].astype(np.float32)
-    distance = np.sqrt((outward * outward).sum(0))
-    outward /= distance
-    centres = scene.centre[: len(scene.solids)] - position
-    away = np.sqrt((centres * centres).sum(1))
-    radius = np.sqrt((scene.half[: len(scene.solids)] ** 2).sum(1)) + 1.35 * np.sqrt((spread * spread).sum())
-    # Only points in a cone behind a solid can lie in its shadow; around the light itself all can.
-    narrow = np.sqrt(np.maximum(1 - (radius / away) ** 2, 0)) - 2.0 * (radius >= away)
-    axes = (centres / away[:, None]).astype(np.float32)
+    blocking = np.flatnonzero([solid.blocks for solid in scene.solids])
     free = np.ones(die.size, bool)
-    for k, solid in enumerate(scene.solids):
-        if not solid.blocks:
-            continue
-        some = np.flatnonzero((axes[k] @ outward > narrow[k]) & (distance > away[k] - radius[k]) & free)
+    if light.openings:
+        walls = np.where(origin > 0, scene.size.astype(np.float32)[:, None] - point, -point) / origin
+        origin = point + origin * walls.min(0)  # where the sun's ray comes in
+        free[:] = False
+        for low, high in np.array(light.openings, np.float32)[..., None]:
+            free |= ((origin > low) & (origin < high)).all(0)
+        near = np.broadcast_to(free, (blocking.size, die.size))
+    else:
+        # Only points in a cone behind a solid can lie in its shadow; around the light itself all can.
+        outward = point - position[:, None].astype(np.float32)
+        distance = np.sqrt((outward * outward).sum(0))
+        centres = scene.centre[blocking] - position
+        away = np.sqrt((centres * centres).sum(1))
+        radius = np.sqrt((scene.half[blocking] ** 2).sum(1)) + 1.35 * np.sqrt((spread * spread).sum())
+        narrow = np.sqrt(np.maximum(1 - (radius / away) ** 2, 0)) - 2.0 * (radius >= away)
+        bounds = centres / away[:, None], narrow[:, None], (away - radius)[:, None]
+        axes, narrow, first = (bound.astype(np.float32) for bound in bounds)
+        near = (axes @ (outward / distance) > narrow) & (distance > first)
+    ray = point - origin
+    for k, behind in zip(blocking, near, strict=True):
+        some = np.flatnonzero(behind & free)
         if some.size:
             start = origin.take(some, 1) - scene.centre[k].astype(np.float32)[:, None]
-            met = _enter(solid.shape, scene.cone[:, k], scene.to_unit[k] @ start, scene.to_unit[k] @ ray.take(some, 1))
-            free[some[met < 0.997]] = False
+            local = scene.to_unit[k] @ start, scene.to_unit[k] @ ray.take(some, 1)
+            free[some[_enter(scene.shape[k], scene.cone[:, k], *local) < 0.997]] = False
     return free
 
 
@@ -356,20 +373,19 @@ def _openness(hits: Hits, some: Array, die: Array) -> Float:
     return openness
 
 
-def _smooth(layers: Float, sampled: Array, surface: Array) -> Float:
-    """Average what was sampled of ``(L, H, W)`` in the 3x3 pixels around each pixel on its own surface: ``(L, N)``."""
-    count, height, width = layers.shape
-    total = np.zeros_like(layers)
-    weight = np.zeros((height, width), np.float32)
-    for dy, dx in itertools.product((-1, 0, 1), (-1, 0, 1)):
-        to = np.s_[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
-        at = np.s_[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
-        same = (surface[to] == surface[at]) & sampled[at]
-        weight[to] += same
-        total[:, to[0], to[1]] += layers[:, at[0], at[1]] * same
-    lone = weight == 0
-    mean: Float = (total + lone) / (weight + lone)
-    return mean.reshape(count, -1)
+def _smooth(layers: Float, known: Array, surface: Array) -> Float:
+    """Average what is known of ``(L, H, W)`` over each pixel's neighbours on its own surface, and once more: (L, N)."""
+    height, width = known.shape
+    for lone in (0, 1):  # where none of them is known, the second time over all neighbours
+        total, weight = np.zeros_like(layers), np.full_like(layers[0], 1e-6)
+        for dy, dx in itertools.product((-1, 0, 1), (-1, 0, 1)):
+            to = np.s_[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
+            at = np.s_[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+            same = ((surface[to] == surface[at]) | (known[to] < lone)) & known[at]
+            weight[to] += same
+            total[:, to[0], to[1]] += layers[:, at[0], at[1]] * same
+        layers, known = total / weight, weight > 0.5
+    return layers.reshape(len(layers), -1)
 
 
 def _bounced(scene: Scene, normal: Float) -> Float:

@@ -2,71 +2,97 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from depthnet.data.kaggle import KaggleLayout, csv_folder
-from depthnet.data.layout import Layout
-from depthnet.data.lists import ListsLayout, list_file
-from depthnet.types import DepthRange, InputError
+from depthnet.data.folder import FolderLayout
+from depthnet.data.kaggle import KaggleLayout
+from depthnet.data.labelled import LabelledLayout
+from depthnet.data.layout import Source, SourceLayout
+from depthnet.data.lists import ListsLayout
+from depthnet.types import InputError
 
-__all__ = ["LAYOUTS", "find_layout", "open_root"]
+__all__ = ["LAYOUTS", "add_source_options", "cache_folder", "find_layout", "open_root", "source_options"]
 
-LAYOUTS: dict[str, tuple[type[ListsLayout | KaggleLayout], Callable[[Path], bool], str]] = {
-    "lists": (
-        ListsLayout,
-        lambda root: any(list_file(root, split).is_file() for split in ("train", "val", "test")),
-        "nyudepthv2_train_files_with_gt.txt",
-    ),
-    "kaggle": (KaggleLayout, lambda root: csv_folder(root) is not None, "nyu2_train.csv"),
+LAYOUTS: dict[str, type[SourceLayout]] = {
+    kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, FolderLayout)
 }
-"""Every layout by name: its class, whether a folder holds it, and the file it is known by."""
+"""Every layout by name."""
 
 _WAYS = (
-    "Get NYU Depth V2 as nyu2_train.csv with its folders (Kaggle) or as BTS list files, and name its folder with "
-    "data.root=PATH or NYU_ROOT; or train on the built-in rooms with data=rooms"
+    "Get NYU Depth V2 with python -m depthnet.data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
+    "as BTS list files, and name its folder with data.root=PATH or NYU_ROOT; or train on the built-in rooms: data=rooms"
 )
 
 
-def find_layout(root: Path) -> str:
-    """Return the name of the layout that lies in ``root``.
+def find_layout(source: Source) -> str:
+    """Return the name of the layout that lies at a source.
 
     Raises:
-        InputError: If there is no such folder, or no known layout lies there; it says what was looked for.
+        InputError: If there is no such folder, no known layout lies there, or several do.
     """
-    looked_for = " or ".join(file for _, _, file in LAYOUTS.values())
-    if not root.is_dir():
-        raise InputError(f"data.root={root}: no such folder (looked for {looked_for} in it). {_WAYS}")
-    for name, (_, holds, _) in LAYOUTS.items():
-        if holds(root):
-            return name
-    raise InputError(f"data.root={root}: no NYU there (looked for {looked_for}). {_WAYS}")
+    looked_for = "; ".join(f"{kind.known_by} ({name})" for name, kind in LAYOUTS.items())
+    if not source.root.exists():
+        raise InputError(f"data.root={source.root}: no such folder (looked for {looked_for}). {_WAYS}")
+    found = [name for name, kind in LAYOUTS.items() if kind.holds(source)]
+    if not found:
+        raise InputError(f"data.root={source.root}: no data there (looked for {looked_for}). {_WAYS}")
+    if len(found) > 1:
+        raise InputError(f"data.root={source.root}: holds {' and '.join(found)}; choose with data.layout={found[0]}")
+    return found[0]
 
 
-def open_root(
-    root: str | os.PathLike[str],
-    layout: str = "auto",
-    truth: str = "auto",
-    depth_range: DepthRange = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
-) -> Layout:
-    """Open the data in a folder.
+def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any) -> SourceLayout:
+    """Open the data at a place.
+
+    What is wrong with its rows stands in the layout's ``findings``, for :func:`depthnet.data.check.require_sound`.
 
     Args:
-        root: The folder.
-        layout: A layout's name, or "auto": known by what lies in the folder.
-        truth: "raw", "filled" or "auto" (filled when no sampled frame has a hole).
-        depth_range: Depths that count as valid [m].
+        root: The folder, or the file of the ``labelled`` layout.
+        layout: A layout's name, or "auto": known by what lies there.
+        options: As :meth:`Source.of` takes them.
 
     Raises:
-        InputError: If the folder holds no such layout, or the layout is broken.
+        InputError: If no such layout lies there, its lists cannot be read, or an option means nothing to it.
     """
-    root = Path(root).expanduser()
+    source = Source.of(root, **options)
     if layout == "auto":
-        layout = find_layout(root)
+        layout = find_layout(source)
     if layout not in LAYOUTS:
         raise InputError(f"data.layout={layout}: it is auto or one of {', '.join(LAYOUTS)}")
-    kind, holds, file = LAYOUTS[layout]
-    if not holds(root):
-        raise InputError(f"data.root={root}: no {layout} layout there (looked for {file}). {_WAYS}")
-    return kind(root, truth, depth_range)
+    kind = LAYOUTS[layout]
+    if not kind.holds(source):
+        raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}). {_WAYS}")
+    for option in ("test_root", "lists", "unit"):
+        if getattr(source, option) is not None and option not in kind.takes:
+            raise InputError(
+                f"data.{option}={getattr(source, option)}: means nothing to the {layout} layout; leave it out"
+            )
+    return kind(source)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options that say how a data root is to be understood."""
+    group = parser.add_argument_group("what ROOT holds")
+    group.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: by what lies there")
+    group.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
+    group.add_argument("--val", choices=("scenes", "random_frames"), default="scenes")
+    group.add_argument("--test-root", metavar="DIR", help="lists: where the test files lie")
+    group.add_argument("--lists", metavar="PATH", help="lists: folder of the list files; folder: the CSV file")
+    group.add_argument("--unit", help="folder: mm, cm, m, or metres per level")
+    group.add_argument("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="valid depth [m]")
+
+
+def source_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what :func:`add_source_options` took, as :func:`open_root` wants it."""
+    names = ("layout", "truth", "val", "test_root", "lists", "unit", "depth_range")
+    return {name: getattr(options, name) for name in names}
+
+
+def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
+    """Return where examinations and decoded pairs are kept: as stated, ``DEPTHNET_CACHE``, or the user's cache."""
+    if stated is None:
+        stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
+    return Path(stated).expanduser()

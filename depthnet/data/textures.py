@@ -60,14 +60,17 @@ class Material(NamedTuple):
 
 
 class Film(NamedTuple):
-    """How light becomes a picture: brightness, gain of each channel, and the faults of lens and sensor, all 0 to 1."""
+    """How light becomes a picture: brightness, gain of each channel, and the faults of lens and sensor, all 0 to 1.
+
+    ``blur`` is the standard deviation along the picture's columns and rows, by its width.
+    """
 
     exposure: float
     balance: Colour
     contrast: float
     saturation: float
     vignette: float
-    blur: float
+    blur: tuple[float, float]
     noise: float
 
 
@@ -105,6 +108,11 @@ class Palette(Random):
     def plastic(self) -> Material:
         """Return something smooth of any colour."""
         return Material(plain, self.hue(), gloss=self.uniform(0, 0.2))
+
+
+def colours(text: str) -> list[Colour]:
+    """Return the sRGB colours of hexadecimal words, such as "e8e3d9 b3a691"."""
+    return [(c[0] / 255, c[1] / 255, c[2] / 255) for c in map(bytes.fromhex, text.split())]
 
 
 def linear(colours: Sequence[Colour]) -> Float:
@@ -155,7 +163,7 @@ def paint(
 
 def plain(t: Texels) -> Array:
     """Paint, plastic, leather: one colour with faint spots."""
-    return t.first * (1 + 0.08 * _noise(t.u * 3 + t.seed, t.v * 3))
+    return t.first * (1 + 0.08 * noise(t.u * 3 + t.seed, t.v * 3))
 
 
 def grain(t: Texels) -> Array:
@@ -178,7 +186,7 @@ def tiles(t: Texels) -> Array:
     row = np.floor(t.v / t.step[1])
     along = t.u + np.where(t.step[0] > 1.5 * t.step[1], row * 0.5, 0) * t.step[0]
     shade = 1 + 0.22 * (_cell(np.floor(along / t.step[0]), row, t.seed) - 0.5) * _fade(t, t.step[1])
-    shade += 0.06 * _noise(along * 9, t.v * 9)
+    shade += 0.06 * noise(along * 9, t.v * 9)
     joint = np.maximum(_seam(t.v, t.step[1], 0.008, t.blur), _seam(along, t.step[0], 0.008, t.blur))
     albedo: Array = t.first * (shade * (1 - joint)) + t.second * joint
     return albedo
@@ -192,8 +200,8 @@ def checks(t: Texels) -> Array:
 
 def carpet(t: Texels) -> Array:
     """Carpet, wool, stone: fine grains over slow shades."""
-    fine = _noise(t.u / 0.012, t.v / 0.012) * _fade(t, 0.02) + 0.6 * _noise(t.u / 0.05, t.v / 0.05) * _fade(t, 0.06)
-    return _blend(t, 0.4 + 0.35 * fine + 0.2 * _noise(t.u / t.step[0], t.v / t.step[1]))
+    fine = noise(t.u / 0.012, t.v / 0.012) * _fade(t, 0.02) + 0.6 * noise(t.u / 0.05, t.v / 0.05) * _fade(t, 0.06)
+    return _blend(t, 0.4 + 0.35 * fine + 0.2 * noise(t.u / t.step[0], t.v / t.step[1]))
 
 
 def stripes(t: Texels) -> Array:
@@ -212,9 +220,9 @@ def plaid(t: Texels) -> Array:
 
 def folds(t: Texels) -> Array:
     """A curtain or blanket that hangs in folds."""
-    wave = np.sin((t.u + 0.04 * _noise(t.v * 0.7 + t.seed, t.u)) * (6.283 / t.step[0]) + 2 * _noise(t.u * 5, t.seed))
+    wave = np.sin((t.u + 0.04 * noise(t.v * 0.7 + t.seed, t.u)) * (6.283 / t.step[0]) + 2 * noise(t.u * 5, t.seed))
     albedo: Array = t.first * (
-        0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * _noise(t.u * 30, t.v * 30) * _fade(t, 0.05)
+        0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * noise(t.u * 30, t.v * 30) * _fade(t, 0.05)
     )
     return albedo
 
@@ -222,8 +230,8 @@ def folds(t: Texels) -> Array:
 def blotches(t: Texels) -> Array:
     """Flowered cloth, oriental rug, marble: patches of two colours and a little of a third."""
     u, v = t.u / t.step[0] + t.seed, t.v / t.step[1]
-    form = _noise(u, v) + 0.5 * _noise(u * 2.3, v * 2.3) + 0.3 * _noise(u * 5.1, v * 5.1)
-    third = np.clip((_noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
+    form = noise(u, v) + 0.5 * noise(u * 2.3, v * 2.3) + 0.3 * noise(u * 5.1, v * 5.1)
+    third = np.clip((noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
     colours = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
     albedo: Array = colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
     return albedo
@@ -231,7 +239,7 @@ def blotches(t: Texels) -> Array:
 
 def books(t: Texels) -> Array:
     """The backs of a row of books; plain where it is not a front."""
-    book = np.floor(t.u / t.step[0] + 0.6 * _noise(t.u / t.step[0] * 0.31, t.seed))
+    book = np.floor(t.u / t.step[0] + 0.6 * noise(t.u / t.step[0] * 0.31, t.seed))
     tall = t.extent[1] * (0.72 + 0.28 * _cell(book, t.seed, 2))
     colour = _hue(book, t.seed) * 0.75 + t.first * 0.25
     band = np.abs(t.v / tall - 0.25 - 0.5 * _cell(book, t.seed, 4)) < 0.06
@@ -242,15 +250,16 @@ def books(t: Texels) -> Array:
 
 
 def panels(t: Texels) -> Array:
-    """Doors and drawers ``step`` wide and high with handles of the second colour, on a front; else its wood."""
+    """Doors and drawers some ``step`` wide and high with handles of the second colour, on a front; else its wood."""
+    step = t.extent / np.maximum(np.rint(t.extent / t.step), 1)
     wood = t.first * (0.9 + 0.2 * _wood(t.v + t.seed, t.u) * _fade(t, 0.03))
-    seam = np.maximum(_seam(t.u, t.step[0], 0.009, t.blur), _seam(t.v, t.step[1], 0.009, t.blur))
-    x, y = np.abs(t.u / t.step[0] % 1 - 0.5) * t.step[0], t.v / t.step[1] % 1 * t.step[1]
-    inset = (np.abs(x - t.step[0] / 2 + 0.06) < 0.006) & (np.abs(y - t.step[1] / 2) < t.step[1] / 2 - 0.06)
+    seam = np.maximum(_seam(t.u, step[0], 0.009, t.blur), _seam(t.v, step[1], 0.009, t.blur))
+    x, y = np.abs(t.u / step[0] % 1 - 0.5) * step[0], t.v / step[1] % 1 * step[1]
+    inset = (np.abs(x - step[0] / 2 + 0.06) < 0.006) & (np.abs(y - step[1] / 2) < step[1] / 2 - 0.06)
     handle = np.where(
-        t.step[1] > t.step[0],
-        (np.abs(x - t.step[0] / 2 + 0.04) < 0.01) & (np.abs(y / t.step[1] - 0.5) < 0.07),
-        (x < 0.06) & (np.abs(y - t.step[1] * 0.55) < 0.013),
+        step[1] > step[0],
+        (np.abs(x - step[0] / 2 + 0.04) < 0.01) & (np.abs(y / step[1] - 0.5) < 0.07),
+        (x < 0.06) & (np.abs(y - step[1] * 0.55) < 0.013),
     ) * _fade(t, 0.03)
     fronts = (wood * (1 - 0.75 * seam - 0.2 * (inset & (t.seed % 2 > 0)))) * (1 - handle) + t.second * handle
     return np.where(t.front, fronts, wood)
@@ -260,7 +269,7 @@ def picture(t: Texels) -> Array:
     """A framed picture or poster: frame, white border, and something painted."""
     edge = np.minimum(np.minimum(t.u, t.extent[0] - t.u), np.minimum(t.v, t.extent[1] - t.v))
     u, v = t.u / t.extent[0], t.v / t.extent[1]
-    form = _noise(u * 2.5 + t.seed, v * 3) + 0.6 * _noise(u * 7, v * 7 + t.seed) + (v - 0.5) * (t.seed % 3)
+    form = noise(u * 2.5 + t.seed, v * 3) + 0.6 * noise(u * 7, v * 7 + t.seed) + (v - 0.5) * (t.seed % 3)
     inside = np.where(form > 0.25, _hue(t.seed, 1), np.where(form > -0.3, _hue(t.seed, 2), _hue(t.seed, 3)))
     white = (edge < 0.03 + t.step[0]) & (t.seed % 2 > 0)
     return np.where(edge < 0.03, t.first, np.where(white, np.float32(0.75), inside))
@@ -269,8 +278,8 @@ def picture(t: Texels) -> Array:
 def window(t: Texels) -> Array:
     """Panes ``step`` wide and high in frames of the second colour, the sky above something green or grey."""
     bar = np.maximum(_seam(t.u, t.step[0], 0.05, t.blur), _seam(t.v, t.step[1], 0.05, t.blur))
-    v = t.v / t.extent[1] + 0.15 * _noise(t.u * 4 + t.seed, t.seed)
-    low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * _noise(t.u * 11, t.v * 11))
+    v = t.v / t.extent[1] + 0.15 * noise(t.u * 4 + t.seed, t.seed)
+    low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * noise(t.u * 11, t.v * 11))
     view = t.first * (1 - low) + t.first * (0.25 + 0.3 * _hue(t.seed, 7)) * low
     albedo: Array = view * (1 - bar) + t.second * 0.25 * bar
     return albedo
@@ -289,7 +298,7 @@ def _blend(t: Texels, share: Array) -> Array:
 
 
 def _wood(u: Array, v: Array) -> Array:
-    rings = _noise(u * 1.3, v * 14) + 0.5 * _noise(u * 5, v * 90)
+    rings = noise(u * 1.3, v * 14) + 0.5 * noise(u * 5, v * 90)
     share: Array = np.clip(0.5 + 0.5 * rings, 0, 1)
     return share
 
@@ -305,7 +314,7 @@ def _seam(x: Array, period: Array, width: float, blur: Array) -> Array:
     return cover
 
 
-def _noise(u: Array, v: Array) -> Array:
+def noise(u: Array, v: Array) -> Array:
     """Smooth noise of unit period, in [-1, 1]."""
     low_u, low_v = np.floor(u), np.floor(v)
     x, y = (u - low_u).astype(np.float32), (v - low_v).astype(np.float32)
@@ -315,8 +324,8 @@ def _noise(u: Array, v: Array) -> Array:
     row = row << 8
     left = _TABLE[row | column] * (1 - x) + _TABLE[next_row | column] * x
     right = _TABLE[row | next_column] * (1 - x) + _TABLE[next_row | next_column] * x
-    noise: Array = (left * (1 - y) + right * y) * 2 - 1
-    return noise
+    smooth: Array = (left * (1 - y) + right * y) * 2 - 1
+    return smooth
 
 
 def _cell(*numbers: Array | int) -> Array:
@@ -342,16 +351,19 @@ def develop(light: Float, film: Film, rng: np.random.Generator) -> npt.NDArray[n
     light = light * np.array(film.balance, np.float32)[:, None, None]
     coarse = light[:, ::4, ::4].mean(0)
     light = light * np.float32(film.exposure / np.minimum(coarse, np.percentile(coarse, 90)).mean())
-    for axis in (1, 2):
-        at = np.arange(light.shape[axis])
-        around = np.take(light, np.maximum(at - 1, 0), axis) + np.take(light, np.minimum(at + 1, at[-1]), axis)
-        light = light * np.float32(1 - film.blur) + around * np.float32(film.blur / 2)
+    for axis, deviation in zip((1, 2), film.blur, strict=True):
+        variance, step, at = (deviation * width) ** 2, 1, np.arange(light.shape[axis])
+        while variance > 0:  # by taps that are ever farther apart
+            share = min(variance / step**2, 2 / 3)
+            around = sum(np.take(light, (at + way).clip(0, at[-1]), axis) for way in (-step, step))
+            light = light * np.float32(1 - share) + around * np.float32(share / 2)
+            variance, step = variance - share * step**2, step * 2
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     light = light * (1 - film.vignette * (x * x + y * y) / 2).astype(np.float32)
-    tone = np.sqrt(light * (1 + light / 4) / (1 + light)).clip(0, 1)
+    tone = np.sqrt(light * (1 + light / 2) / (1 + light)).clip(0, 1)
     tone += film.contrast * tone * (1 - tone) * (tone - 0.45) * 4
     grey = tone.mean(0)
     tone = grey + (tone - grey) * np.float32(film.saturation)
-    noise = rng.standard_normal((3, height, width), np.float32)
-    tone += (noise + noise[1]) * np.float32(film.noise)
+    grains = rng.standard_normal((3, height, width), np.float32)
+    tone += (grains + grains[1]) * (np.float32(film.noise) * (1.6 - tone))  # stronger in the dark
     return np.ascontiguousarray((tone * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

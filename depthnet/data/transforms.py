@@ -1,4 +1,4 @@
-"""Augmentation of image and depth together, and the way of a pair to the tensors of a sample.
+"""Augmentation of image and depth together.
 
 albumentations draws and applies the transforms; what it draws is a pure function of the seed that comes with each
 sample, so workers, restarts and processes change nothing.
@@ -6,8 +6,10 @@ sample, so workers, restarts and processes change nothing.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it the import asks the network for a newer version
@@ -17,9 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.types import InputError
+from depthnet.types import DepthRange, InputError
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "CutDepth", "DepthZoom"]
 
 cv2.setNumThreads(0)  # a worker process is one thread; OpenCV's pool would fight the others for the cores
 
@@ -28,8 +30,8 @@ class Augment:
     """A chain of albumentations transforms, applied to image and depth with the same draws.
 
     Depth goes as a mask, so geometric transforms take the nearest pixel and never mix two depths; where they leave the
-    picture, depth is 0 (missing). A transform that changes the distance to things (zoom) must change depth itself and
-    does not belong here.
+    picture, depth is 0 (missing). A transform that changes the distance to things must change depth too, as
+    :class:`DepthZoom` does; albumentations' own zooms and crops with a resize do not.
 
     Args:
         transforms: albumentations transforms in order; none for no augmentation.
@@ -66,6 +68,132 @@ class Augment:
         """
         if self._chain is None:
             return image, depth
-        self._chain.set_random_seed(seed)
+        # set_random_seed would start every transform from the same seed: those of one p would always come together
+        self._chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = self._chain(image=image, depth=depth)
         return out["image"], out["depth"]
+
+
+class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
+    """Enlarge a window of the picture to its full size and divide depth by the factor.
+
+    A point at depth d seen with focal length z f falls on the pixel on which one at depth d / z falls with f. So a
+    picture enlarged z times is one by the camera the network knows only if everything in it is z times as near.
+
+    Args:
+        scale: The range of the factor z, at least 1: (lowest, highest), drawn uniformly.
+        p: How often it is applied.
+
+    Raises:
+        InputError: If not 1 <= lowest <= highest, or ``p`` is no probability.
+
+    Source:
+        Eigen et al., NeurIPS 2014, "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", the
+        augmentation by scale.
+
+    Example:
+        >>> zoom = Augment([DepthZoom(scale=(2.0, 2.0), p=1.0)])
+        >>> zoom(np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 6, np.float32), seed=0)[1].tolist()
+        [[3.0, 3.0], [3.0, 3.0]]
+    """
+
+    def __init__(self, scale: Sequence[float] = (1.0, 1.5), p: float = 0.5) -> None:
+        super().__init__(p=_probability("DepthZoom", p))
+        try:
+            low, high = (float(value) for value in scale)
+        except (TypeError, ValueError):
+            low, high = math.nan, math.nan
+        if not 1 <= low <= high < math.inf:
+            raise InputError(f"DepthZoom: scale={scale}; it is [lowest,highest] with 1 <= lowest <= highest")
+        self.scale = (low, high)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the zoom and the window's upper left corner [px]."""
+        zoom = self.py_random.uniform(*self.scale)
+        top, left = (self.py_random.random() * side * (1 - 1 / zoom) for side in params["shape"][:2])
+        return {"zoom": zoom, "top": top, "left": left}
+
+    def apply(self, img: npt.NDArray[Any], zoom: float, top: float, left: float, **params: Any) -> npt.NDArray[Any]:
+        """Enlarge the image bilinearly."""
+        pixel = 1 / zoom
+        centre = (pixel - 1) / 2  # OpenCV counts from the centre of the first pixel
+        window = np.array([[pixel, 0, left + centre], [0, pixel, top + centre]])
+        size = img.shape[1], img.shape[0]
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(img, window, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def apply_to_mask(
+        self, mask: npt.NDArray[np.float32], zoom: float, top: float, left: float, **params: Any
+    ) -> npt.NDArray[np.float32]:
+        """Take the depth under each output pixel's centre, divided by the zoom."""
+        rows, columns = (
+            (start + (np.arange(side) + 0.5) / zoom).astype(np.intp)
+            for start, side in zip((top, left), mask.shape, strict=True)
+        )
+        return mask.take(rows, axis=0).take(columns, axis=1) / np.float32(zoom)
+
+
+class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
+    """Replace a rectangle of the image by its depth, as grey; depth stays.
+
+    With a, b, c, d uniform in [0, 1], the rectangle begins at (a W, b H) and is share c (1 - a) W wide and
+    share d (1 - b) H high, at least a pixel. White is the depth range's max, black is 0; where depth is missing or not
+    below the max, the image stays. For use with :class:`Augment`, as its last transform, so that nothing recolours the
+    depth.
+
+    Args:
+        depth_range: Depths that count as valid [m].
+        share: The largest share of the way to the picture's right and lower edge that is replaced, in (0, 1].
+        p: How often it is applied.
+
+    Raises:
+        InputError: If an argument is outside its range.
+
+    Source:
+        Ishii and Yamashita, 2021, "CutDepth: Edge-aware Data Augmentation in Depth Estimation", arXiv 2107.07684.
+
+    Example:
+        >>> image, depth = np.zeros((1, 1, 3), np.uint8), np.full((1, 1), 2, np.float32)
+        >>> Augment([CutDepth((0.001, 10.0), p=1.0)])(image, depth, seed=0)[0].tolist()
+        [[[51, 51, 51]]]
+    """
+
+    def __init__(
+        self, depth_range: DepthRange | Mapping[str, float] | Sequence[float], share: float = 0.75, p: float = 0.25
+    ) -> None:
+        super().__init__(p=_probability("CutDepth", p))
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InputError(f"CutDepth: share={share}; it is above 0 and at most 1")
+        self.depth_range = DepthRange.of(depth_range)
+        self.share = share
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        """The names of what the draw needs to see."""
+        return ["depth"]
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the rectangle, and cut it from the depth."""
+        rectangle = []
+        for side in data["depth"].shape:
+            start = int(self.py_random.random() * side)
+            size = int(self.py_random.random() * (side - start) * self.share)
+            rectangle.append(slice(start, start + max(1, size)))
+        return {"rectangle": tuple(rectangle), "depth": data["depth"][tuple(rectangle)]}
+
+    def apply(
+        self, img: npt.NDArray[np.uint8], rectangle: tuple[slice, slice], depth: npt.NDArray[np.float32], **params: Any
+    ) -> npt.NDArray[np.uint8]:
+        """Paste the depth."""
+        most = self.depth_range.max
+        valid = (depth > 0) & (depth < most)
+        grey = np.where(valid, depth, 0) * np.float32(255 / most)
+        image = img.copy()
+        image[rectangle] = np.where(valid[..., None], np.rint(grey).astype(np.uint8)[..., None], image[rectangle])
+        return image
+
+
+def _probability(transform: str, p: float) -> float:
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise InputError(f"{transform}: p={p}; it is a probability, 0 to 1")
+    return p

@@ -1,0 +1,139 @@
+"""Get data, look at it, and find what is wrong with it before a network is trained on it.
+
+    python -m depthnet.data check ROOT           one page on what lies there and everything wrong with it
+    python -m depthnet.data show ROOT|rooms      a contact sheet of images and depth
+    python -m depthnet.data download ROOT        bring the official labelled file of NYU Depth V2 (3 GB)
+    python -m depthnet.data prepare MAT OUT      turn that file into list files and PNG pairs
+
+Exit code: 0, done, and nothing is wrong; 1, check found something wrong; 2, it could not be done; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from depthnet.data.layout import SPLITS, Layout
+from depthnet.data.rooms import RoomsLayout
+from depthnet.data.roots import add_source_options, cache_folder, open_root, source_options
+from depthnet.image import write_image_png
+from depthnet.progress import progress_bar
+from depthnet.types import InputError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except InputError as error:
+        print(f"depthnet.data: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("depthnet.data: interrupted; every file written is whole, and the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m depthnet.data", description=__doc__, formatter_class=style)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    check = commands.add_parser("check", help="say what a data set is, and everything wrong with it")
+    check.add_argument("root", metavar="ROOT", help="folder of the data, or the labelled .mat file")
+    check.add_argument("--manifest", metavar="FILE", help="write a CSV file with a row for each pair")
+    check.add_argument("--all", action="store_true", help="list every finding, not the first 20 of a kind")
+    check.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: all cores)"
+    )
+    check.add_argument("--cache-dir", metavar="DIR", help="where the examination is kept")
+    add_source_options(check)
+    check.set_defaults(run=_check)
+
+    show = commands.add_parser("show", help="write a contact sheet of images and depth")
+    show.add_argument("root", metavar="ROOT|rooms", help="folder of the data, or the word rooms")
+    show.add_argument("--split", choices=SPLITS, default="train")
+    show.add_argument("--count", type=int, default=24, metavar="N", help="pairs, evenly spaced (default: 24)")
+    show.add_argument("--output", metavar="FILE", default="contact_sheet.png", help="default: contact_sheet.png")
+    add_source_options(show)
+    show.set_defaults(run=_show)
+
+    download = commands.add_parser("download", help="bring the official labelled file of NYU Depth V2")
+    download.add_argument("root", metavar="ROOT", help="folder to put it in")
+    download.set_defaults(run=_download)
+
+    prepare = commands.add_parser("prepare", help="turn the labelled file into list files and PNG pairs")
+    prepare.add_argument("mat", metavar="MAT", help="nyu_depth_v2_labeled.mat")
+    prepare.add_argument("out", metavar="OUT", help="an empty folder, or one that this command was interrupted in")
+    prepare.add_argument("--truth", choices=("raw", "filled"), default="filled", help="default: filled")
+    prepare.set_defaults(run=_prepare)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from depthnet.data.check import examine, page, write_manifest
+
+    layout = open_root(options.root, **source_options(options))
+    with progress_bar("pairs examined") as advance:
+        examination = examine(layout, cache_folder(options.cache_dir), options.workers, advance)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(page(layout, examination, limit=None if options.all else 20))
+    if options.manifest:
+        write_manifest(examination, options.manifest)
+        print(f"manifest: {options.manifest}")
+    return 1 if examination.findings else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from depthnet.visualize import contact_sheet
+
+    if options.count < 1:
+        raise InputError(f"--count {options.count}: at least 1")
+    layout: Layout
+    if options.root == "rooms":
+        layout = RoomsLayout(dict.fromkeys(SPLITS, 100_000), (240, 320))
+        frames = list(range(options.count))
+    else:
+        layout = open_root(options.root, **source_options(options))
+        if not layout.count(options.split):
+            raise InputError(f"{layout.description}: it has no {options.split} frames")
+        frames = np.unique(np.linspace(0, layout.count(options.split) - 1, options.count).astype(int)).tolist()
+    pairs = []
+    with progress_bar("pairs") as advance:
+        for frame in frames:
+            pairs.append((*layout.read(options.split, frame), layout.label(options.split, frame)))
+            advance(len(pairs), len(frames))
+    write_image_png(Path(options.output), contact_sheet(pairs))
+    print(f"{options.output}: {len(pairs)} of {layout.description}, {options.split}")
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from depthnet.data.download import download
+
+    path = download(Path(options.root).expanduser())
+    print(f"{path}: whole, by its digest. Look at it with python -m depthnet.data check {options.root}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from depthnet.data.prepare import prepare
+
+    with progress_bar("pairs written") as advance:
+        prepare(Path(options.mat).expanduser(), Path(options.out).expanduser(), options.truth, advance)
+    print(f"{options.out}: list files and pairs, {options.truth} depth in whole millimetres")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

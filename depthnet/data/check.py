@@ -1,0 +1,320 @@
+"""The doctor: what a data set is, and everything that is wrong with it, before a network is trained on it.
+
+The cheap part looks at lists and names only; the examination decodes every pair once and is kept until a file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthnet.data.findings import Look, look_at, near_duplicates, shifted_segments
+from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
+from depthnet.data.manifest import Examination, PairFacts, page, write_manifest
+from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
+from depthnet.data.scenes import consecutive_runs
+from depthnet.durable import write_json
+from depthnet.image import depth_bits
+from depthnet.types import InputError
+
+__all__ = ["Examination", "PairFacts", "cheap_findings", "examine", "page", "require_sound", "write_manifest"]
+
+_RULES = 1  # another number whenever the examination would find something else in the same files
+_ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]
+_SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
+_LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def cheap_findings(layout: Layout) -> list[Finding]:
+    """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
+    found = list(layout.findings)
+    numbers = {split: [_numbered(label) for label in _labels(layout, split)] for split in SPLITS}
+    if layout.scene_rule != "runs of consecutive frame numbers":
+        found += _shared_scenes(layout)
+    elif layout.val == "scenes":
+        found += _broken_runs(layout, numbers["train"], numbers["val"])
+    if layout.nyu and layout.count("test"):
+        found += _official_test(layout, [number for _, number in numbers["test"]])
+        found += _official_frames_elsewhere(layout, {split: numbers[split] for split in ("train", "val")})
+    return found
+
+
+def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Sequence[str]) -> None:
+    """Refuse data whose findings spoil a result.
+
+    Args:
+        findings: What is wrong.
+        allow: Names of findings that are accepted.
+        splits: The splits that the result comes from; what is wrong with others does not matter.
+
+    Raises:
+        InputError: If a finding that is not accepted touches one of the splits, or a name is unknown.
+    """
+    for name in allow:
+        if name not in FINDINGS:
+            raise InputError(f"data.allow={name}: no such finding; known are {', '.join(FINDINGS)}")
+    wrong = [
+        finding for finding in findings if finding.name not in allow and not set(splits).isdisjoint(finding.splits)
+    ]
+    if not wrong:
+        return
+    others = Counter(finding.name for finding in wrong[1:])
+    more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""
+    names = ",".join(dict.fromkeys(finding.name for finding in wrong))
+    raise InputError(
+        f"{wrong[0].where}: {wrong[0].message}{more}. python -m depthnet.data check ROOT lists them all; "
+        f"data.allow=[{names}], or --allow {names.replace(',', ' ')} of a tool, lets {'them' if others else 'it'} pass",
+        wrong[0].name,
+    )
+
+
+def examine(
+    layout: Layout, folder: Path | None, workers: int = 0, advance: Callable[[int, int], None] | None = None
+) -> Examination:
+    """Decode every pair once and find everything that is wrong; or return what is known of the same files.
+
+    Args:
+        layout: The data.
+        folder: Where examinations are kept; None to keep none.
+        workers: Threads that decode.
+        advance: Called with the number of pairs done and of all.
+
+    Raises:
+        InputError: If the examination cannot be written.
+    """
+    frames = [(split, frame) for split in SPLITS for frame in range(layout.count(split))]
+    identity = layout.identity()
+    names = [(layout.where(*at), layout.label(*at), layout.scene(*at)) for at in frames]
+    about = [_RULES, identity, layout.depth_range.min, layout.depth_range.max, layout.val, names]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    path = folder / f"check-{identity[:16]}.json" if folder and identity else None
+    known = _stored(path, key) if path else None
+    if known is None:
+        known = _decode_all(layout, frames, workers, advance)
+        if path:
+            write_json(path, {"key": key, **known.as_json()})
+    return Examination(identity, known.pairs, (*cheap_findings(layout), *known.findings))
+
+
+def _labels(layout: Layout, split: str) -> list[str]:
+    return [layout.label(split, frame) for frame in range(layout.count(split))]
+
+
+def _numbered(label: str) -> tuple[str, int | None]:
+    """Return what stands before a label's frame number, and the number: equal numbers elsewhere mean other frames."""
+    match = re.search(r"(\d+)[^\d/]*$", label)
+    return (label[: match.start(1)], int(match[1])) if match else (label, None)
+
+
+def _shared_scenes(layout: Layout) -> Iterator[Finding]:
+    seen: dict[str, tuple[str, int]] = {}
+    for split in SPLITS:
+        before = dict(seen)
+        reported = set()
+        for frame in range(layout.count(split)):
+            scene = layout.scene(split, frame)
+            seen.setdefault(scene, (split, frame))
+            other = before.get(scene)
+            if other is None or scene in reported or (split == "val" and layout.val == "random_frames"):
+                continue
+            if re.fullmatch(r"run \d{5,}", scene):  # numbers of this split alone
+                continue
+            reported.add(scene)
+            message = f"scene {scene} is in {other[0]} too ({layout.where(*other)}); keep it in one split"
+            yield Finding("scene_leak", layout.where(split, frame), message, (other[0], split))
+
+
+def _broken_runs(
+    layout: Layout, train: list[tuple[str, int | None]], val: list[tuple[str, int | None]]
+) -> Iterator[Finding]:
+    """Find runs of consecutive frame numbers of which some frames are in train and some in val."""
+    for name in sorted({name for name, _ in train} & {name for name, _ in val}):
+        frames = [
+            (split, frame)
+            for split, some in (("train", train), ("val", val))
+            for frame, (other, _) in enumerate(some)
+            if other == name
+        ]
+        runs = consecutive_runs([(train if split == "train" else val)[frame][1] for split, frame in frames])
+        trained = {run: frame for run, (split, frame) in zip(runs, frames, strict=True) if split == "train"}
+        for run, (split, frame) in zip(runs, frames, strict=True):
+            if split == "val" and run in trained:
+                other = trained.pop(run)
+                message = (
+                    f"{layout.label('val', frame)} is in one run of frame numbers with {layout.label('train', other)} "
+                    f"of train ({layout.where('train', other)}); keep a run in one split"
+                )
+                yield Finding("scene_leak", layout.where("val", frame), message, ("train", "val"))
+
+
+def _official_test(layout: Layout, numbers: list[int | None]) -> Iterator[Finding]:
+    if len(numbers) == len(TEST_FRAMES) and set(numbers) == TEST_FRAMES:
+        return
+    right = len(TEST_FRAMES & set(numbers))
+    trained = sum(number is not None and number < LABELLED_FRAMES and number not in TEST_FRAMES for number in numbers)
+    first = next((frame for frame, number in enumerate(numbers) if number not in TEST_FRAMES), 0)
+    message = (
+        f"{layout.label('test', first)}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and "
+        f"{trained} official training frames among its {len(numbers)}; its figures compare with nobody's"
+    )
+    yield Finding("test_list", layout.where("test", first), message, ("test",))
+
+
+def _official_frames_elsewhere(layout: Layout, splits: dict[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
+    """Find official test frames in train or val, where all frames are numbered as the labelled set is."""
+    every = [at for some in splits.values() for at in some]
+    labelled = all(number is not None and number < LABELLED_FRAMES for _, number in every)
+    if len(every) < _LABELLED_AT_LEAST or not labelled or len({name for name, _ in every}) > 1:
+        return
+    if len(set(every)) < len(every):
+        return
+    for split, some in splits.items():
+        for frame, (_, number) in enumerate(some):
+            if number in TEST_FRAMES:
+                message = f"{layout.label(split, frame)} is one of the official test frames; take it out of {split}"
+                yield Finding("scene_leak", layout.where(split, frame), message, (split, "test"))
+
+
+def _stored(path: Path, key: str) -> Examination | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Examination.from_json(value) if value["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or torn: it is made anew
+        return None
+
+
+_Measured = tuple[PairFacts | None, Look | None, list[Finding]]
+
+
+def _decode_all(
+    layout: Layout, frames: list[tuple[str, int]], workers: int, advance: Callable[[int, int], None] | None
+) -> Examination:
+    findings: list[Finding] = []
+    pairs: dict[str, list[PairFacts]] = {split: [] for split in SPLITS}
+    looks: dict[str, list[Look]] = {split: [] for split in SPLITS}
+    for done, ((split, _), (facts, look, wrong)) in enumerate(
+        zip(frames, _measure_all(layout, frames, workers), strict=True), start=1
+    ):
+        findings += wrong
+        if facts and look:
+            pairs[split].append(facts)
+            looks[split].append(look)
+        if advance:
+            advance(done, len(frames))
+    for split in SPLITS:
+        for start, length, step in shifted_segments(looks[split]):
+            facts = pairs[split][start]
+            message = (
+                f"{facts.label}: from here on, {length} images fit the depth one row {'up' if step == 1 else 'down'} "
+                "better than their own; look for a file that is missing or doubled before them"
+            )
+            findings.append(Finding("shifted", facts.where, message, (split,)))
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        if (first, second, layout.val) != ("train", "val", "random_frames"):
+            findings += _near_duplicates(pairs[first], looks[first], pairs[second], looks[second])
+    return Examination(layout.identity(), tuple(pair for split in SPLITS for pair in pairs[split]), tuple(findings))
+
+
+def _near_duplicates(
+    first: list[PairFacts], first_looks: list[Look], second: list[PairFacts], second_looks: list[Look]
+) -> Iterator[Finding]:
+    alike = near_duplicates(first_looks, second_looks)
+    digests = {pair.digest: place for place, pair in enumerate(first)}
+    alike |= {place: digests[pair.digest] for place, pair in enumerate(second) if pair.digest in digests}
+    for place, other in sorted(alike.items()):
+        one, two = second[place], first[other]
+        what = "is the same pair as" if one.digest == two.digest else "shows nearly the same as"
+        message = f"{one.label} {what} {two.label} of {two.split} ({two.where}); take one of them out"
+        yield Finding("near_duplicate", one.where, message, (two.split, one.split))
+
+
+def _measure_all(layout: Layout, frames: list[tuple[str, int]], workers: int) -> Iterator[_Measured]:
+    if workers < 2:
+        yield from (_measure(layout, *at) for at in frames)
+        return
+    with ThreadPoolExecutor(workers) as pool:  # decoding and digests leave Python's lock to the others
+        waiting = deque(pool.submit(_measure, layout, *at) for at in frames[: 4 * workers])
+        for at in [*frames[4 * workers :], *[None] * len(waiting)]:
+            yield waiting.popleft().result()
+            if at is not None:
+                waiting.append(pool.submit(_measure, layout, *at))
+
+
+def _measure(layout: Layout, split: str, frame: int) -> _Measured:
+    """Decode one pair: its facts and small pictures, if it can be read, and what is wrong with it alone."""
+    where, files = layout.where(split, frame), layout.files(split, frame)
+    try:
+        pair = layout.read(split, frame)
+        contents = [file.read_bytes() for file in files] or [array.tobytes() for array in pair]
+        bits = depth_bits(files[1]) if files else 32
+    except (InputError, OSError) as error:
+        name = error.finding if isinstance(error, InputError) else "missing"
+        return None, None, [Finding(name, where, str(error).removeprefix(f"{where}: "), (split,))]
+    names = ["/".join(file.parts[-2:]) for file in files] or [layout.label(split, frame)]
+    findings = [
+        Finding("torn", where, f"{name}: the end of the PNG file is missing; replace it", (split,))
+        for name, content in zip(names, contents, strict=False)
+        if content.startswith(b"\x89PNG") and _PNG_END not in content
+    ]
+    stats, wrong = _depth_stats(layout, pair[1])
+    findings += [Finding(name, where, f"{names[-1]}: {what}", (split,)) for name, what in wrong]
+    look = look_at(*pair)
+    facts = PairFacts(
+        split=split,
+        label=layout.label(split, frame),
+        where=where,
+        scene=layout.scene(split, frame),
+        digest=hashlib.sha256(b"".join(contents)).hexdigest(),
+        height=pair[1].shape[0],
+        width=pair[1].shape[1],
+        bits=bits,
+        **stats,
+        image_hash=look.bits.tobytes().hex(),
+    )
+    return facts, look, findings
+
+
+def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return what the facts say of depth, and what is wrong with it: names and messages."""
+    wrong = []
+    holes = float((depth == 0).mean())
+    finite = np.isfinite(depth)
+    if not finite.all():
+        wrong.append(
+            ("not_finite", f"{1 - finite.mean():.2%} of its depth is NaN or infinite; write 0 for missing depth")
+        )
+        depth = np.where(finite, depth, np.float32(0))
+    if (depth < 0).any():
+        wrong.append(("negative", f"{(depth < 0).mean():.2%} of its depth is negative; write 0 for missing depth"))
+    limits = layout.depth_range
+    valid = (depth > limits.min) & (depth < limits.max)
+    positive = _sample(depth, depth > 0)
+    median = float(np.median(positive)) if positive.size else 0.0
+    if positive.size and not _ROOMS[0] <= median <= _ROOMS[1]:
+        wrong.append(("unit", f"its median depth is {median:.3g} m, which no room has; is the unit of depth right?"))
+    elif not valid.any():
+        wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
+    stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))
+    if valid.any():
+        p5, middle, p95 = np.percentile(_sample(depth, valid), (5, 50, 95))
+        inside = depth[valid]
+        values = (inside.min(), p5, middle, p95, inside.max())
+        stats = {name: round(float(value), 4) for name, value in zip(stats, values, strict=True)}
+    return {**stats, "valid": round(float(valid.mean()), 4), "holes": round(holes, 4)}, wrong
+
+
+def _sample(depth: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Return the chosen pixels of every few rows and columns; all the chosen ones where those hold none."""
+    step = max(1, round((depth.size / _SAMPLED) ** 0.5))
+    some = depth[::step, ::step][chosen[::step, ::step]]
+    return some if some.size else depth[chosen]

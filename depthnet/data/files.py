@@ -1,0 +1,269 @@
+"""Layouts whose pairs are files named row by row in lists: all that they share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from depthnet.data.layout import Finding, Intrinsics, Pair, Source, SourceLayout, find_truth
+from depthnet.data.scenes import frame_number, name_scenes, part_val
+from depthnet.image import depth_bits, image_size, read_depth, read_image
+from depthnet.types import DepthRange, InputError
+
+__all__ = ["MILLIMETRES", "DepthFiles", "FileLayout", "FileRow", "first_bits", "hold_out_val", "make_rows", "read_rows"]
+
+
+class DepthFiles(NamedTuple):
+    """How depth files are read: bits per level (32: floats), and what a level stands for [m]."""
+
+    bits: int
+    metres_per_level: float
+
+
+MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
+
+
+class FileRow(NamedTuple):
+    """One pair of files, as a list names it; paths are relative to the split's root."""
+
+    image: str
+    depth: str
+    scene: str
+    where: str
+    depth_files: DepthFiles = MILLIMETRES
+    intrinsics: Intrinsics | None = None
+
+
+class FileLayout(SourceLayout):
+    """A layout of image and depth files; a subclass only says how the rows are found.
+
+    Rows that name no pair of files are left out, with a finding.
+
+    Args:
+        source: What the user stated.
+        roots: The folder that each split's paths are relative to.
+        rows: The pairs of each split.
+        scene_rule: How the rows' scenes were told apart, in words.
+        findings: What was wrong with the lists themselves.
+        notes: What was left out or assumed without being wrong.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        roots: Mapping[str, Path],
+        rows: Mapping[str, list[FileRow]],
+        scene_rule: str,
+        findings: Sequence[Finding] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.description = f"{'NYU' if self.nyu else 'pairs'}, {self.name} layout, {source.root}"
+        if source.depth_range is None and not self.nyu:
+            raise InputError(
+                f"{source.root}: say which depths your sensor measures, in metres, such as "
+                "data.depth_range='{min: 0.1, max: 20}'"
+            )
+        self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
+        self.scene_rule = scene_rule
+        self.val = source.val
+        self.notes = list(notes)
+        self._roots = dict(roots)
+        self._status: list[
+            tuple[str, str, int, int]
+        ] = []  # split, path, bytes, time of change: what identity() digests
+        found = list(findings)
+        self._rows = {split: self._existing(split, rows[split], found) for split in rows}
+        _find_doubles(self._rows, self._roots, found)
+        _find_shifted(self._rows, found)
+        self.findings = found
+        self.truth = find_truth(self, source.truth)
+
+    def count(self, split: str) -> int:
+        """Return the number of frames in a split; 0 where the data set has no such split."""
+        return len(self._rows.get(split, ()))
+
+    def read(self, split: str, frame: int) -> Pair:
+        """Read one pair at its full size; see :meth:`Layout.read`."""
+        row = self._rows[split][frame]
+        image_path, depth_path = self.files(split, frame)
+        try:
+            image = read_image(image_path)
+            depth = read_depth(depth_path, row.depth_files.metres_per_level, row.depth_files.bits)
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}", error.finding) from None
+        if image.shape[:2] != depth.shape:
+            (h, w), (dh, dw) = image.shape[:2], depth.shape
+            message = f"{row.where}: {row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree"
+            raise InputError(message, "sizes_differ")
+        return image, depth
+
+    def size(self, split: str, frame: int) -> tuple[int, int]:
+        """Return (height, width) of a frame's depth file from its header."""
+        try:
+            return image_size(self.files(split, frame)[1])
+        except InputError as error:
+            raise InputError(f"{self.where(split, frame)}: {error}", error.finding) from None
+
+    def scene(self, split: str, frame: int) -> str:
+        """Return the name of the frame's scene."""
+        return self._rows[split][frame].scene
+
+    def label(self, split: str, frame: int) -> str:
+        """Return the image's path in the root without its suffix."""
+        return str(PurePosixPath(self._rows[split][frame].image).with_suffix(""))
+
+    def where(self, split: str, frame: int) -> str:
+        """Return the list file and row that name the frame."""
+        return self._rows[split][frame].where
+
+    def identity(self) -> str:
+        """Return a digest of the rows, and of each file's path, size and time of change."""
+        forms = sorted({row.depth_files for rows in self._rows.values() for row in rows})
+        order = {split: [(row.image, row.depth_files) for row in rows] for split, rows in self._rows.items()}
+        return hashlib.sha256(json.dumps([self.name, forms, order, self._status]).encode()).hexdigest()
+
+    def files(self, split: str, frame: int) -> tuple[Path, ...]:
+        """Return the paths of image and depth."""
+        row, root = self._rows[split][frame], self._roots[split]
+        return root / row.image, root / row.depth
+
+    def metres_per_level(self, split: str, frame: int) -> float | None:
+        """Return what one level of the depth file stands for [m]; None for a file of floats."""
+        bits, metres = self._rows[split][frame].depth_files
+        return None if bits == 32 else metres
+
+    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
+        """Return the camera that the row states, if it does."""
+        return self._rows[split][frame].intrinsics
+
+    def _existing(self, split: str, rows: list[FileRow], findings: list[Finding]) -> list[FileRow]:
+        """Return the rows whose two files lie in the root; note the state of every file."""
+        kept = []
+        for row in rows:
+            wrong = None
+            for name in (row.image, row.depth):
+                if _leaves(name):
+                    message = f"{name} leaves the data root {self._roots[split]}; mend the list"
+                    wrong = Finding("leaves_root", row.where, message, (split,))
+                    break
+                try:
+                    status = os.stat(os.path.join(self._roots[split], name))  # noqa: PTH116, PTH118  100,000 calls
+                except (OSError, ValueError):
+                    message = f"{name} is missing in {self._roots[split]}; restore the file or take out the row"
+                    wrong = Finding("missing", row.where, message, (split,))
+                    break
+                self._status.append((split, name, status.st_size, status.st_mtime_ns))
+            if wrong:
+                findings.append(wrong)
+            else:
+                kept.append(row)
+        return kept
+
+
+def _leaves(name: str) -> bool:
+    return name.startswith("/") or ".." in PurePosixPath(name).parts
+
+
+def _find_doubles(rows: Mapping[str, list[FileRow]], roots: Mapping[str, Path], findings: list[Finding]) -> None:
+    seen: dict[tuple[Path, str], tuple[str, FileRow]] = {}
+    for split, some in rows.items():
+        for row in some:
+            for name in (row.image, row.depth):
+                other, first = seen.setdefault((roots[split], name), (split, row))
+                if first is not row:
+                    splits = (split,) if other == split else (other, split)
+                    message = f"{name} stands in {first.where} already; take one of the rows out"
+                    findings.append(Finding("duplicate_row", row.where, message, splits))
+                    break
+
+
+def _find_shifted(rows: Mapping[str, list[FileRow]], findings: list[Finding]) -> None:
+    """Find rows whose two names hold different frame numbers, where nearly all rows agree."""
+    for split, some in rows.items():
+        odd = [row for row in some if frame_number(row.image) != frame_number(row.depth)]
+        for row in odd if len(odd) <= len(some) / 2 else ():
+            message = f"{row.image} stands beside {row.depth}, another frame's depth; mend the list"
+            findings.append(Finding("shifted", row.where, message, (split,)))
+
+
+def first_bits(root: Path, rows: Sequence[FileRow], otherwise: int) -> int:
+    """Return the bits of the first depth file that can be read, of a few; those of all others must be the same."""
+    for row in rows[:8]:
+        try:
+            return depth_bits(root / row.depth)
+        except InputError:
+            continue
+    return otherwise
+
+
+def read_rows(
+    path: Path, separator: str | None, columns: int, split: str, findings: list[Finding]
+) -> list[tuple[str, list[str]]]:
+    """Read a list file: the fields of each row that is not empty, with the place it stands.
+
+    Args:
+        path: A UTF-8 text file.
+        separator: What parts the fields; None for white space.
+        columns: The least number of fields a row must have; a shorter one is left out, with a finding.
+        split: The split that a finding spoils.
+        findings: Where a finding is added.
+
+    Returns:
+        ("file.txt:12", fields) for each row.
+
+    Raises:
+        InputError: If the file cannot be read or is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file") from None
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = [field.strip() for field in line.split(separator)]
+        if not any(fields):
+            continue
+        where = f"{path.name}:{number}"
+        if len(fields) < columns or not all(fields[:columns]):
+            message = f"{len(fields)} field(s) where {columns} are needed: {line[:80]!r}; mend or take out the row"
+            findings.append(Finding("row", where, message, (split,)))
+            continue
+        found.append((where, fields))
+    if not found:
+        raise InputError(f"{path}: the list names no pair")
+    return found
+
+
+def make_rows(
+    found: Sequence[tuple[str, Sequence[str]]], clean: Callable[[str], str], others: Sequence[FileRow] = ()
+) -> tuple[list[FileRow], str]:
+    """Turn a list's fields into rows with scenes.
+
+    Args:
+        found: As :func:`read_rows` gives it; the first two fields are image and depth.
+        clean: Makes a path as the list has it one that is relative to the root.
+        others: The rows of another split.
+
+    Returns:
+        The rows, and the rule by which scenes were told apart, in words.
+    """
+    rows = [FileRow(clean(fields[0]), clean(fields[1]), "", where) for where, fields in found]
+    inside = [row.image for row in rows if not _leaves(row.image)]
+    scenes, rule = name_scenes(inside, [row.image for row in others])
+    named = dict(zip(inside, scenes, strict=True))
+    return [row._replace(scene=named.get(row.image, "")) for row in rows], rule
+
+
+def hold_out_val(rows: dict[str, list[FileRow]], way: str) -> None:
+    """Part training rows into those to train on and those to validate on, in place, as :func:`part_val` does."""
+    train, val = rows.get("train", []), rows.get("val", [])
+    if train or val:
+        rows["train"], rows["val"] = part_val(
+            train, val, [row.scene for row in train], [row.image for row in (*train, *val)], way
+        )

@@ -1,0 +1,186 @@
+"""The ``folder`` layout: one's own pairs.
+
+Either ``images/`` and ``depths/`` with files of the same names, in folders that are scenes (below ``train``, ``val``
+and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth`` and,
+as far as there is something to say, ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8
+or 16 bits, or ``.npy`` of floats. The unit and the depth range have to be stated: nobody can guess them.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from depthnet.data.files import DepthFiles, FileLayout, FileRow, first_bits, hold_out_val
+from depthnet.data.layout import SPLITS, Finding, Intrinsics, Source, read_unit
+from depthnet.data.scenes import name_scenes
+from depthnet.image import is_array
+from depthnet.types import InputError
+
+__all__ = ["FolderLayout"]
+
+_IMAGES = (".jpg", ".jpeg", ".png")
+_DEPTHS = (".png", ".npy")
+_CAMERA = ("fx", "fy", "cx", "cy")
+_COLUMNS = ("image", "depth", "split", "scene", "unit", *_CAMERA)
+
+
+class _Entry(NamedTuple):
+    """A pair as the CSV file or the folders name it; empty strings for what they do not say."""
+
+    image: str
+    depth: str
+    where: str
+    split: str = "train"
+    scene: str = ""
+    unit: str = ""
+    camera: Intrinsics | None = None
+
+
+class FolderLayout(FileLayout):
+    """One's own pairs, by folders or by a CSV file; without val frames, whole scenes are held out.
+
+    Args:
+        source: Its ``lists`` is the CSV file, if it is not ``root/pairs.csv``; its ``unit`` is what a level of depth
+            stands for, where the CSV file does not say.
+
+    Raises:
+        InputError: If there are no pairs, the CSV file is torn, or no unit or depth range is stated.
+    """
+
+    name = "folder"
+    known_by = "pairs.csv or images/ and depths/"
+    takes = frozenset({"lists", "unit"})
+
+    def __init__(self, source: Source) -> None:
+        findings: list[Finding] = []
+        notes: list[str] = []
+        path = _csv_file(source)
+        entries = _read_csv(path, findings, notes) if path.is_file() else _walk(source.root, findings)
+        if not entries:
+            raise InputError(f"{path if path.is_file() else source.root}: no pairs there")
+        pictures = [FileRow(entry.image, entry.depth, "", "") for entry in entries if not is_array(entry.depth)]
+        bits = first_bits(source.root, pictures, otherwise=16)
+        rows: dict[str, list[FileRow]] = {}
+        for split in SPLITS:
+            some = [entry for entry in entries if entry.split == split]
+            trained = [_inside(entry.image) for entry in entries if entry.split == "train"]
+            scenes, rule = name_scenes([_inside(entry.image) for entry in some], trained)
+            rows[split] = [
+                FileRow(
+                    image=entry.image,
+                    depth=entry.depth,
+                    scene=entry.scene or scene,
+                    where=entry.where,
+                    depth_files=DepthFiles(32 if is_array(entry.depth) else bits, _metres(entry, source)),
+                    intrinsics=entry.camera,
+                )
+                for entry, scene in zip(some, scenes, strict=True)
+            ]
+            if split == "train":
+                train_rule = "the scene column" if some and all(entry.scene for entry in some) else rule
+        hold_out_val(rows, source.val)
+        super().__init__(source, dict.fromkeys(SPLITS, source.root), rows, train_rule, findings, notes)
+
+    @staticmethod
+    def holds(source: Source) -> bool:
+        """Tell whether a CSV file of pairs or the two folders lie there."""
+        return _csv_file(source).is_file() or all((source.root / name).is_dir() for name in ("images", "depths"))
+
+
+def _csv_file(source: Source) -> Path:
+    return source.lists or source.root / "pairs.csv"
+
+
+def _metres(entry: _Entry, source: Source) -> float:
+    if entry.unit:
+        return read_unit(f"{entry.where}: unit", entry.unit)
+    if source.unit is None:
+        raise InputError(
+            f"{source.root}: say what a level of depth stands for: data.unit=mm, cm, m or metres per level"
+        )
+    return read_unit("data.unit", source.unit)
+
+
+def _inside(image: str) -> str:
+    """Return an image's path without the folders that stand for the layout, so that what is left are scenes."""
+    parts = PurePosixPath(image).parts
+    parts = parts[1:] if parts[0] == "images" else parts
+    return "/".join(parts[1:] if parts[0] in SPLITS else parts)
+
+
+def _walk(root: Path, findings: list[Finding]) -> list[_Entry]:
+    """Pair the files of ``images`` and ``depths`` whose paths agree but for the suffix."""
+    images, depths = (
+        _files_below(root / name, suffixes, findings) for name, suffixes in (("images", _IMAGES), ("depths", _DEPTHS))
+    )
+    entries = []
+    for stem in sorted(images | depths):
+        split = stem.split("/")[0] if stem.split("/")[0] in SPLITS and "/" in stem else "train"
+        if stem in images and stem in depths:
+            image, depth = f"images/{images[stem]}", f"depths/{depths[stem]}"
+            entries.append(_Entry(image, depth, where=image, split=split))
+        else:
+            alone, other = ("images", "depths") if stem in images else ("depths", "images")
+            where = f"{alone}/{(images | depths)[stem]}"
+            message = f"nothing of that name lies in {other}/; restore the file or take this one out"
+            findings.append(Finding("missing", where, message, (split,)))
+    return entries
+
+
+def _files_below(folder: Path, suffixes: tuple[str, ...], findings: list[Finding]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            name = path.relative_to(folder)
+            stem = name.with_suffix("").as_posix()
+            if stem in found:
+                message = f"{found[stem]} has the same name; take one of the two out"
+                findings.append(Finding("duplicate_row", f"{folder.name}/{name.as_posix()}", message, SPLITS))
+            found.setdefault(stem, name.as_posix())
+    return found
+
+
+def _read_csv(path: Path, findings: list[Finding], notes: list[str]) -> list[_Entry]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            if not {"image", "depth"} <= set(columns):
+                raise InputError(f"{path}: its first row names the columns; image and depth are needed, not {columns}")
+            lines = [(reader.line_num, line) for line in reader]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    unknown = [name for name in columns if name not in _COLUMNS]
+    if unknown:
+        notes.append(f"{path.name}: columns {', '.join(unknown)} are not used; known are {', '.join(_COLUMNS)}")
+    entries = []
+    for number, line in lines:
+        where = f"{path.name}:{number}"
+        try:
+            entries.append(_entry(where, {name: (line.get(name) or "").strip() for name in _COLUMNS}))
+        except ValueError as error:
+            findings.append(Finding("row", where, f"{error}; mend or take out the row", SPLITS))
+    return entries
+
+
+def _entry(where: str, line: dict[str, str]) -> _Entry:
+    split = line["split"] or "train"
+    if not (line["image"] and line["depth"]):
+        raise ValueError("image or depth is not named")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; it is {', '.join(SPLITS)} or empty, for train")
+    given = [line[name] for name in _CAMERA]
+    camera = None
+    if any(given):
+        try:
+            camera = Intrinsics(*(float(value) for value in given))
+        except ValueError:
+            raise ValueError(
+                f"fx, fy, cx and cy are {', '.join(map(repr, given))}; all four are numbers, or none"
+            ) from None
+    return _Entry(line["image"], line["depth"], where, split, line["scene"], line["unit"], camera)

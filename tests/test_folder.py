@@ -1,0 +1,163 @@
+import csv
+
+import numpy as np
+import pytest
+from drawing import millimetres, picture
+from PIL import Image
+
+from depthnet.data.layout import Intrinsics
+from depthnet.data.roots import open_root
+from depthnet.types import InputError
+
+STATED = {"unit": "mm", "depth_range": {"min": 0.1, "max": 20}}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Twelve pairs in three scenes, depth as 16-bit PNG and, in one scene, as arrays of floats in millimetres."""
+    for scene in ("attic", "cellar", "hall"):
+        for number in range(4):
+            for folder in ("images", "depths"):
+                (tmp_path / folder / scene).mkdir(parents=True, exist_ok=True)
+            depth = millimetres(number, (48, 64))
+            Image.fromarray(picture(number, (48, 64))).save(tmp_path / f"images/{scene}/IMG_{number}.JPG")
+            if scene == "hall":
+                np.save(tmp_path / f"depths/{scene}/IMG_{number}.npy", depth.astype(np.float32))
+            else:
+                Image.fromarray(depth).save(tmp_path / f"depths/{scene}/IMG_{number}.png")
+    return tmp_path
+
+
+def write_csv(root, rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (root / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_folders_are_scenes_and_whole_ones_are_held_out(pairs):
+    layout = open_root(pairs, **STATED)
+    assert (layout.name, layout.nyu, layout.findings) == ("folder", False, [])
+    assert (layout.count("train"), layout.count("val"), layout.count("test")) == (8, 4, 0)
+    scenes = {split: {layout.scene(split, i) for i in range(layout.count(split))} for split in ("train", "val")}
+    assert scenes["train"] | scenes["val"] == {"attic", "cellar", "hall"}
+    assert not scenes["train"] & scenes["val"]
+
+
+def test_depth_is_metres_from_levels_and_from_floats(pairs):
+    layout = open_root(pairs, **STATED)
+    labels = {layout.label(split, i): (split, i) for split in ("train", "val") for i in range(layout.count(split))}
+    stored = millimetres(2, (48, 64))
+    for scene in ("attic", "hall"):
+        image, depth = layout.read(*labels[f"images/{scene}/IMG_2"])
+        assert image.shape == (48, 64, 3)
+        assert (depth == stored.astype(np.float32) * np.float32(1e-3)).all()
+        assert layout.size(*labels[f"images/{scene}/IMG_2"]) == (48, 64)
+
+
+def test_folders_named_as_splits_are_splits(tmp_path):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        for number in range(count):
+            for folder, what in (("images", picture), ("depths", millimetres)):
+                (tmp_path / folder / split).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(what(number, (48, 64))).save(tmp_path / folder / split / f"{number}.png")
+    layout = open_root(tmp_path, **STATED)
+    assert [layout.count(split) for split in ("train", "val", "test")] == [3, 2, 1]
+
+
+def test_a_csv_file_states_split_scene_unit_and_camera(pairs):
+    rows = [
+        {
+            "image": f"images/attic/IMG_{n}.JPG",
+            "depth": f"depths/attic/IMG_{n}.png",
+            "split": "val" if n == 3 else "",
+            "scene": f"corner {n // 2}",
+            "unit": "cm" if n == 1 else "",
+            "note": "left out",
+            **({"fx": 500, "fy": 501, "cx": 32, "cy": 24} if n == 2 else {}),
+        }
+        for n in range(4)
+    ]
+    write_csv(pairs, rows)
+    layout = open_root(pairs, **STATED)
+    assert [layout.count(split) for split in ("train", "val", "test")] == [3, 1, 0]
+    assert [layout.scene("train", i) for i in range(3)] == ["corner 0", "corner 0", "corner 1"]
+    assert layout.scene_rule == "the scene column"
+    assert layout.read("train", 1)[1].mean() == pytest.approx(millimetres(1, (48, 64)).mean() / 100, rel=1e-4)
+    assert layout.intrinsics("train", 2) == Intrinsics(500, 501, 32, 24)
+    assert layout.intrinsics("train", 0) is None
+    assert layout.where("train", 1) == "pairs.csv:3"
+    assert "note" in layout.notes[0]
+
+
+def test_unit_and_range_have_to_be_stated(pairs):
+    with pytest.raises(InputError, match=r"data\.unit"):
+        open_root(pairs, depth_range={"min": 0.1, "max": 20})
+    with pytest.raises(InputError, match=r"data\.depth_range"):
+        open_root(pairs, unit="mm")
+
+
+def test_what_has_no_partner_is_a_finding(pairs):
+    (pairs / "depths/attic/IMG_1.png").unlink()
+    (pairs / "images/cellar/IMG_0.JPG").unlink()
+    Image.fromarray(picture(0, (48, 64))).save(pairs / "images/hall/IMG_0.png")
+    layout = open_root(pairs, **STATED)
+    assert layout.count("train") + layout.count("val") == 10
+    found = {(finding.name, finding.where) for finding in layout.findings}
+    assert found == {
+        ("missing", "images/attic/IMG_1.JPG"),
+        ("missing", "depths/cellar/IMG_0.png"),
+        ("duplicate_row", "images/hall/IMG_0.png"),
+    }
+
+
+def test_bad_rows_of_a_csv_file_are_findings_with_their_row(pairs):
+    good = {"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png"}
+    write_csv(
+        pairs,
+        [
+            good,
+            {"image": "images/cellar/IMG_1.JPG", "depth": "depths/cellar/IMG_1.png", "fx": "wide"},
+            {"image": "images/cellar/IMG_2.JPG", "depth": ""},
+            {"image": "images/cellar/IMG_3.JPG", "depth": "depths/cellar/IMG_3.png", "split": "dev"},
+            {"image": "images/hall/IMG_3.JPG", "depth": "depths/hall/IMG_3.npy", "split": "val"},
+        ],
+    )
+    layout = open_root(pairs, **STATED)
+    assert [layout.count(split) for split in ("train", "val")] == [1, 1]
+    assert [(finding.name, finding.where) for finding in layout.findings] == [
+        ("row", f"pairs.csv:{row}") for row in (3, 4, 5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"rgb,depth\na,b\n", "image and depth are needed"),
+        (b"", "image and depth are needed"),
+        (b"image,depth\n", "no pairs"),
+        (b"image,depth\n\xff\xfe,b\n", "UTF-8"),
+    ],
+)
+def test_a_torn_csv_file_is_named(pairs, content, words):
+    (pairs / "pairs.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"pairs\.csv: .*{words}"):
+        open_root(pairs, **STATED)
+
+
+def test_a_wrong_unit_in_a_row_is_named(pairs):
+    write_csv(pairs, [{"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png", "unit": "inch"}])
+    with pytest.raises(InputError, match=r"pairs\.csv:2: unit=inch"):
+        open_root(pairs, **STATED)
+
+
+def test_photographs_of_one_numbered_run_need_scenes_or_the_users_word(tmp_path):
+    for number in range(20):
+        for folder, what in (("images", picture), ("depths", millimetres)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(what(number, (48, 64))).save(tmp_path / folder / f"{number}.png")
+    with pytest.raises(InputError, match=r"one scene.*data\.val=random_frames"):
+        open_root(tmp_path, **STATED)
+    layout = open_root(tmp_path, **STATED, val="random_frames")
+    assert (layout.count("train"), layout.count("val")) == (19, 1)
