@@ -166,7 +166,9 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
         levels = levels[..., 0]
     if found != bits:
         raise InputError(f"{path}: {found}-bit depth where {bits}-bit is expected; write it anew", "bit_depth")
-    return levels.astype(np.float32) * np.float32(metres_per_level)
+    depth = levels.astype(np.float32)
+    depth *= np.float32(metres_per_level)
+    return depth
 
 
 def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArray[np.floating]:
@@ -205,9 +207,9 @@ def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
         return image
     import torch  # four times as fast as Pillow and equal to it but for a level here and there
 
-    channels = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(channels, size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    batch = torch.from_numpy(np.require(image, requirements=("C", "W")))[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(batch, size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())  # no copy: it comes channels last, as it went
 
 
 def resize_nearest(depth: npt.NDArray[Number], size: tuple[int, int]) -> npt.NDArray[Number]:
@@ -226,6 +228,10 @@ def resize_nearest(depth: npt.NDArray[Number], size: tuple[int, int]) -> npt.NDA
     """
     if depth.shape == tuple(size):
         return depth
+    (height, width), (tall, wide) = size, depth.shape
+    if tall % height == 0 and wide % width == 0:  # the same pixels by a stride, in a quarter of the time
+        down, across = tall // height, wide // width
+        return depth[down // 2 :: down, across // 2 :: across].copy()
     rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True))
     resized: npt.NDArray[Number] = depth.take(rows, axis=0).take(columns, axis=1)
     return resized

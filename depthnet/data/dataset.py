@@ -58,7 +58,9 @@ class DepthDataset(Dataset[Sample]):
         image = resize_image(image, self._image_size)
         if self._augment is not None:
             depth = resize_nearest(depth, self._image_size)
-            depth = np.where(self._valid(depth), depth, np.float32(0))  # else a zoom would bring it into the range
+            valid = self._valid(depth)
+            if not valid.all():
+                depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range
             image, depth = self._augment(image, depth, derive_seed(self._seed, epoch, frame))
         mask = self._valid(depth)
         return Sample(
