@@ -1,3 +1,5 @@
+import shutil
+
 import albumentations as A
 import pytest
 import torch
@@ -141,6 +143,27 @@ def test_the_cache_changes_nothing_and_is_read_instead_of_the_files(make_lists, 
     for batches, others in zip(expected, (cached.train_dataloader(), cached.val_dataloader()), strict=True):
         for one, other in zip(batches, others, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_record_holds_a_digest_of_the_contents_wherever_they_lie(make_lists, tmp_path):
+    def digest(root):
+        data = DepthDataModule.from_root(root, image_size=[24, 32], num_workers=0)
+        data.prepare_data()
+        return data.record()["digest"]
+
+    root = make_lists()
+    first = digest(root)
+    moved = shutil.copytree(root, tmp_path / "elsewhere")
+    assert digest(moved) == first
+    shutil.copy(moved / "train/rgb_00001.jpg", moved / "train/rgb_00002.jpg")
+    assert digest(moved) != first
+
+
+def test_a_cache_that_cannot_be_written_is_told(make_lists, tmp_path):
+    (tmp_path / "file").write_text("")
+    data = DepthDataModule.from_root(make_lists(), cache_dir=tmp_path / "file", num_workers=0)
+    with pytest.raises(InputError, match=r"cannot write .*data\.cache_dir"):
+        data.prepare_data()
 
 
 def test_random_val_frames_are_told(make_lists):

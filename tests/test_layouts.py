@@ -8,7 +8,7 @@ import torch
 from mat_file import random_frames, write_mat
 from PIL import Image
 
-from depthnet.data.check import cheap_findings
+from depthnet.data.check import cheap_findings, examine
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import SPLITS
 from depthnet.data.official import TEST_FRAMES
@@ -143,6 +143,24 @@ def test_tensors_are_the_same(roots, form, cache, tmp_path):
         assert batches
         for one, other in batches:
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_wrong_with_a_frame_is_found_in_each_form(tmp_path, form):
+    frames = random_frames(FRAMES)
+    for number, frame in enumerate(frames):
+        kind = "store" if number in TEST_FRAMES else "room"
+        frames[number] = frame._replace(scene=f"{kind}_{number:04d}a")
+    frames[3] = frames[3]._replace(depth=np.zeros_like(frames[3].depth))
+    frames[6] = frames[6]._replace(depth=np.full_like(frames[6].depth, 30.0))
+    frames[20] = frames[20]._replace(image=frames[10].image)  # a training frame and a test frame
+    write, options = FORMS[form]
+    write(tmp_path / form, frames, "filled")
+    layout = open_root(tmp_path / form, truth="filled", **options)
+    found = {(finding.name, finding.splits) for finding in examine(layout, None).findings}
+    train = {number: "val" if layout.scene("val", 0) == f"room_{number:04d}" else "train" for number in (3, 6)}
+    expected = {("no_depth", (train[3],)), ("unit", (train[6],)), ("near_duplicate", ("train", "test"))}
+    assert found == expected | ({("test_list", ("test",))} if layout.nyu else set())
 
 
 def test_8_bit_depth_is_within_its_quantisation(roots, tmp_path):

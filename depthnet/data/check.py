@@ -102,7 +102,12 @@ def examine(
     if known is None:
         known = _decode_all(layout, frames, workers, advance)
         if path:
-            write_json(path, {"key": key, **known.as_json()})
+            try:
+                write_json(path, {"key": key, **known.as_json()})
+            except InputError as error:
+                raise InputError(
+                    f"{error}; name another folder: data.cache_dir, --cache-dir or DEPTHNET_CACHE"
+                ) from None
     return Examination(identity, known.pairs, (*cheap_findings(layout), *known.findings))
 
 

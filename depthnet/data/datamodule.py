@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from depthnet.data.cache import CachedLayout
-from depthnet.data.check import Examination, cheap_findings, examine, require_sound
+from depthnet.data.check import cheap_findings, examine, require_sound
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.layout import SPLITS, Layout, SourceLayout
 from depthnet.data.rooms import RoomsLayout
@@ -77,7 +77,7 @@ class DepthDataModule(LightningDataModule):
         self._allow = tuple(allow)
         self._cached = cache == "disk"
         self._cache_folder = cache_folder(cache_dir)
-        self._examination: Examination | None = None
+        self._digest: str | None = None  # of the pairs' contents, once they were examined
         self._findings = cheap_findings(layout)
         require_sound(self._findings, self._allow, ("train", "val"))
         self._batch_size = batch_size
@@ -186,6 +186,7 @@ class DepthDataModule(LightningDataModule):
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),
+            "digest": self._digest,
             "image_size": list(self.image_size),
         }
 
@@ -205,10 +206,10 @@ class DepthDataModule(LightningDataModule):
         return cached
 
     def _examine(self) -> None:
-        if self._full_check and self._examination is None:
+        if self._full_check and self._digest is None:
             with progress_bar("pairs examined") as advance:
-                self._examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
-            self._findings = list(self._examination.findings)
+                examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
+            self._findings, self._digest = list(examination.findings), examination.digest
 
     def _loader(
         self, dataset: DepthDataset, sampler: TrainSampler | EvalSampler, batch_size: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import textwrap
 from collections import Counter
@@ -79,6 +80,12 @@ class Examination:
     identity: str
     pairs: tuple[PairFacts, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def digest(self) -> str:
+        """A digest of the contents of all pairs, wherever they lie."""
+        facts = "".join(f"{pair.split} {pair.label} {pair.digest}\n" for pair in self.pairs)
+        return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
