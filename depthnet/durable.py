@@ -69,7 +69,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, whole, to ``path``. Raises as :func:`open_durable`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="surrogateescape"))  # a file's name in it may be no valid text
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

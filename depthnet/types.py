@@ -69,7 +69,7 @@ class DepthRange:
             raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
 
     @classmethod
-    def of(cls, value: DepthRange | Mapping[str, float] | Sequence[float]) -> DepthRange:
+    def of(cls, value: DepthRange | Mapping[str, float] | Sequence[float] | None) -> DepthRange:
         """Return ``value`` itself, or the range that a mapping with ``min`` and ``max``, or a pair, states.
 
         Raises:
@@ -81,6 +81,8 @@ class DepthRange:
         """
         if isinstance(value, DepthRange):
             return value
+        if value is None:
+            raise InputError("say which depths the sensor measures: data.depth_range='{min: METRES, max: METRES}'")
         try:
             low, high = (value["min"], value["max"]) if isinstance(value, Mapping) else value
             low, high = float(low), float(high)

@@ -304,7 +304,8 @@ class Names(Layout):
         return f"{split}:{frame + 1}"
 
     def scene(self, split, frame):
-        return self.labels[split][frame].split("/")[0]
+        folder, name = self.labels[split][frame].split("/")
+        return folder if self.scene_rule == "folders" else f"run {name[-5:]}"
 
     def read(self, split, frame): ...
 
@@ -394,21 +395,25 @@ def test_unsound_data_is_refused_in_one_line():
     with pytest.raises(InputError) as error:
         require_sound(FOUND, (), ("train", "val"))
     assert str(error.value) == (
-        "a.txt:3: x.jpg ends too early; and 2 more (1 missing, 1 torn). python -m depthnet.data check ROOT lists them "
-        "all; data.allow=[torn,missing], or --allow torn missing of a tool, lets them pass"
+        "a.txt:3: x.jpg ends too early; and 2 more (1 missing, 1 torn); python -m depthnet.data check ROOT lists all "
+        "that is wrong"
     )
     assert error.value.finding == "torn"
 
 
 def test_what_is_allowed_or_of_other_splits_passes():
-    require_sound(FOUND, ("torn", "missing"), ("train", "val"))
-    require_sound(FOUND, (), ("val",))
-    with pytest.raises(InputError, match=r"a.txt:9: y.jpg is missing. python .* data.allow=\[missing\], or"):
-        require_sound(FOUND, ["torn"], ("train", "val"))
+    found = [finding._replace(name="no_depth") if finding.name == "torn" else finding for finding in FOUND]
+    require_sound(found, ("no_depth", "missing"), ("train", "val"))
+    require_sound(found, (), ("val",))
+    with pytest.raises(InputError, match=r"a.txt:9: y.jpg is missing; to accept: data.allow=\[missing\], or --allow"):
+        require_sound(found, ["no_depth"], ("train", "val"))
     with pytest.raises(InputError, match=r"t.txt:1"):
-        require_sound(FOUND, ["torn", "missing"], SPLITS)
+        require_sound(found, ["no_depth", "missing"], SPLITS)
     with pytest.raises(InputError, match=r"data.allow=typo: no such finding; known are row, leaves_root"):
         require_sound([], ["typo"], SPLITS)
+    for name in ("torn", "empty", "sizes_differ"):
+        with pytest.raises(InputError, match=f"data.allow={name}: such pairs cannot be read"):
+            require_sound([], [name], SPLITS)
 
 
 def test_an_examination_is_kept_until_a_file_changes(make_lists, tmp_path, monkeypatch):
@@ -450,7 +455,7 @@ def test_rows_that_moved_are_named_where_they_are_now(make_lists, tmp_path):
     assert examine(open_root(root), tmp_path).findings[0].where == f"{path.name}:3"
 
 
-def test_processes_find_the_same(doctor):
+def test_threads_find_the_same(doctor):
     torn_png(doctor, 3)
     layout = open_root(doctor.root)
     steps = []

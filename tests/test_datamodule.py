@@ -1,6 +1,7 @@
 import shutil
 
 import albumentations as A
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -95,17 +96,20 @@ def test_a_split_that_is_not_there_is_named(make_lists):
         data.test_dataloader()
 
 
-def test_what_lists_show_is_refused_at_once_and_passes_by_name(make_lists):
+def test_what_lists_show_is_refused_when_a_fit_begins_and_passes_by_name(make_lists):
     root = make_lists(train=6, val=3)
     (root / "train/rgb_00002.jpg").unlink()
-    with pytest.raises(
-        InputError, match=r"files_with_gt\.txt:3: train/rgb_00002.jpg is missing.*data\.allow=\[missing\]"
-    ):
-        DepthDataModule.from_root(root)
+    data = DepthDataModule.from_root(root, num_workers=0)
+    for begin in (data.prepare_data, data.train_dataloader):
+        with pytest.raises(
+            InputError, match=r"files_with_gt\.txt:3: train/rgb_00002.jpg is missing.*allow=\[missing\]"
+        ):
+            begin()
+    assert data.val_dataloader()
     data = DepthDataModule.from_root(root, allow=["missing"], image_size=[24, 32], batch_size=5, num_workers=0)
     assert [batch.frame.shape[0] for batch in data.train_dataloader()] == [5]
     with pytest.raises(InputError, match=r"data\.allow=absent: no such finding; known are row"):
-        DepthDataModule.from_root(root, allow=["absent"])
+        DepthDataModule.from_root(root, allow="absent")
 
 
 def test_what_decoding_shows_is_refused_before_the_first_batch(make_lists, tmp_path):
@@ -115,10 +119,36 @@ def test_what_decoding_shows_is_refused_before_the_first_batch(make_lists, tmp_p
     options = {"image_size": [24, 32], "num_workers": 0, "cache_dir": tmp_path / "cache"}
     data = DepthDataModule.from_root(root, **options)
     for begin in (data.prepare_data, data.train_dataloader):
-        with pytest.raises(InputError, match=r"files_with_gt\.txt:5: .*rgb_00004.jpg.*data\.allow=\[torn\]"):
+        with pytest.raises(InputError, match=r"files_with_gt\.txt:5: .*rgb_00004.jpg.*check ROOT lists all"):
             begin()
     assert len(list(data.val_dataloader())) == 1  # val is sound
-    assert DepthDataModule.from_root(root, check="cheap", **options).train_dataloader()
+    with pytest.raises(InputError, match=r"data\.allow=torn: such pairs cannot be read"):
+        DepthDataModule.from_root(root, allow=["torn"])
+    with pytest.raises(InputError, match=r"rgb_00004.jpg"):  # without the examination, when the frame is read
+        list(DepthDataModule.from_root(root, check="cheap", batch_size=1, **options).train_dataloader())
+
+
+@pytest.mark.parametrize("name", ["no_depth", "unit", "shifted", "duplicate_row", "row", "missing", "near_duplicate"])
+def test_what_is_allowed_is_trained_on(make_lists, name):
+    root = make_lists(train=6, val=3)
+    rows = root / "nyudepthv2_train_files_with_gt.txt"
+    lines = rows.read_text().splitlines()
+    if name in ("no_depth", "unit"):
+        Image.fromarray(np.full((48, 64), 0 if name == "no_depth" else 60_000, np.uint16)).save(
+            root / "train/sync_depth_00002.png"
+        )
+    elif name == "near_duplicate":
+        shutil.copy(root / "train/rgb_00007.jpg", root / "train/rgb_00002.jpg")
+    elif name == "missing":
+        (root / "train/rgb_00002.jpg").unlink()
+    else:
+        extra = {"row": "alone", "duplicate_row": lines[2], "shifted": lines[2].replace("depth_00002", "depth_00003")}
+        rows.write_text("\n".join([*lines[:2], *lines[4:], extra[name]] + ([lines[2]] * (name == "duplicate_row"))))
+    options = {"image_size": [24, 32], "batch_size": 1, "num_workers": 0}
+    with pytest.raises(InputError, match=rf"data\.allow=\[{name}\]"):
+        DepthDataModule.from_root(root, **options).train_dataloader()
+    data = DepthDataModule.from_root(root, allow=name, **options)
+    assert len(list(data.train_dataloader())) == data.layout.count("train") >= 4
 
 
 def test_a_list_of_other_test_frames_stops_only_who_judges_on_it(make_lists):

@@ -13,12 +13,12 @@ from depthnet.types import InputError
 def test_a_bad_list_is_named(tmp_path, content, words):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=words):
-        read_rows(tmp_path / "list.txt", None, 2, "train", [])
+        read_rows(tmp_path / "list.txt", None, 2, 3, "train", [])
 
 
 def test_rows_keep_their_line_numbers_over_blank_lines_and_a_byte_order_mark(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa b 1\r\n\r\nc d 2\r\n")
-    assert read_rows(tmp_path / "list.txt", None, 2, "train", []) == [
+    assert read_rows(tmp_path / "list.txt", None, 2, 3, "train", []) == [
         ("list.txt:1", ["a", "b", "1"]),
         ("list.txt:3", ["c", "d", "2"]),
     ]

@@ -1,10 +1,13 @@
 import csv
+import os
 
 import numpy as np
 import pytest
 from drawing import millimetres, picture
 from PIL import Image
 
+from depthnet.data.check import cheap_findings, examine
+from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Intrinsics
 from depthnet.data.roots import open_root
 from depthnet.types import InputError
@@ -15,12 +18,12 @@ STATED = {"unit": "mm", "depth_range": {"min": 0.1, "max": 20}}
 @pytest.fixture
 def pairs(tmp_path):
     """Twelve pairs in three scenes, depth as 16-bit PNG and, in one scene, as arrays of floats in millimetres."""
-    for scene in ("attic", "cellar", "hall"):
+    for place, scene in enumerate(("attic", "cellar", "hall")):
         for number in range(4):
             for folder in ("images", "depths"):
                 (tmp_path / folder / scene).mkdir(parents=True, exist_ok=True)
             depth = millimetres(number, (48, 64))
-            Image.fromarray(picture(number, (48, 64))).save(tmp_path / f"images/{scene}/IMG_{number}.JPG")
+            Image.fromarray(picture(10 * place + number, (48, 64))).save(tmp_path / f"images/{scene}/IMG_{number}.JPG")
             if scene == "hall":
                 np.save(tmp_path / f"depths/{scene}/IMG_{number}.npy", depth.astype(np.float32))
             else:
@@ -146,18 +149,88 @@ def test_a_torn_csv_file_is_named(pairs, content, words):
         open_root(pairs, **STATED)
 
 
-def test_a_wrong_unit_in_a_row_is_named(pairs):
-    write_csv(pairs, [{"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png", "unit": "inch"}])
-    with pytest.raises(InputError, match=r"pairs\.csv:2: unit=inch"):
-        open_root(pairs, **STATED)
-
-
 def test_photographs_of_one_numbered_run_need_scenes_or_the_users_word(tmp_path):
     for number in range(20):
         for folder, what in (("images", picture), ("depths", millimetres)):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(what(number, (48, 64))).save(tmp_path / folder / f"{number}.png")
-    with pytest.raises(InputError, match=r"one scene.*data\.val=random_frames"):
-        open_root(tmp_path, **STATED)
+    layout = open_root(tmp_path, **STATED)  # who only looks at it needs no val frames
+    assert (layout.count("train"), layout.count("val")) == (20, 0)
+    with pytest.raises(InputError, match=r"no val frames.*one scene.*data\.val=random_frames"):
+        DepthDataModule(layout, num_workers=0).val_dataloader()
     layout = open_root(tmp_path, **STATED, val="random_frames")
     assert (layout.count("train"), layout.count("val")) == (19, 1)
+
+
+def test_numbers_far_apart_do_not_pass_for_scenes(tmp_path):
+    for number in range(0, 400, 10):
+        for folder, what in (("images", picture), ("depths", millimetres)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(what(number, (24, 32))).save(tmp_path / folder / f"frame_{number:05d}.png")
+    layout = open_root(tmp_path, **STATED)
+    assert (layout.count("train"), layout.count("val")) == (40, 0)
+    assert "do not tell scenes apart" in layout.notes[0]
+
+
+def test_a_linked_scene_is_read_and_a_link_that_leads_back_is_not(pairs, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    for folder in ("images", "depths"):
+        (pairs / folder / "hall").rename(elsewhere / folder)
+        (pairs / folder / "hall").symlink_to(elsewhere / folder)
+        (pairs / folder / "attic/loop").symlink_to(pairs / folder)
+    layout = open_root(pairs, **STATED)
+    assert layout.count("train") + layout.count("val") == 12
+    assert layout.findings == []
+
+
+def test_a_partly_filled_scene_column_still_tells_leaks(pairs):
+    rows = [
+        {"image": f"images/{s}/IMG_{n}.JPG", "depth": f"depths/{s}/IMG_{n}.png", "split": split, "scene": scene}
+        for s, n, split, scene in (
+            ("attic", 0, "train", "kitchen"),
+            ("attic", 1, "train", "hall"),
+            ("attic", 2, "train", ""),
+            ("cellar", 3, "val", "kitchen"),
+        )
+    ]
+    write_csv(pairs, rows)
+    found = cheap_findings(open_root(pairs, **STATED))
+    assert [(finding.name, finding.where) for finding in found] == [("scene_leak", "pairs.csv:5")]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"image": ".", "depth": "depths/attic/IMG_0.png"}, "unreadable"),
+        ({"image": "images", "depth": "depths/attic/IMG_0.png"}, "unreadable"),
+        ({"image": "images/" + "x" * 300, "depth": "depths/attic/IMG_0.png"}, "missing"),
+        ({"image": "images/attic/IMG_1.JPG", "depth": "depths/attic/IMG_1.png", "unit": "inch"}, "row"),
+    ],
+)
+def test_odd_rows_are_findings_beside_the_others(pairs, row, words):
+    good = {"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png"}
+    last = {"image": "images/hall/IMG_0.JPG", "depth": "depths/hall/IMG_0.npy", "split": "val"}
+    write_csv(pairs, [good, row, last])
+    found = {finding.name for finding in examine(open_root(pairs, **STATED), None).findings}
+    assert words in found
+
+
+def test_a_stated_csv_file_that_is_not_there_is_refused(pairs):
+    with pytest.raises(InputError, match=r"data\.lists=.*tpyo\.csv: no such file"):
+        open_root(pairs, lists=pairs / "tpyo.csv", **STATED)
+
+
+def test_a_name_that_is_no_valid_text_is_served(pairs):
+    for folder in ("images", "depths"):
+        os.rename(pairs / folder / "hall", os.fsencode(pairs / folder) + b"/caf\xe9")  # noqa: PTH104  bytes
+    layout = open_root(pairs, **STATED)
+    assert layout.count("train") + layout.count("val") == 12
+    assert examine(layout, pairs / "cache").findings == ()
+
+
+@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x93NUMPY\x01\x00\x10\x00{'a\n\x00", b"", b"\x80\x04junk"])
+def test_what_is_no_array_is_a_finding(pairs, head):
+    (pairs / "depths/hall/IMG_2.npy").write_bytes(head + b"\x00" * (20 if head else 0))
+    (finding,) = examine(open_root(pairs, **STATED), None).findings
+    assert finding.name in ("torn", "empty", "bit_depth")
+    assert "IMG_2.npy" in finding.message

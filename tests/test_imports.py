@@ -10,12 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "progress"},
+    {"durable", "allowed", "progress", "data.official"},
     {"image"},
     {
         "data.layout",
         "data.scenes",
-        "data.official",
         "data.findings",
         "data.transforms",
         "data.sampling",

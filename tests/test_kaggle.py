@@ -40,10 +40,12 @@ def test_val_is_whole_scenes_of_the_training_list(make_kaggle):
 def test_another_bit_depth_than_the_first_files_is_refused(make_kaggle):
     root = make_kaggle()
     layout = open_root(root)
-    Image.fromarray(np.full((48, 64), 2500, np.uint16)).save(root / f"data/{layout.label('train', 1)}.png")
+    Image.fromarray(np.full((48, 64), 2500, np.uint16)).save(root / f"data/{layout.label('train', 0)}.png")
+    layout = open_root(root)  # most files tell the bits, not the first one
     with pytest.raises(InputError, match=r"nyu2_train.csv:\d+: .*16-bit depth where 8-bit") as caught:
-        layout.read("train", 1)
+        layout.read("train", 0)
     assert caught.value.finding == "bit_depth"
+    assert layout.read("train", 1)[1].max() < 10
 
 
 def test_16_bit_training_depth_is_millimetres(make_kaggle):

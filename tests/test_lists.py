@@ -154,3 +154,28 @@ def test_the_real_pairs_are_what_their_readme_says(real_nyu):
     image, depth = layout.read("val", 0)
     assert image.shape == (480, 640, 3)
     assert 0.7 < depth.min() < np.median(depth) < depth.max() < 10
+
+
+def test_the_folder_is_found_though_the_first_files_are_missing(make_lists, tmp_path):
+    root = make_lists(train=8, val=3)
+    (root / "sync").mkdir()
+    (root / "train").rename(root / "sync/train")
+    for number in range(2):
+        (root / f"sync/train/rgb_{number:05d}.jpg").unlink()
+    layout = open_root(root)
+    assert layout.count("train") == 6
+    assert [finding.name for finding in layout.findings] == ["missing", "missing"]
+
+
+def test_a_name_with_a_space_is_told(make_lists):
+    root = make_lists()
+    (root / TRAIN).write_text((root / TRAIN).read_text() + "train/my photo.jpg train/depth.png 518.8\n")
+    (finding,) = open_root(root).findings
+    assert (finding.name, finding.where) == ("row", f"{TRAIN}:7")
+    assert "a name with a separator" in finding.message
+
+
+def test_lists_is_a_folder(make_lists):
+    root = make_lists()
+    with pytest.raises(InputError, match=r"data\.lists=.*for list files it is their folder"):
+        open_root(root, layout="lists", lists=root / TRAIN)

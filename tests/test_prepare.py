@@ -9,7 +9,7 @@ from depthnet.data.lists import ListsLayout
 from depthnet.data.prepare import prepare
 from depthnet.types import InputError
 
-FRAMES = random_frames(9, (24, 32))  # val is 6 and 7, of two folders: one folder alone would tell no scenes apart
+FRAMES = random_frames(9, (24, 32))
 SPLITS = ("train", "val", "test")
 
 

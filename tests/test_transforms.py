@@ -198,7 +198,7 @@ def test_none_is_the_identity():
         (lambda: DepthZoom(scale=(1.0, float("inf"))), "DepthZoom: scale="),
         (lambda: DepthZoom(scale=(1.0, 1.2, 1.4)), "DepthZoom: scale="),
         (lambda: DepthZoom(p=1.5), r"DepthZoom: p=1\.5"),
-        (lambda: CutDepth(None), "depth_range: None"),
+        (lambda: CutDepth(None), "data.depth_range="),
         (lambda: CutDepth((1e-3, "far")), "depth_range: .*far"),
         (lambda: CutDepth(10.0, share=1.5), r"CutDepth: share=1\.5"),
         (lambda: CutDepth(10.0, p="often"), "CutDepth: p=often"),

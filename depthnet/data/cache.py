@@ -379,6 +379,9 @@ _maker: CachedLayout  # in a decoding process: whose frames it prepares
 
 
 def _start_worker(layout: CachedLayout) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # resizing; there is a process for each core
     global _maker
     _maker = layout
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.data.findings import Look, look_at, near_duplicates, shifted_segments
-from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
+from depthnet.data.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
 from depthnet.data.manifest import Examination, PairFacts, page, write_manifest
 from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
-from depthnet.data.scenes import consecutive_runs
+from depthnet.data.scenes import RUNS, consecutive_runs
 from depthnet.durable import write_json
 from depthnet.image import depth_bits
 from depthnet.types import InputError
@@ -29,7 +29,7 @@ from depthnet.types import InputError
 __all__ = ["Examination", "PairFacts", "cheap_findings", "examine", "page", "require_sound", "write_manifest"]
 
 _RULES = 1  # another number whenever the examination would find something else in the same files
-_ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]
+_ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this
 _SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
 _LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
 _PNG_END = b"IEND\xaeB`\x82"
@@ -39,9 +39,8 @@ def cheap_findings(layout: Layout) -> list[Finding]:
     """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
     found = list(layout.findings)
     numbers = {split: [_numbered(label) for label in _labels(layout, split)] for split in SPLITS}
-    if layout.scene_rule != "runs of consecutive frame numbers":
-        found += _shared_scenes(layout)
-    elif layout.val == "scenes":
+    found += _shared_scenes(layout)
+    if layout.scene_rule == RUNS and layout.val == "scenes":
         found += _broken_runs(layout, numbers["train"], numbers["val"])
     if layout.nyu and layout.count("test"):
         found += _official_test(layout, [number for _, number in numbers["test"]])
@@ -63,6 +62,8 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
     for name in allow:
         if name not in FINDINGS:
             raise InputError(f"data.allow={name}: no such finding; known are {', '.join(FINDINGS)}")
+        if name in UNREADABLE:
+            raise InputError(f"data.allow={name}: such pairs cannot be read; mend them or take them out")
     wrong = [
         finding for finding in findings if finding.name not in allow and not set(splits).isdisjoint(finding.splits)
     ]
@@ -70,10 +71,11 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
         return
     others = Counter(finding.name for finding in wrong[1:])
     more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""
-    names = ",".join(dict.fromkeys(finding.name for finding in wrong))
+    names = list(dict.fromkeys(finding.name for finding in wrong))
+    if UNREADABLE.isdisjoint(names):
+        more += f"; to accept: data.allow=[{','.join(names)}], or --allow {' '.join(names)} of depthnet.score"
     raise InputError(
-        f"{wrong[0].where}: {wrong[0].message}{more}. python -m depthnet.data check ROOT lists them all; "
-        f"data.allow=[{names}], or --allow {names.replace(',', ' ')} of a tool, lets {'them' if others else 'it'} pass",
+        f"{wrong[0].where}: {wrong[0].message}{more}; python -m depthnet.data check ROOT lists all that is wrong",
         wrong[0].name,
     )
 
@@ -305,8 +307,9 @@ def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[s
     valid = (depth > limits.min) & (depth < limits.max)
     positive = _sample(depth, depth > 0)
     median = float(np.median(positive)) if positive.size else 0.0
-    if positive.size and not _ROOMS[0] <= median <= _ROOMS[1]:
-        wrong.append(("unit", f"its median depth is {median:.3g} m, which no room has; is the unit of depth right?"))
+    least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
+    if positive.size and not least <= median <= most:
+        wrong.append(("unit", f"its median depth is {median:.3g} m; is the unit of depth right?"))
     elif not valid.any():
         wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
     stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))

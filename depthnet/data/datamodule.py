@@ -45,7 +45,7 @@ class DepthDataModule(LightningDataModule):
         cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
 
     Raises:
-        InputError: If an option is impossible, or the lists of the training or validation split are unsound.
+        InputError: If an option is impossible.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class DepthDataModule(LightningDataModule):
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
         check: Literal["full", "cheap"] = "full",
-        allow: Sequence[str] = (),
+        allow: str | Sequence[str] = (),
         cache: Literal["disk", "none"] = "none",
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -74,12 +74,12 @@ class DepthDataModule(LightningDataModule):
             if word not in known:
                 raise InputError(f"data.{name}={word}: it is {' or '.join(known)}")
         self._full_check = check == "full" and isinstance(layout, SourceLayout)
-        self._allow = tuple(allow)
+        self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         self._cached = cache == "disk"
         self._cache_folder = cache_folder(cache_dir)
         self._digest: str | None = None  # of the pairs' contents, once they were examined
         self._findings = cheap_findings(layout)
-        require_sound(self._findings, self._allow, ("train", "val"))
+        require_sound((), self._allow, SPLITS)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._augment = augment or Augment()
@@ -132,10 +132,11 @@ class DepthDataModule(LightningDataModule):
         """Examine the data, once per state of its files; Lightning calls this on one process of each machine.
 
         Raises:
-            InputError: If something was found that spoils training or validation.
+            InputError: If something was found that spoils training or validation, and a fit begins.
         """
         self._examine()
-        require_sound(self._findings, self._allow, ("train", "val"))
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            require_sound(self._findings, self._allow, ("train", "val"))
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
@@ -163,7 +164,7 @@ class DepthDataModule(LightningDataModule):
             InputError: If the data set has no such split, or it is unsound.
         """
         dataset = DepthDataset(self._served(split, None), split, self.image_size)
-        sizes = {self.layout.size(split, frame) for frame in range(len(dataset))}
+        sizes = {dataset.layout.size(split, frame) for frame in range(len(dataset))}
         return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
 
     def describe(self) -> str:
@@ -193,11 +194,12 @@ class DepthDataModule(LightningDataModule):
     def _served(self, split: str, depth_size: tuple[int, int] | None) -> Layout:
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
-            raise InputError(f"{self.layout.description}: it has no {split} frames")
+            raise InputError("; ".join([f"{self.layout.description}: it has no {split} frames", *self.layout.notes]))
         self._examine()
         require_sound(self._findings, self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
-        exact = depth_size is not None or self.layout.metres_per_level(split, 0) is not None
+        frames = range(self.layout.count(split))
+        exact = depth_size is not None or all(self.layout.metres_per_level(split, i) is not None for i in frames)
         if not (self._cached and exact and self.layout.identity()):
             return self.layout
         cached = CachedLayout(self.layout, split, self._cache_folder, self.image_size, depth_size)

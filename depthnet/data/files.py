@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import stat
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,7 +17,16 @@ from depthnet.data.scenes import frame_number, name_scenes, part_val
 from depthnet.image import depth_bits, image_size, read_depth, read_image
 from depthnet.types import DepthRange, InputError
 
-__all__ = ["MILLIMETRES", "DepthFiles", "FileLayout", "FileRow", "first_bits", "hold_out_val", "make_rows", "read_rows"]
+__all__ = [
+    "MILLIMETRES",
+    "DepthFiles",
+    "FileLayout",
+    "FileRow",
+    "common_bits",
+    "hold_out_val",
+    "name_rows",
+    "read_rows",
+]
 
 
 class DepthFiles(NamedTuple):
@@ -156,6 +168,9 @@ class FileLayout(SourceLayout):
                     message = f"{name} is missing in {self._roots[split]}; restore the file or take out the row"
                     wrong = Finding("missing", row.where, message, (split,))
                     break
+                if not stat.S_ISREG(status.st_mode):
+                    wrong = Finding("unreadable", row.where, f"{name} is no file; mend or take out the row", (split,))
+                    break
                 self._status.append((split, name, status.st_size, status.st_mtime_ns))
             if wrong:
                 findings.append(wrong)
@@ -190,25 +205,25 @@ def _find_shifted(rows: Mapping[str, list[FileRow]], findings: list[Finding]) ->
             findings.append(Finding("shifted", row.where, message, (split,)))
 
 
-def first_bits(root: Path, rows: Sequence[FileRow], otherwise: int) -> int:
-    """Return the bits of the first depth file that can be read, of a few; those of all others must be the same."""
-    for row in rows[:8]:
-        try:
-            return depth_bits(root / row.depth)
-        except InputError:
-            continue
-    return otherwise
+def common_bits(root: Path, rows: Sequence[FileRow], otherwise: int) -> int:
+    """Return the bits that most depth files have, of some that can be read; those of all others must be the same."""
+    found: Counter[int] = Counter()
+    for row in rows[:: max(1, len(rows) // 32)]:
+        with contextlib.suppress(InputError):
+            found[depth_bits(root / row.depth)] += 1
+    return found.most_common(1)[0][0] if found else otherwise
 
 
 def read_rows(
-    path: Path, separator: str | None, columns: int, split: str, findings: list[Finding]
+    path: Path, separator: str | None, columns: int, most: int, split: str, findings: list[Finding]
 ) -> list[tuple[str, list[str]]]:
     """Read a list file: the fields of each row that is not empty, with the place it stands.
 
     Args:
         path: A UTF-8 text file.
         separator: What parts the fields; None for white space.
-        columns: The least number of fields a row must have; a shorter one is left out, with a finding.
+        columns: The least number of fields a row must have; another row is left out, with a finding.
+        most: The largest number of fields.
         split: The split that a finding spoils.
         findings: Where a finding is added.
 
@@ -230,40 +245,46 @@ def read_rows(
         if not any(fields):
             continue
         where = f"{path.name}:{number}"
-        if len(fields) < columns or not all(fields[:columns]):
-            message = f"{len(fields)} field(s) where {columns} are needed: {line[:80]!r}; mend or take out the row"
+        if not columns <= len(fields) <= most or not all(fields[:columns]):
+            message = (
+                f"{len(fields)} field(s) where {columns} to {most} are expected: {line[:80]!r}; mend or take out the "
+                "row; a name with a separator in it cannot stand in a list"
+            )
             findings.append(Finding("row", where, message, (split,)))
             continue
         found.append((where, fields))
     if not found:
-        raise InputError(f"{path}: the list names no pair")
+        first = f" ({findings[-1].message})" if findings else ""
+        raise InputError(f"{path}: the list names no pair{first}")
     return found
 
 
-def make_rows(
-    found: Sequence[tuple[str, Sequence[str]]], clean: Callable[[str], str], others: Sequence[FileRow] = ()
-) -> tuple[list[FileRow], str]:
-    """Turn a list's fields into rows with scenes.
-
-    Args:
-        found: As :func:`read_rows` gives it; the first two fields are image and depth.
-        clean: Makes a path as the list has it one that is relative to the root.
-        others: The rows of another split.
+def name_rows(rows: Mapping[str, list[FileRow]], labelled: bool = False) -> tuple[dict[str, list[FileRow]], str]:
+    """Give each row that has none a scene, by the names of all splits together, as :func:`name_scenes` does.
 
     Returns:
-        The rows, and the rule by which scenes were told apart, in words.
+        The rows, and the rule in words.
     """
-    rows = [FileRow(clean(fields[0]), clean(fields[1]), "", where) for where, fields in found]
-    inside = [row.image for row in rows if not _leaves(row.image)]
-    scenes, rule = name_scenes(inside, [row.image for row in others])
-    named = dict(zip(inside, scenes, strict=True))
-    return [row._replace(scene=named.get(row.image, "")) for row in rows], rule
+    inside = {split: [row.image for row in some if not _leaves(row.image)] for split, some in rows.items()}
+    scenes, rule = name_scenes(inside, labelled)
+    named = {split: dict(zip(inside[split], scenes[split], strict=True)) for split in rows}
+    return {
+        split: [row._replace(scene=row.scene or named[split].get(row.image, "")) for row in some]
+        for split, some in rows.items()
+    }, rule
 
 
-def hold_out_val(rows: dict[str, list[FileRow]], way: str) -> None:
-    """Part training rows into those to train on and those to validate on, in place, as :func:`part_val` does."""
+def hold_out_val(rows: dict[str, list[FileRow]], way: str, rule: str) -> list[str]:
+    """Part training rows into those to train on and those to validate on, in place, as :func:`part_val` does.
+
+    Returns:
+        Why there are no val rows, where none can be held out: who only looks at the data does not need them.
+    """
     train, val = rows.get("train", []), rows.get("val", [])
+    names = [row.image for row in (*train, *val)]
     if train or val:
-        rows["train"], rows["val"] = part_val(
-            train, val, [row.scene for row in train], [row.image for row in (*train, *val)], way
-        )
+        try:
+            rows["train"], rows["val"] = part_val(train, val, [row.scene for row in train], names, way, rule)
+        except InputError as error:
+            return [f"no val frames: {error}"]
+    return []

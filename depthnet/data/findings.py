@@ -22,6 +22,7 @@ _EDGE_CELL = 5  # edges are taken at 120x160
 _HOLE = np.float32(0.3)  # [m] what a hole counts as: sensors have their holes along edges, so a hole's rim is one
 _ALIKE = 0.78  # correlation at 12x16: a copy 2 % cropped has 0.83 and more, 1 in 5,000 other pairs
 _SAME = 0.92  # correlation at 24x32, aligned: 3 % and 1.5 degrees on, a camera sees 0.91 to 0.98; other pairs 0.84
+_NEAR_BITS = 80  # a moment later has 37 to 102; this keeps most, spares comparing, and parts chance likeness
 _SAME_BITS = 48  # of 256: copies (JPEG of quality 50, 20 % brighter, 2 % cropped) have 43 at most, other pairs 53
 _SHIFTS = [(down, right) for down in (-2, -1, 0, 1, 2) for right in (-2, -1, 0, 1, 2)]
 _TEXTURE = 2.0  # grey levels of local contrast; photographs of NYU have 14 and more, a blank wall less than 1
@@ -79,8 +80,8 @@ def _edges(picture: Float32Array) -> UInt8Array:
 def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> dict[int, int]:
     """Find photographs of one set that are nearly in another: re-compressed, brighter, cropped, or a moment later.
 
-    Two are the same where their hashes nearly agree, or their thumbnails correlate when moved over each other by up to
-    a sixteenth. Pictures without texture, such as blank walls, are never the same: they all look alike.
+    Two are the same where their hashes nearly agree, or agree roughly while their thumbnails correlate when moved over
+    each other by up to a sixteenth. Pictures without texture, such as blank walls, are never the same: all look alike.
 
     Returns:
         The place in ``first`` of a near-duplicate, for each place in ``second`` that has one.
@@ -101,7 +102,10 @@ def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> dict[int, 
                 continue
             i, j = here[new], there[new]
             differ = np.bitwise_count(bits_first[i] ^ bits_second[j]).sum(1, dtype=int)
-            same = (differ <= _SAME_BITS) | (_aligned(small_first[i], small_second[j]) >= _SAME)
+            same = differ <= _SAME_BITS
+            near = np.flatnonzero(~same & (differ <= _NEAR_BITS))
+            if near.size:
+                same[near] = _aligned(small_first[i[near]], small_second[j[near]]) >= _SAME
             for a, b in zip(i[same].tolist(), j[same].tolist(), strict=True):
                 found.setdefault(b, a)
     return found

@@ -9,12 +9,12 @@ or 16 bits, or ``.npy`` of floats. The unit and the depth range have to be state
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.data.files import DepthFiles, FileLayout, FileRow, first_bits, hold_out_val
+from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows
 from depthnet.data.layout import SPLITS, Finding, Intrinsics, Source, read_unit
-from depthnet.data.scenes import name_scenes
 from depthnet.image import is_array
 from depthnet.types import InputError
 
@@ -57,31 +57,28 @@ class FolderLayout(FileLayout):
         findings: list[Finding] = []
         notes: list[str] = []
         path = _csv_file(source)
+        if source.lists is not None and not path.is_file():
+            raise InputError(f"data.lists={path}: no such file; it is a CSV file of pairs")
         entries = _read_csv(path, findings, notes) if path.is_file() else _walk(source.root, findings)
         if not entries:
-            raise InputError(f"{path if path.is_file() else source.root}: no pairs there")
+            first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
+            raise InputError(f"{path if path.is_file() else source.root}: no pairs there{first}")
+        if source.unit is None and not all(entry.unit for entry in entries):
+            raise InputError(
+                f"{source.root}: say what a level of depth stands for: data.unit (--unit) mm, cm, m or metres per level"
+            )
         pictures = [FileRow(entry.image, entry.depth, "", "") for entry in entries if not is_array(entry.depth)]
-        bits = first_bits(source.root, pictures, otherwise=16)
-        rows: dict[str, list[FileRow]] = {}
-        for split in SPLITS:
-            some = [entry for entry in entries if entry.split == split]
-            trained = [_inside(entry.image) for entry in entries if entry.split == "train"]
-            scenes, rule = name_scenes([_inside(entry.image) for entry in some], trained)
-            rows[split] = [
-                FileRow(
-                    image=entry.image,
-                    depth=entry.depth,
-                    scene=entry.scene or scene,
-                    where=entry.where,
-                    depth_files=DepthFiles(32 if is_array(entry.depth) else bits, _metres(entry, source)),
-                    intrinsics=entry.camera,
-                )
-                for entry, scene in zip(some, scenes, strict=True)
-            ]
-            if split == "train":
-                train_rule = "the scene column" if some and all(entry.scene for entry in some) else rule
-        hold_out_val(rows, source.val)
-        super().__init__(source, dict.fromkeys(SPLITS, source.root), rows, train_rule, findings, notes)
+        bits = common_bits(source.root, pictures, otherwise=16)
+        rows: dict[str, list[FileRow]] = {split: [] for split in SPLITS}
+        for entry in entries:
+            metres = read_unit("unit", entry.unit or source.unit or "")
+            files = DepthFiles(32 if is_array(entry.depth) else bits, metres)
+            rows[entry.split].append(FileRow(entry.image, entry.depth, entry.scene, entry.where, files, entry.camera))
+        named = all(row.scene for row in rows["train"])
+        rows, rule = name_rows(rows)
+        rule = "the scene column" if named else rule
+        notes += hold_out_val(rows, source.val, rule)
+        super().__init__(source, dict.fromkeys(SPLITS, source.root), rows, rule, findings, notes)
 
     @staticmethod
     def holds(source: Source) -> bool:
@@ -91,23 +88,6 @@ class FolderLayout(FileLayout):
 
 def _csv_file(source: Source) -> Path:
     return source.lists or source.root / "pairs.csv"
-
-
-def _metres(entry: _Entry, source: Source) -> float:
-    if entry.unit:
-        return read_unit(f"{entry.where}: unit", entry.unit)
-    if source.unit is None:
-        raise InputError(
-            f"{source.root}: say what a level of depth stands for: data.unit=mm, cm, m or metres per level"
-        )
-    return read_unit("data.unit", source.unit)
-
-
-def _inside(image: str) -> str:
-    """Return an image's path without the folders that stand for the layout, so that what is left are scenes."""
-    parts = PurePosixPath(image).parts
-    parts = parts[1:] if parts[0] == "images" else parts
-    return "/".join(parts[1:] if parts[0] in SPLITS else parts)
 
 
 def _walk(root: Path, findings: list[Finding]) -> list[_Entry]:
@@ -131,14 +111,23 @@ def _walk(root: Path, findings: list[Finding]) -> list[_Entry]:
 
 def _files_below(folder: Path, suffixes: tuple[str, ...], findings: list[Finding]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            name = path.relative_to(folder)
-            stem = name.with_suffix("").as_posix()
+    seen = set()
+    for top, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:  # a link that leads back
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        for name in sorted(names):
+            path = PurePosixPath(Path(top, name).relative_to(folder).as_posix())
+            if path.suffix.lower() not in suffixes or name.startswith("."):
+                continue
+            stem = path.with_suffix("").as_posix()
             if stem in found:
                 message = f"{found[stem]} has the same name; take one of the two out"
-                findings.append(Finding("duplicate_row", f"{folder.name}/{name.as_posix()}", message, SPLITS))
-            found.setdefault(stem, name.as_posix())
+                findings.append(Finding("duplicate_row", f"{folder.name}/{path}", message, SPLITS))
+            found.setdefault(stem, path.as_posix())
     return found
 
 
@@ -183,4 +172,6 @@ def _entry(where: str, line: dict[str, str]) -> _Entry:
             raise ValueError(
                 f"fx, fy, cx and cy are {', '.join(map(repr, given))}; all four are numbers, or none"
             ) from None
+    if line["unit"]:
+        read_unit("unit", line["unit"])
     return _Entry(line["image"], line["depth"], where, split, line["scene"], line["unit"], camera)

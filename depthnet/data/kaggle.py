@@ -10,15 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.files import (
-    DepthFiles,
-    FileLayout,
-    FileRow,
-    first_bits,
-    hold_out_val,
-    make_rows,
-    read_rows,
-)
+from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_rows
 from depthnet.data.layout import Finding, Source
 from depthnet.types import InputError
 
@@ -48,18 +40,20 @@ class KaggleLayout(FileLayout):
             raise InputError(f"{source.root}: holds neither nyu2_train.csv nor nyu2_test.csv, nor does its folder data")
         rows: dict[str, list[FileRow]] = {}
         findings: list[Finding] = []
-        rule = ""
         for split in ("train", "test"):
             path = folder / f"nyu2_{split}.csv"
             if path.is_file():
-                found = read_rows(path, ",", 2, split, findings)
-                rows[split], split_rule = make_rows(found, lambda name: name.removeprefix(_PREFIX))
-                rule = rule or split_rule
+                found = read_rows(path, ",", 2, 2, split, findings)
+                rows[split] = [
+                    FileRow(fields[0].removeprefix(_PREFIX), fields[1].removeprefix(_PREFIX), "", where)
+                    for where, fields in found
+                ]
         notes = []
-        if rows.get("train") and first_bits(folder, rows["train"], otherwise=8) == 8:
+        if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
             rows["train"] = [row._replace(depth_files=_EIGHT_BIT) for row in rows["train"]]
             notes.append("training depth is 8-bit: steps of 3.9 cm up to 10 m")
-        hold_out_val(rows, source.val)
+        rows, rule = name_rows(rows)
+        notes += hold_out_val(rows, source.val, rule)
         super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
 
     @staticmethod

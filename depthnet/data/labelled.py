@@ -81,7 +81,11 @@ class LabelledLayout(SourceLayout):
         self.notes = [] if count == LABELLED_FRAMES else [f"{self._path.name}: {count} of {LABELLED_FRAMES} frames"]
         train = [number for number in range(count) if number not in TEST_FRAMES]
         scenes = [scene_name(self._recordings[number]) for number in train]
-        train, val = part_val(train, [], scenes, [_label(number) for number in train], source.val)
+        val: list[int] = []
+        try:
+            train, val = part_val(train, val, scenes, [_label(number) for number in train], source.val)
+        except InputError as error:
+            self.notes.append(f"no val frames: {error}")
         self._numbers = {"train": train, "val": val, "test": sorted(n for n in TEST_FRAMES if n < count)}
 
     @staticmethod

@@ -17,6 +17,7 @@ from depthnet.types import DepthRange, InputError
 __all__ = [
     "FINDINGS",
     "SPLITS",
+    "UNREADABLE",
     "Finding",
     "Intrinsics",
     "Layout",
@@ -54,6 +55,9 @@ FINDINGS = {
     "test_list": "a test split that is not the 654 official frames",
 }
 """Everything that can be wrong with data, by the name under which ``data.allow`` lets it pass."""
+
+UNREADABLE = frozenset({"empty", "torn", "unreadable", "bit_depth", "coloured", "sizes_differ"})
+"""Those that leave no pair to train on, so that they cannot be allowed."""
 
 
 class Finding(NamedTuple):

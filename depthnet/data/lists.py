@@ -6,9 +6,10 @@ with its code, training files below ``sync`` and the official test frames below 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from depthnet.data.files import FileLayout, FileRow, hold_out_val, make_rows, read_rows
+from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
 from depthnet.types import InputError
 
@@ -37,32 +38,29 @@ class ListsLayout(FileLayout):
 
     def __init__(self, source: Source) -> None:
         rows: dict[str, list[FileRow]] = {}
-        roots: dict[str, Path] = {}
         findings: list[Finding] = []
         notes: list[str] = []
-        rule = ""
         for split in SPLITS:
             path = _list_file(source, split)
             if path is None:
                 continue
-            found = read_rows(path, None, 2, split, findings)
+            found = read_rows(path, None, 2, 3, split, findings)
             kept = [(where, fields) for where, fields in found if fields[1] != "None"]
             if len(kept) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
-            rows[split], split_rule = make_rows(kept, lambda name: name.lstrip("/"), rows.get("train", ()))
-            rule = rule or split_rule
-            if split == "test":
-                roots[split] = source.test_root or _folder(source.root, _TEST_FOLDERS, rows[split])
-            else:
-                roots[split] = roots.get("train") or _folder(source.root, _TRAIN_FOLDERS, rows[split])
-        hold_out_val(rows, source.val)
-        for split in ("train", "val"):
-            roots.setdefault(split, roots.get("train") or roots.get("val") or source.root)
+            rows[split] = [FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where) for where, fields in kept]
+        trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
+        tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
+        rows, rule = name_rows(rows, labelled=True)
+        notes += hold_out_val(rows, source.val, rule)
+        roots = {split: tested if split == "test" else trained for split in SPLITS}
         super().__init__(source, roots, rows, rule, findings, notes)
 
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether a list file of any split lies there."""
+        if source.lists is not None and source.lists.suffix == ".txt":
+            raise InputError(f"data.lists={source.lists}: for list files it is their folder")
         return any(_candidates(source, split) for split in SPLITS)
 
 
@@ -80,8 +78,7 @@ def _list_file(source: Source, split: str) -> Path | None:
 
 
 def _folder(root: Path, below: tuple[str, ...], rows: list[FileRow]) -> Path:
-    """Return the first of the folders that holds the first row's image; the root where none does."""
-    for name in below:
-        if rows and (root / name / rows[0].image).is_file():
-            return root / name
-    return root
+    """Return the one of the folders that holds most of some of the rows' images; the root where none does."""
+    some = rows[:: max(1, len(rows) // 50)]
+    counts = [sum(os.path.isfile(root / name / row.image) for row in some) for name in below]  # noqa: PTH113  never raises
+    return root / below[counts.index(max(counts))]

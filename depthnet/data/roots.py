@@ -57,7 +57,13 @@ def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any
     Raises:
         InputError: If no such layout lies there, its lists cannot be read, or an option means nothing to it.
     """
-    source = Source.of(root, **options)
+    try:
+        return _open(Source.of(root, **options), layout)
+    except OSError as error:  # such as a folder that may not be read
+        raise InputError(f"data.root={root}: {error.filename or root}: {error.strerror or error}") from None
+
+
+def _open(source: Source, layout: str) -> SourceLayout:
     if layout == "auto":
         layout = find_layout(source)
     if layout not in LAYOUTS:

@@ -5,13 +5,31 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from depthnet.data.official import LABELLED_FRAMES
 from depthnet.types import InputError
 
-__all__ = ["consecutive_runs", "frame_number", "hold_out_scenes", "name_scenes", "part_val", "scene_name"]
+__all__ = [
+    "FOLDERS",
+    "RUNS",
+    "consecutive_runs",
+    "frame_number",
+    "hold_out_scenes",
+    "name_scenes",
+    "part_val",
+    "scene_name",
+]
+
+FOLDERS = "folders"
+RUNS = "runs of consecutive frame numbers"
+
+_WAYS = (
+    "name val frames in a list, put each scene into a folder of its own, or accept neighbours in both splits with "
+    "data.val=random_frames"
+)
 
 Item = TypeVar("Item")
 
@@ -62,30 +80,78 @@ def scene_name(name: str) -> str:
     return re.sub(r"(_\d{4})[a-z]$", r"\1", name.removesuffix("_out"))
 
 
-def name_scenes(images: Sequence[str], others: Sequence[str] = ()) -> tuple[list[str], str]:
-    """Tell scenes apart by what the names show: the folder when there are several, else runs of frame numbers.
+def name_scenes(images: Mapping[str, Sequence[str]], labelled: bool = False) -> tuple[dict[str, list[str]], str]:
+    """Tell scenes apart by what the names show: folders where there are several, else runs of frame numbers.
+
+    Folders that all frames of a split share, such as ``train`` or ``rgb``, are no scenes.
 
     Args:
-        images: Image paths of one split.
-        others: Those of another split, in whose several folders this one's single folder counts as a scene too.
+        images: Image paths by split.
+        labelled: Whether frames of the labelled set may lie in folders of its kinds of room; then their numbers tell.
 
     Returns:
-        A scene name for each image, and the rule in words.
+        A scene name for each image, and the rule of the first split in words.
 
     Example:
-        >>> name_scenes(["a/rgb_00002.jpg", "a/rgb_00003.jpg", "a/rgb_00009.jpg"])
-        (['run 00002', 'run 00002', 'run 00009'], 'runs of consecutive frame numbers')
+        >>> name_scenes({"train": ["a/rgb_00002.jpg", "a/rgb_00003.jpg", "a/rgb_00009.jpg"]})
+        ({'train': ['run 00002', 'run 00002', 'run 00009']}, 'runs of consecutive frame numbers')
+        >>> name_scenes({"train": ["train/desk/rgb/1.png", "train/room/rgb/1.png"], "val": ["val/desk/rgb/2.png"]})
+        ({'train': ['desk', 'room'], 'val': ['desk']}, 'folders')
     """
-    folders = [str(PurePosixPath(image).parent) for image in images]
-    scenes = {str(PurePosixPath(other).parent) for other in others}
-    if len(set(folders)) > 1 or (len(scenes) > 1 and set(folders) <= scenes):
-        return [scene_name(PurePosixPath(folder).name) for folder in folders], "folders"
-    numbers = [frame_number(image) for image in images]
+    folders = {split: _scene_folders(split, images) for split in images}
+    names: dict[str, list[str]] = {}
+    rules = []
+    for split, paths in images.items():
+        own, others = set(folders[split]), {scene for other in images if other != split for scene in folders[other]}
+        several = len(own) > 1 or (len(others) > 1 and own <= others) or all(map(_is_recording, own or ("",)))
+        if several and not (labelled and _numbered_by_kind(paths, own)):
+            names[split] = folders[split]
+            rules.append(FOLDERS)
+        else:
+            names[split] = _name_runs(paths)
+            rules.append(RUNS)
+    return names, next((rule for rule, paths in zip(rules, images.values(), strict=True) if paths), RUNS)
+
+
+def _scene_folders(split: str, images: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each image's folder without what leads to all scenes of the split or lies inside every scene."""
+    parts = {name: [PurePosixPath(path).parent.parts for path in paths] for name, paths in images.items()}
+    every = {folder for folders in parts.values() for folder in folders}
+    tail = 0
+    while len(every) > 1 and all(len(folder) > tail + 1 for folder in every):
+        if len({folder[-1 - tail] for folder in every}) > 1:
+            break
+        tail += 1
+    own = set(parts[split])
+    head = 0
+    while own and all(len(folder) > head + 1 + tail for folder in own) and len({folder[head] for folder in own}) == 1:
+        word = next(iter(own))[head]
+        if not re.search("train|val|test", word) and any(folder[head : head + 1] != (word,) for folder in every):
+            break
+        head += 1
+    kept = [folder[head : len(folder) - tail] for folder in parts[split]]
+    return ["/".join((*folder[:-1], scene_name(folder[-1]))) if folder else "" for folder in kept]
+
+
+def _is_recording(folder: str) -> bool:
+    return re.search(r"_\d{4}$", folder) is not None
+
+
+def _numbered_by_kind(paths: Sequence[str], folders: set[str]) -> bool:
+    """Tell whether these are frames of the labelled set in a folder for each kind of room, as BTS extracts them."""
+    numbers = [frame_number(path) for path in paths]
+    if any(map(_is_recording, folders)) or len(set(numbers)) < len(numbers):
+        return False
+    return all(number is not None and number < LABELLED_FRAMES for number in numbers)
+
+
+def _name_runs(paths: Sequence[str]) -> list[str]:
+    numbers = [frame_number(path) for path in paths]
     runs = consecutive_runs(numbers)
     names: dict[int, str] = {}
-    for image, number, run in sorted(zip(images, numbers, runs, strict=True), key=lambda item: (item[1] or 0, item[0])):
-        names.setdefault(run, f"run {number:05d}" if number is not None else f"frame {PurePosixPath(image).stem}")
-    return [names[run] for run in runs], "runs of consecutive frame numbers"
+    for path, number, run in sorted(zip(paths, numbers, runs, strict=True), key=lambda item: (item[1] or 0, item[0])):
+        names.setdefault(run, f"run {number:05d}" if number is not None else f"frame {PurePosixPath(path).stem}")
+    return [names[run] for run in runs]
 
 
 def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
@@ -103,10 +169,7 @@ def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
     """
     counts = Counter(scenes)
     if len(counts) < 2:
-        raise InputError(
-            "all training frames are of one scene, so none can be held out; name val frames in a list, put scenes into "
-            "folders of their own, or accept neighbours in both with data.val=random_frames"
-        )
+        raise InputError(f"all training frames are of one scene, so none can be held out; {_WAYS}")
     chosen: set[str] = set()
     held = 0
     for scene in sorted(counts, key=_digest):
@@ -118,7 +181,7 @@ def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
 
 
 def part_val(
-    train: Sequence[Item], val: Sequence[Item], scenes: Sequence[str], names: Sequence[str], way: str
+    train: Sequence[Item], val: Sequence[Item], scenes: Sequence[str], names: Sequence[str], way: str, rule: str = ""
 ) -> tuple[list[Item], list[Item]]:
     """Part frames into those to train on and those to validate on.
 
@@ -128,9 +191,10 @@ def part_val(
         scenes: The scene of each frame of ``train``.
         names: A name for each frame of ``train`` and then of ``val``, whose digest chooses random frames.
         way: "scenes": ``val`` if there is any, else whole scenes of ``train``; "random_frames": a twentieth of all.
+        rule: How the scenes were told apart; runs of frame numbers that are mostly single frames tell nothing.
 
     Raises:
-        InputError: As :func:`hold_out_scenes`.
+        InputError: If scenes cannot be held out, because there is one only or they cannot be told apart.
     """
     if way == "random_frames":
         everything = [*train, *val]
@@ -140,6 +204,9 @@ def part_val(
     elif val or not train:
         return list(train), list(val)
     else:
+        singles = sum(count == 1 for count in Counter(scenes).values())
+        if rule == RUNS and singles > len(scenes) / 2:
+            raise InputError(f"the frame numbers do not tell scenes apart: most have no neighbour; {_WAYS}")
         everything, chosen = list(train), hold_out_scenes(scenes)
         held = [scene in chosen for scene in scenes]
     return (
@@ -149,4 +216,4 @@ def part_val(
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()  # a file's name may be no valid text

@@ -159,7 +159,10 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
     """
 
     def __init__(
-        self, depth_range: DepthRange | Mapping[str, float] | Sequence[float], share: float = 0.75, p: float = 0.25
+        self,
+        depth_range: DepthRange | Mapping[str, float] | Sequence[float] | None,
+        share: float = 0.75,
+        p: float = 0.25,
     ) -> None:
         super().__init__(p=_probability("CutDepth", p))
         if not isinstance(share, int | float) or not 0 < share <= 1:
