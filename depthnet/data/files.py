@@ -76,8 +76,8 @@ class FileLayout(SourceLayout):
         self.description = f"{'NYU' if self.nyu else 'pairs'}, {self.name} layout, {source.root}"
         if source.depth_range is None and not self.nyu:
             raise InputError(
-                f"{source.root}: say which depths your sensor measures, in metres, such as "
-                "data.depth_range='{min: 0.1, max: 20}'"
+                f"{source.root}: say which depths your sensor measures, in metres: "
+                "data.depth_range='{min: 0.1, max: 20}' of train.py, --depth-range 0.1 20 of the tools"
             )
         self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
         self.scene_rule = scene_rule

@@ -65,7 +65,8 @@ class FolderLayout(FileLayout):
             raise InputError(f"{path if path.is_file() else source.root}: no pairs there{first}")
         if source.unit is None and not all(entry.unit for entry in entries):
             raise InputError(
-                f"{source.root}: say what a level of depth stands for: data.unit (--unit) mm, cm, m or metres per level"
+                f"{source.root}: say what a level of depth stands for, mm, cm, m or metres per level: data.unit=mm of "
+                "train.py, --unit mm of the tools"
             )
         pictures = [FileRow(entry.image, entry.depth, "", "") for entry in entries if not is_array(entry.depth)]
         bits = common_bits(source.root, pictures, otherwise=16)
