@@ -9,7 +9,7 @@ READY := .venv/.ready
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-train: $(READY) ## train irv2_attn from scratch on built-in rooms: some eight minutes on two cores
+train: $(READY) ## train irv2_attn from scratch on built-in rooms: some ten minutes on two cores
 	$(BIN)/python train.py experiment=rooms
 
 test: lint type ## lint, type and run every test
