@@ -16,14 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.allowed import check_targets
-from depthnet.durable import require_writable, write_text
-from depthnet.run import CONFIG, check_choices, config_of, error_line, quiet_libraries, resolvers, stored_text
+from depthnet.durable import require_writable
+from depthnet.run import check_choices, config_of, error_line, quiet_libraries, register_resolvers, store, stored_text
 
 log = logging.getLogger("depthnet")
 CONF = str(Path(__file__).resolve().parent / "conf")
 USER_ERRORS = (HydraException, OmegaConfBaseException)
-for _name, _resolver in resolvers().items():
-    OmegaConf.register_new_resolver(_name, _resolver, use_cache=True)
+register_resolvers()
 
 
 def run(cfg: DictConfig, directory: Path) -> float:
@@ -34,18 +33,18 @@ def run(cfg: DictConfig, directory: Path) -> float:
     from depthnet.evaluation import choose_protocols
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
+    from depthnet.report.write import write_report
     from depthnet.resume import DurableCheckpointIO, fine_tune, fit_and_judge, settle
 
     quiet_libraries()
     fit, split = cfg.mode == "fit", "val" if cfg.mode == "fit" else cfg.split
-    settle(cfg, new=not (directory / CONFIG).exists())
+    settle(cfg, directory)
     text = stored_text(cfg, directory)
     data = instantiate(cfg.data, _convert_="all")
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
     network = instantiate(cfg.model, _convert_="all") if fit else load_network(cfg.ckpt)
-    if fit and cfg.ckpt:
-        fine_tune(network, cfg.ckpt)
+    fine_tune(network, cfg.ckpt if fit else None)
     parts = {part: instantiate(cfg[part], _convert_="all") for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
@@ -59,9 +58,10 @@ def run(cfg: DictConfig, directory: Path) -> float:
         default_root_dir=str(directory),
         _convert_="all",
     )
-    if not (directory / CONFIG).exists():
-        write_text(directory / CONFIG, text)
+    store(directory, text)
     fit_and_judge(trainer, module, data, split, directory if fit else None)
+    if cfg.report and trainer.is_global_zero:
+        print(f"report: {write_report(directory)}")
     return results.figure(cfg.watch)
 
 

@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Layout
 from depthnet.durable import write_text
-from depthnet.evaluation import Evaluation, commit, mean_map, metrics_table, versions
+from depthnet.evaluation import Evaluation, commit, describe_judged, mean_map, metrics_table, versions
 from depthnet.image import resize_nearest, write_image_png
 from depthnet.types import Sample
 from depthnet.visualize import panel
@@ -223,7 +223,7 @@ class Results(Callback):
         """Judge the mean map on the same frames."""
         if self._map is not None and self._constant is not None:
             constant = self._map.to(batch.depth.device).expand(len(batch.depth), -1, -1, -1)
-            self._constant.update(constant, batch.depth, batch.mask, batch.frame)
+            self._constant.update(constant, batch.depth, batch.mask, batch.frame, constant.flip(-1))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``metrics.json`` and ``per_image.csv``, print the table, and tell the loggers."""
@@ -234,11 +234,12 @@ class Results(Callback):
         constant = self._constant.figures() if self._constant is not None else {}
         if not trainer.is_global_zero:
             return
+        scenes = [layout.scene(self._split, frame) for frame in range(count)]
         evaluation.write(
             self._directory,
             split=self._split,
             labels=[layout.label(self._split, frame) for frame in range(count)],
-            scenes=[layout.scene(self._split, frame) for frame in range(count)],
+            scenes=scenes,
             expected=count,
             seed=self._seed,
             commit=commit(),
@@ -249,8 +250,10 @@ class Results(Callback):
         rows = {"this checkpoint": self._figures}
         if constant:
             rows["mean map"] = constant
+        judged = evaluation.rows(next(iter(self._figures)))[0]
         title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
-        Console().print(metrics_table(rows, title))
+        print(f"judged: {describe_judged(layout, self._split, judged)}")
+        Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
                 logger.log_metrics({f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()})

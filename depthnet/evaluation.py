@@ -3,6 +3,7 @@
 evaluation = Evaluation(protocols)
 evaluation.update(pred, depth, mask, frame)      # each batch once, whatever the number of protocols
 evaluation.figures()                             # {"nyu_eigen": {"delta1": 0.86, ...}}
+evaluation.intervals(scenes)                     # {"nyu_eigen": {"delta1": Interval(low=0.84, high=0.88), ...}}
 evaluation.write(directory, split="val", ...)    # metrics.json and per_image.csv
 """
 
@@ -13,6 +14,7 @@ import io
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -30,15 +32,18 @@ from torch import Tensor
 
 import depthnet
 from depthnet.data.layout import Layout
+from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
 from depthnet.durable import write_json, write_text
 from depthnet.image import resize_nearest
+from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics
-from depthnet.protocol import Protocol, default_protocol, find_protocols
+from depthnet.protocol import Protocol, default_protocol, find_protocols, resize_prediction
 from depthnet.types import InputError
 
-__all__ = ["Evaluation", "choose_protocols", "commit", "mean_map", "metrics_table", "versions"]
+__all__ = ["Evaluation", "choose_protocols", "commit", "describe_judged", "mean_map", "metrics_table", "versions"]
 
 Figures = Mapping[str, Mapping[str, float]]
+Intervals = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 
 class Evaluation:
@@ -60,19 +65,33 @@ class Evaluation:
             raise ValueError(f"protocols {[protocol.name for protocol in protocols]}; needs one or more, each once")
         self._metrics = {name: DepthMetrics() for name in self.protocols}
         self._rows: dict[str, tuple[list[int], list[list[float]]]] | None = None
+        self.flip_test = any(protocol.flip_test for protocol in protocols)
 
-    def update(self, pred: Tensor, depth: Tensor, mask: Tensor, frame: Tensor | int) -> None:
+    def update(
+        self, pred: Tensor, depth: Tensor, mask: Tensor, frame: Tensor | int, flipped: Tensor | None = None
+    ) -> None:
         """Judge a batch.
 
         Args:
-            pred: Predicted depth [m], shape ``(B, 1, h, w)``; each protocol resizes it to the truth's size.
+            pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized to the truth's size, once for all protocols.
             depth: True depth [m], shape ``(B, 1, H, W)``.
             mask: Valid pixels, bool, shape ``(B, 1, H, W)``.
             frame: Each image's place in its split, int64, shape ``(B,)``.
+            flipped: The mirrored images' prediction, mirrored back, shape of ``pred``; needed if ``flip_test`` is true,
+                which says that some protocol averages it with ``pred``.
+
+        Raises:
+            ValueError: If ``flipped`` is needed and missing, or a shape does not fit.
         """
         self._rows = None
+        size = (depth.shape[-2], depth.shape[-1])
+        plain = mean = resize_prediction(pred, size)
+        if self.flip_test:
+            if flipped is None or flipped.shape != pred.shape:
+                raise ValueError("flip averaging needs flipped=, the mirrored images' prediction, of the shape of pred")
+            mean = resize_prediction((pred.float() + flipped.float()) / 2, size)
         for name, protocol in self.protocols.items():
-            self._metrics[name].update(*protocol(pred, depth, mask), frame)
+            self._metrics[name].update(*protocol(mean if protocol.flip_test else plain, depth, mask), frame)
 
     def rows(self, protocol: str) -> tuple[list[int], list[list[float]]]:
         """Return one protocol's frames, ascending, and their figures, float64, in the order of ``METRIC_NAMES``.
@@ -101,6 +120,29 @@ class Evaluation:
             values = [math.fsum(column) / len(column) for column in columns]
             means[name] = dict(zip(METRIC_NAMES, values, strict=True))
         return means
+
+    def intervals(self, scenes: Sequence[str]) -> dict[str, dict[str, Interval]]:
+        """Return ``{protocol: {metric: interval}}``: 95% by bootstrap over scenes, of the images with a valid pixel.
+
+        Args:
+            scenes: Each frame's scene, by its place in the split; the ends are NaN where there are fewer than two.
+        """
+        found: dict[str, dict[str, Interval]] = {}
+        for name in self.protocols:
+            judged = [(frame, row) for frame, row in zip(*self.rows(name), strict=True) if not math.isnan(row[0])]
+            values = np.array([row for _, row in judged]).reshape(-1, len(METRIC_NAMES))
+            ends = bootstrap(values, [scenes[frame] for frame, _ in judged])
+            found[name] = dict(zip(METRIC_NAMES, ends, strict=True))
+        return found
+
+    def interval_record(self, scenes: Sequence[str]) -> dict[str, Any]:
+        """Return :meth:`intervals` as plain values: lists of two, None where there is none, and how they were made."""
+        found = {
+            protocol: {metric: [None if math.isnan(end) else end for end in ends] for metric, ends in row.items()}
+            for protocol, row in self.intervals(scenes).items()
+        }
+        count = len({scenes[frame] for frame in self.rows(next(iter(self.protocols)))[0]})
+        return {"intervals": found, "scene_count": count, "level": LEVEL, "draws": DRAWS}
 
     def write(
         self,
@@ -150,6 +192,7 @@ class Evaluation:
             "versions": dict(versions),
             "data": dict(data),
             "protocols": self.figures(),
+            **self.interval_record(scenes),
             "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
             "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
             "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
@@ -181,12 +224,52 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
     return [protocol.within(layout.depth_range) for protocol in found]
 
 
-def metrics_table(figures: Mapping[str, Figures], title: str) -> Table:
+def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
+    """Say which frames of a split figures are of, for NYU how many official test frames, and of how many scenes.
+
+    Args:
+        layout: The data.
+        split: The split that is judged.
+        frames: Places in it, ascending, one or more.
+
+    Returns:
+        Such as "the 654 official test frames; 95% intervals by bootstrap over 215 scenes (as the file names them)".
+    """
+    labels = [layout.label(split, frame) for frame in frames]
+    which = f"{len(labels)} frames, {labels[0]} to {labels[-1]}"
+    if layout.nyu:
+        official = _official_among(labels, split)
+        if official is None:
+            which += ", not numbered as the labelled set"
+        elif official == len(labels) == len(TEST_FRAMES):
+            which = f"the {official} official test frames"
+        else:
+            which += f", {official or 'none'} of the official test frames"
+    scenes = len({layout.scene(split, frame) for frame in frames})
+    over = f"{LEVEL:.0%} intervals by bootstrap over {scenes} scenes" if scenes > 1 else "one scene, so no intervals"
+    return f"{which}; {over} ({layout.scene_rule})"
+
+
+def _official_among(labels: Sequence[str], split: str) -> int | None:
+    """How many of NYU's official test frames these are, by their numbers; None where those are a video's own."""
+    parts = [re.fullmatch(r"(.*?)(\d+)\D*", label) for label in labels]
+    numbers = {int(part[2]) for part in parts if part}
+    videos = split != "test" and len({part[1].rpartition("/")[0] for part in parts if part}) > 1
+    if len(numbers) < len(labels) or max(numbers) >= LABELLED_FRAMES or videos:
+        return None
+    return len(TEST_FRAMES & numbers)
+
+
+def metrics_table(
+    figures: Mapping[str, Figures], title: str, intervals: Mapping[str, Intervals] | None = None
+) -> Table:
     """Lay out figures for the terminal: under each protocol a row for each who was judged.
 
     Args:
         figures: ``{who: {protocol: {metric: value}}}``, such as the network's and the mean map's.
         title: What was judged: data, split, number of images, truth.
+        intervals: ``{who: {protocol: {metric: (low, high)}}}`` of those who have them, two dim lines below their row;
+            an end that is None or NaN stays blank.
 
     Returns:
         The best value of a protocol is bold where several were judged. It fits 80 columns.
@@ -208,6 +291,12 @@ def metrics_table(figures: Mapping[str, Figures], title: str) -> Table:
                 for metric in METRIC_NAMES
             ]
             table.add_row(Padding(Text(who), (0, 0, 0, 2)), *cells)
+            ends = (intervals or {}).get(who, {}).get(protocol, {})
+            for label, place in ((f"{LEVEL:.0%} from", 0), ("to", 1)):
+                values = [ends[metric][place] if metric in ends else None for metric in METRIC_NAMES]
+                cells = [Text("" if value is None or math.isnan(value) else _short(value)) for value in values]
+                if any(cells):
+                    table.add_row(Padding(Text(f"{label:>8}"), (0, 0, 0, 4)), *cells, style="dim")
         table.add_section()
     return table
 

@@ -352,7 +352,7 @@ class _FrameMetric(Metric):
 class DepthMetrics(_FrameMetric):
     """All nine figures of a set of images: the means of their rows, over the images that have a valid pixel.
 
-    A frame that comes twice (a padded sampler) counts XX
+    A frame that comes twice (a padded sampler) counts once
 
     Example:
         >>> metrics = DepthMetrics()

@@ -94,7 +94,8 @@ class DepthModule(LightningModule):
     def validation_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Judge a batch and return its prediction."""
         pred: Tensor = self.network(batch.image)
-        self.evaluation.update(pred, batch.depth, batch.mask, batch.frame)
+        flipped = self.network(batch.image.flip(-1)).flip(-1) if self.evaluation.flip_test else None
+        self.evaluation.update(pred, batch.depth, batch.mask, batch.frame, flipped)
         return pred
 
     def on_validation_epoch_end(self) -> None:

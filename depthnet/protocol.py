@@ -23,14 +23,16 @@ from torch import Tensor
 
 from depthnet.types import Crop, DepthRange, InputError
 
-__all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols"]
+__all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols", "resize_prediction"]
 
 Truth = Literal["raw", "filled", "any"]
-Align = Literal["none", "median", "scale_shift"]
+Align = Literal["none", "median", "scale_shift", "min_max"]
 
 _NYU_SIZE = (480, 640)
 _NYU_RANGE = DepthRange(1e-3, 10.0)
 _NYU_LAYOUTS = ("lists", "kaggle", "labelled")
+_FLIP = "_flip"
+_MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Protocol:
         crop: The pixels that count; None for all.
         depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
             for the data's own, which :meth:`within` fills in.
-        align: What is fitted to the truth before clamping, per image, in depth, over the pixels that count: ``none``,
-            ``median`` (one factor: the ratio of the medians) or ``scale_shift`` (factor and offset by least squares).
-            Where nothing can be fitted (no such pixel, a median that is not above 0) the prediction stays as it is.
+        align: What is done to an image before clamping. ``median`` (one factor: the ratio of the medians) and
+            ``scale_shift`` (factor and offset by least squares) fit the prediction to the truth, in depth, over the
+            pixels that count; where nothing can be fitted (no such pixel, a median that is not above 0) it stays as it
+            is. ``min_max`` scales prediction and truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
         flip_test: Whether the prediction is the mean of the image's and the mirrored image's. A statement: who runs the
             network does it.
         definition: All of this in words, for reports.
@@ -145,8 +148,8 @@ class Protocol:
             mask: Valid pixels, bool, shape of ``depth``.
 
         Returns:
-            ``pred``, float32, shape ``(B, 1, H, W)``, inside the range; ``depth`` as it was; and ``mask``, narrowed to
-            min < depth < max and to the crop.
+            ``pred``, float32, shape ``(B, 1, H, W)``, inside the range; ``depth`` as it was, or scaled for ``min_max``;
+            and ``mask``, narrowed to min < depth < max, before and after scaling, and to the crop.
 
         Raises:
             InputError: If the truth's size is not the protocol's.
@@ -169,20 +172,51 @@ class Protocol:
         size = (depth.shape[-2], depth.shape[-1])
         if self.size not in (None, size):
             self.check(self.truth, size)
+        pred = resize_prediction(pred, size)
         low, high = self.depth_range.min, self.depth_range.max
         mask = mask & (depth > low) & (depth < high)
+        if self.align == "min_max":
+            pred, depth = _min_max(pred, pred.isfinite()), _min_max(depth, mask)
+            mask &= depth > low
         if self.crop is not None:
             crop = self.crop
             inside = torch.zeros_like(mask)
             inside[..., crop.top : crop.bottom, crop.left : crop.right] = True
             mask &= inside
 
-        pred = pred.float()
-        if pred.shape[-2:] != size:
-            pred = F.interpolate(pred, size, mode="bilinear", align_corners=True)
-        if self.align != "none":
+        if self.align in ("median", "scale_shift"):
             pred = torch.stack([_aligned(*image, self.align) for image in zip(pred, depth, mask, strict=True)])
         return pred.nan_to_num(nan=low, posinf=high, neginf=low).clamp(low, high), depth, mask
+
+
+def resize_prediction(pred: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize predictions as every protocol does, bilinearly (``align_corners=True``).
+
+    Args:
+        pred: Shape ``(B, 1, h, w)``.
+        size: The truth's (height, width) [pixels].
+
+    Returns:
+        float32, shape ``(B, 1, H, W)``; the same values where they have that size already.
+
+    Example:
+        >>> resize_prediction(torch.tensor([[[[1.0, 3.0]]]]), (1, 3)).flatten().tolist()
+        [1.0, 2.0, 3.0]
+    """
+    pred = pred.float()
+    return pred if pred.shape[-2:] == size else F.interpolate(pred, size, mode="bilinear", align_corners=True)
+
+
+def _min_max(values: Tensor, valid: Tensor) -> Tensor:
+    """Each map's place between the ends of its own valid values, times 7.5, in float64; 0 where both ends are one."""
+    device = torch.device("cpu") if values.device.type == "mps" else values.device  # Apple's GPUs have no float64
+    scaled = []
+    for image, inside in zip(values, valid, strict=True):
+        chosen = torch.masked_select(image, inside).to(device).double()
+        low, high = (chosen.min(), chosen.max()) if chosen.numel() else (0.0, 0.0)
+        place = (image.to(device).double() - low) / (high - low) if low < high else torch.zeros(image.shape)
+        scaled.append((_MIN_MAX * place).to(values))
+    return torch.stack(scaled)
 
 
 def _aligned(pred: Tensor, depth: Tensor, mask: Tensor, align: Align) -> Tensor:
@@ -220,11 +254,12 @@ def _pixels(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+_NO_FLIP = "No flip averaging."
 _COMPARED = (
     "The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN becomes the minimum "
     "and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max strictly{crop}. "
     "Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
-    "e = log pred - log depth. No flip averaging."
+    f"e = log pred - log depth. {_NO_FLIP}"
 )
 
 
@@ -233,6 +268,31 @@ def _nyu(name: str, truth: Truth, crop: Crop, source: str) -> Protocol:
     inside = f" inside rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}"
     definition = f"{words}, at 480x640; range 0.001 to 10 m. {_COMPARED.format(aligned='', crop=inside)}"
     return Protocol(name, truth, _NYU_SIZE, crop, _NYU_RANGE, "none", False, definition, source)
+
+
+def _published_keras() -> Protocol:
+    crop = Crop(20, 461, 24, 617)
+    definition = (
+        "Not a result on the NYU test set: the published delta1 of 0.893 is over frames 0 to 653 of the labelled file, "
+        "of which 386 are official training frames; this is its scale, crop and averaging on the frames judged. Any "
+        "truth, at 480x640. The prediction is resized bilinearly (align_corners=True) to the truth's size. Then "
+        "prediction and truth are scaled, each image and each of the two by its own extremes, so absolute depth does "
+        "not count: 7.5 (x - min) / (max - min), the prediction's extremes over its finite pixels, the truth's over "
+        "those with 0.001 < depth < 10 m; a map of one value becomes 0. The scaled prediction is clamped to 0.001 to "
+        "10, NaN becomes 0.001 and infinity 10. A pixel counts if its scaled truth is strictly above 0.001, inside "
+        f"rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}. Every metric is computed per image and then "
+        "averaged over the images; RMSE and SqRel are in the scaled unit, not metres. SILog = 100 sqrt(E[e^2] - "
+        f"E[e]^2), e = log pred - log depth. {_NO_FLIP}"
+    )
+    source = "The evaluation of the published Keras project that this one re-implements."
+    return Protocol("published_keras", "any", _NYU_SIZE, crop, _NYU_RANGE, "min_max", False, definition, source)
+
+
+def _flipped(protocol: Protocol) -> Protocol:
+    """The protocol with flip averaging."""
+    words = "Flip averaging: first, the prediction is averaged with the mirrored image's, which is mirrored back."
+    definition = protocol.definition.replace(_NO_FLIP, words)
+    return replace(protocol, name=protocol.name + _FLIP, flip_test=True, definition=definition)
 
 
 def _uncropped(name: str, align: Align, aligned: str, source: str) -> Protocol:
@@ -259,6 +319,13 @@ PROTOCOLS: dict[str, Protocol] = {
             "nyu_eigen on in-painted truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
         ),
         _nyu(
+            "nyu_center",
+            "raw",
+            Crop(12, 468, 16, 624),
+            "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who halve frames to 240x320, keep the centre 228x304 "
+            "and compare there; this is the same part of the frame, 456x608, compared at full size.",
+        ),
+        _nyu(
             "nyu_densedepth",
             "filled",
             Crop(20, 460, 24, 616),
@@ -278,16 +345,18 @@ PROTOCOLS: dict[str, Protocol] = {
             ", given per image the factor and offset that fit it to the depth by least squares over those that count",
             "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
         ),
+        _published_keras(),
     )
 }
-"""Every protocol by its name."""
+"""Every protocol by its name; with ``_flip`` after it, :func:`find_protocols` gives it with flip averaging."""
 
 
 def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]) -> list[Protocol]:
     """Return the protocols of these names, each once, checked against the data.
 
     Args:
-        names: A name, several, or ``all`` for every one that fits the data.
+        names: A name, several, or ``all`` for every one of :data:`PROTOCOLS` that fits the data. With ``_flip`` after
+            it, a name stands for the same protocol with flip averaging; ``all`` holds none of these.
         truth: The data's truth, ``raw`` or ``filled``.
         size: The truth's (height, width) [pixels].
 
@@ -297,6 +366,8 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
     Example:
         >>> [protocol.name for protocol in find_protocols("all", "filled", (120, 160))]
         ['uncropped', 'median_scaled', 'scale_shift']
+        >>> [protocol.flip_test for protocol in find_protocols(["uncropped", "uncropped_flip"], "raw", (9, 9))]
+        [False, True]
     """
     wanted = [names] if isinstance(names, str) else list(names)
     if not wanted:
@@ -306,12 +377,14 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
         if name == "all":
             found |= {protocol.name: protocol for protocol in PROTOCOLS.values() if protocol.fits(truth, size)}
             continue
-        if name not in PROTOCOLS:
-            near = difflib.get_close_matches(str(name), PROTOCOLS, n=1)
+        base = str(name).removesuffix(_FLIP)
+        if base not in PROTOCOLS:
+            near = difflib.get_close_matches(base, PROTOCOLS, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
-            raise InputError(f"protocols: {name} is unknown; {hint} {', '.join(PROTOCOLS)} and all")
-        PROTOCOLS[name].check(truth, size)
-        found[name] = PROTOCOLS[name]
+            raise InputError(f"protocols: {name} is unknown; {hint} {', '.join(PROTOCOLS)} and all (or NAME{_FLIP})")
+        protocol = PROTOCOLS[base] if base == name else _flipped(PROTOCOLS[base])
+        protocol.check(truth, size)
+        found[name] = protocol
     return list(found.values())
 
 

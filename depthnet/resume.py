@@ -15,7 +15,7 @@ from torch import nn
 from depthnet.checkpoint import fitting_weights, load_plain, load_weights, read_checkpoint, save_plain
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.encoder import resolve_pretrained
-from depthnet.run import BEST, LAST
+from depthnet.run import BEST, CONFIG, LAST
 from depthnet.types import InputError
 
 __all__ = ["DurableCheckpointIO", "fine_tune", "fit_and_judge", "settle"]
@@ -51,16 +51,17 @@ class DurableCheckpointIO(CheckpointIO):
         path.with_name(path.name + ".sha256").unlink(missing_ok=True)
 
 
-def settle(cfg: Any, new: bool) -> None:
+def settle(cfg: Any, directory: Path) -> None:
     """Decide, in place, what a config leaves to the machine and to the checkpoint, and seed all that is random.
 
     Args:
         cfg: The run's config.
-        new: Whether the run starts; one that goes on keeps what was decided then.
+        directory: The run's; one that has stored its config goes on, and keeps what was decided then.
 
     Raises:
         InputError: If the checkpoint or the pretrained weights cannot be had.
     """
+    new = not (directory / CONFIG).exists()
     source = read_checkpoint(cfg.ckpt) if cfg.ckpt else None
     if source and cfg.mode == "test":
         cfg.data.image_size = source.config["image_size"]
@@ -70,12 +71,14 @@ def settle(cfg: Any, new: bool) -> None:
     seed_everything(cfg.seed, verbose=False)
 
 
-def fine_tune(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Start a network from a checkpoint's weights; what did not fit is listed.
+def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None) -> None:
+    """Start a network from a checkpoint's weights, if one is named; what did not fit is listed.
 
     Raises:
         InputError: If the file cannot be read, or next to nothing in it fits.
     """
+    if path is None:
+        return
     state = read_checkpoint(path).state
     fitting = len(fitting_weights(network, state))
     if fitting < _FEWEST_FITTING * len(network.state_dict()):

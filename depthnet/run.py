@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from depthnet.durable import write_text
 from depthnet.types import InputError
 
 __all__ = [
@@ -25,9 +26,11 @@ __all__ = [
     "error_line",
     "gpu_or_cpu",
     "quiet_libraries",
+    "register_resolvers",
     "resolvers",
     "resumable",
     "run_directory",
+    "store",
     "stored_text",
 ]
 
@@ -113,6 +116,12 @@ def resolvers() -> dict[str, Callable[..., Any]]:
     }
 
 
+def register_resolvers() -> None:
+    """Make the functions of :func:`resolvers` known to OmegaConf."""
+    for name, resolver in resolvers().items():
+        OmegaConf.register_new_resolver(name, resolver, use_cache=True)
+
+
 def quiet_libraries() -> None:
     """Keep Lightning's greetings, and its advice that does not fit here, out of a run's output."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -149,6 +158,12 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
 def stored_text(cfg: DictConfig, directory: Path) -> str:
     """Return a config as ``config.yaml`` holds it: resolved, but free of the directory, so that a run can be moved."""
     return OmegaConf.to_yaml(cfg, resolve=True).replace(str(directory), "${directory}")
+
+
+def store(directory: Path, text: str) -> None:
+    """Write ``config.yaml`` into a run's directory, unless it is there: a run that goes on keeps its own."""
+    if not (directory / CONFIG).exists():
+        write_text(directory / CONFIG, text)
 
 
 def check_choices(config: Mapping[str, Any]) -> None:

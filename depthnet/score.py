@@ -160,15 +160,16 @@ def score_predictions(
 
     Returns:
         "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's
-        metrics), "data", "missing" and "empty" (labels), "unmatched" (files of no frame), "definitions", "median" (the
-        predictions' median depth [m], over all frames).
+        metrics), "intervals" (lists of two), "scene_count", "level" and "draws" (how those were made), "judged" (which
+        frames, in words), "data", "missing" and "empty" (labels), "unmatched" (files of no frame), "definitions",
+        "median" (the predictions' median depth [m], over all frames).
 
     Raises:
         InputError: If anything is wrong with the data, the files, or what was asked for.
     """
     import torch
 
-    from depthnet.evaluation import Evaluation, choose_protocols
+    from depthnet.evaluation import Evaluation, choose_protocols, describe_judged
     from depthnet.protocol import default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
@@ -182,6 +183,12 @@ def score_predictions(
     files, unmatched = find_predictions(predictions, labels)
     default = default_protocol(data.name, data.truth, data.size(split, 0))
     evaluation = Evaluation(choose_protocols(protocol or default, data, split))
+    if evaluation.flip_test:
+        plain = str(protocol).removesuffix("_flip")
+        raise InputError(
+            f"--protocol {protocol}: files hold no prediction of the mirrored images to average; give {plain}, and "
+            "average before you write them"
+        )
     present = [(frame, path) for frame, path in enumerate(files) if path is not None]
     medians = []
     for done, (frame, path) in enumerate(present, start=1):
@@ -202,6 +209,8 @@ def score_predictions(
         "split": split,
         "metrics": figures[first],
         "protocols": figures,
+        **evaluation.interval_record([data.scene(split, frame) for frame in range(expected)]),
+        "judged": describe_judged(data, split, [frame for frame, _ in present]),
         "data": data.description,
         "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
         "empty": {name: [labels[frame] for frame in frames] for name, frames in evaluation.empty().items()},
@@ -270,8 +279,10 @@ def _run(options: argparse.Namespace) -> int:
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
     title = f"{result['data']}, {options.split} ({found} images, {result['truth']} truth)"
+    print(f"judged: {result['judged']}")
+    who = Path(options.predictions).resolve().name
     Console(width=None if sys.stdout.isatty() else 100).print(
-        metrics_table({Path(options.predictions).resolve().name: result["protocols"]}, title)
+        metrics_table({who: result["protocols"]}, title, {who: result["intervals"]})
     )
     if options.output is not None:
         write_json(options.output, result)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "progress", "data.official"},
+    {"durable", "allowed", "progress", "intervals", "data.official"},
     {"image"},
     {
         "data.layout",
@@ -27,16 +27,29 @@ LAYERS = [
         "metrics",
         "protocol",
         "visualize",
+        "sharpness",
         "checkpoint",
         "run",
         "optim",
     },
-    {"data.files", "data.manifest", "data.cache", "data.furniture", "data.dataset", "models.decoder", "models.basic"},
+    {
+        "data.files",
+        "data.manifest",
+        "data.cache",
+        "data.furniture",
+        "data.dataset",
+        "report.atlas",
+        "report.charts",
+        "models.decoder",
+        "models.basic",
+    },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation"},
-    {"module", "callbacks", "resume", "prediction"},
-    {"train", "predict", "score", "data.__main__"},
+    {"module", "callbacks", "resume", "prediction", "report.judge"},
+    {"report.page"},
+    {"report.write"},
+    {"train", "predict", "score", "compare", "data.__main__", "report.__main__"},
 ]
 HOMES = {
     "timm": {"models.encoder"},
@@ -61,7 +74,7 @@ def imported(path):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            package = node.module in ("depthnet", "depthnet.data", "depthnet.models")
+            package = node.module in ("depthnet", "depthnet.data", "depthnet.models", "depthnet.report")
             yield from (f"{node.module}.{name.name}" for name in node.names) if package else [node.module]
 
 
@@ -87,6 +100,9 @@ def test_imports_point_strictly_down(name, path):
     ("module", "banned"),
     [
         ("depthnet.prediction", {"lightning", "hydra", "albumentations", "wandb"}),
+        ("depthnet.compare", {"torch", "lightning", "hydra", "timm", "PIL"}),
+        ("depthnet.report.write", {"lightning", "hydra", "albumentations", "wandb", "torch"}),
+        ("depthnet.report.page", {"lightning", "hydra", "albumentations", "wandb"}),
         ("depthnet.score", {"lightning", "hydra", "albumentations", "wandb"}),
         ("depthnet.models.depth_net", {"lightning", "hydra", "albumentations", "wandb"}),
         ("predict", {"lightning", "hydra", "albumentations", "wandb", "torch", "timm"}),

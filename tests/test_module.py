@@ -10,9 +10,9 @@ from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
-from depthnet.protocol import PROTOCOLS
+from depthnet.protocol import PROTOCOLS, find_protocols
 from depthnet.resume import DurableCheckpointIO
-from depthnet.types import DepthRange
+from depthnet.types import DepthRange, Sample
 
 RANGE = DepthRange(1e-3, 10.0)
 
@@ -94,3 +94,29 @@ def test_dropout_is_a_function_of_seed_and_step():
         learner.on_train_batch_start(None, 0)
         draws.append(torch.rand(1).item())
     assert draws[0] == draws[2] != draws[1]
+
+
+class Slanted(torch.nn.Module):
+    """Sees more depth to the right, whatever the image."""
+
+    def forward(self, image):
+        return image[:, :1].float() / 64 + torch.linspace(1, 3, image.shape[-1])
+
+
+@pytest.mark.parametrize("names", [["uncropped"], ["uncropped", "uncropped_flip"]])
+def test_the_mirrored_image_is_seen_only_when_a_protocol_averages_it(names):
+    protocols = [found.within(RANGE) for found in find_protocols(names, "raw", (4, 6))]
+    network = Slanted()
+    seen = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    learner = DepthModule(network, DepthLoss({"l1": 1.0}, RANGE), None, None, protocols)
+    image = torch.randint(0, 256, (2, 3, 4, 6), dtype=torch.uint8, generator=torch.manual_seed(0))
+    depth = image[:, :1].float() / 64 + 2  # what the mean of both sides is
+    learner.on_validation_epoch_start()
+    learner.validation_step(Sample(image, depth, depth > 0, torch.arange(2)), 0)
+    assert len(seen) == len(names)
+    figures = learner.evaluation.figures()
+    assert figures["uncropped"]["rmse"] > 0.5
+    if len(names) == 2:
+        assert torch.equal(seen[1], image.flip(-1))
+        assert figures["uncropped_flip"]["rmse"] == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthnet.protocol import PROTOCOLS, Protocol, default_protocol, find_protocols
+from depthnet.protocol import PROTOCOLS, Protocol, default_protocol, find_protocols, resize_prediction
 from depthnet.types import Crop, DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -46,6 +46,8 @@ def resized(pred, size):
 def aligned(pred, depth, valid, align):
     """Median or least squares by NumPy's own functions."""
     p, t = pred[valid], depth[valid]
+    if align == "min_max":
+        return scaled(pred, np.isfinite(pred))
     if align == "none" or p.size == 0:
         return pred
     if align == "median":
@@ -56,12 +58,19 @@ def aligned(pred, depth, valid, align):
     return pred * scale + shift
 
 
-@settings(max_examples=150, deadline=None)
+def scaled(values, valid):
+    """A map between its own valid extremes, 0 to 7.5, in float64."""
+    inside = values[valid].astype(np.float64)
+    low, high = (inside.min(), inside.max()) if inside.size else (0.0, 0.0)
+    return (values - low) / (high - low) * 10 * 0.75 if high > low else np.zeros(values.shape)
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     small=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
-    align=st.sampled_from(["none", "median", "scale_shift"]),
+    align=st.sampled_from(["none", "median", "scale_shift", "min_max"]),
     crop=st.sampled_from([None, Crop(1, 2, 0, 2), Crop(0, 99, 1, 99)]),
     holes=st.sampled_from([0.0, 0.5, 1.0]),
 )
@@ -75,18 +84,26 @@ def test_equals_an_independent_numpy_reference(seed, small, size, align, crop, h
     got = protocol(align=align, crop=crop)(*(torch.from_numpy(x.copy()) for x in (pred, depth, mask)))
 
     for index in range(2):
-        valid = mask[index, 0] & (depth[index, 0] > np.float32(1e-3)) & (depth[index, 0] < np.float32(10))
+        truth = depth[index, 0]
+        valid = mask[index, 0] & (truth > np.float32(1e-3)) & (truth < np.float32(10))
+        if align == "min_max":
+            truth = scaled(truth, valid).astype(np.float32)
+            valid &= truth > np.float32(1e-3)
         if crop is not None:
             inside = np.zeros(size, bool)
             inside[crop.top : crop.bottom, crop.left : crop.right] = True
             valid &= inside
         expected = resized(pred[index, 0].astype(np.float64), size)
-        expected = np.clip(aligned(expected, depth[index, 0].astype(np.float64), valid, align), 1e-3, 10.0)
-        exact = 2e-6 if align != "scale_shift" else 1e-3  # a fit over nearly equal predictions multiplies the rounding
+        near = np.ptp(expected) < 1e-2  # of a prediction that is nearly constant much rounding is scaled up
+        expected = np.clip(aligned(expected, truth.astype(np.float64), valid, align), 1e-3, 10.0)
+        exact = 1e-3 if align in ("scale_shift", "min_max") else 2e-6  # these multiply the resize's rounding
+        if align == "min_max" and near:
+            continue
         assert got[0][index, 0].numpy() == pytest.approx(expected, rel=exact, abs=exact / 10)
         assert (got[2][index, 0].numpy() == valid).all()
+        assert got[1][index, 0].numpy()[valid].tobytes() == truth[valid].tobytes()
     assert got[0].dtype == torch.float32
-    assert got[1].numpy().tobytes() == depth.tobytes()
+    assert align == "min_max" or got[1].numpy().tobytes() == depth.tobytes()
 
 
 def test_range_is_open_and_a_useless_prediction_is_clamped():
@@ -131,9 +148,29 @@ def test_what_it_is_given_is_left_as_it_was():
         assert torch.equal(tensor.nan_to_num(7.0), old.nan_to_num(7.0))
 
 
-@pytest.mark.parametrize(("name", "pixels"), [("nyu_eigen", 426 * 560), ("nyu_densedepth", 440 * 592)])
+def test_predictions_are_resized_once_and_the_same_for_all():
+    pred = torch.rand(2, 1, 3, 4, dtype=torch.float64, generator=torch.manual_seed(0))
+    big = resize_prediction(pred, (6, 9))
+    assert big.dtype == torch.float32
+    assert resize_prediction(big, (6, 9)) is big
+    depth = torch.full((2, 1, 6, 9), 2.0)
+    for align in ("none", "median", "scale_shift", "min_max"):
+        one, other = (protocol(align=align)(given, depth, depth > 0)[0] for given in (pred, big))
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("nyu_eigen", 426 * 560),
+        ("nyu_center", 456 * 608),
+        ("nyu_densedepth", 440 * 592),
+        ("published_keras", 441 * 593),
+    ],
+)
 def test_nyu_crops(name, pixels):
     depth = torch.full((1, 1, *NYU), 2.0)
+    depth[..., 0, 0] = 1.0  # outside every crop
     crop = PROTOCOLS[name].crop
     _, _, mask = PROTOCOLS[name](torch.full((1, 1, 240, 320), 3.0), depth, depth > 0)
     assert mask.sum() == pixels
@@ -188,7 +225,7 @@ def test_a_median_that_is_not_positive_scales_nothing(middle):
     [
         ("nyu_eigen", "filled", NYU, "protocol nyu_eigen needs raw truth of 480x640 pixels; this is filled truth of "
          "480x640 pixels, for which there is nyu_eigen_filled, nyu_densedepth, uncropped"),
-        ("nyu_eigen_filled", "raw", NYU, "needs filled truth .* for which there is nyu_eigen, uncropped, median_s"),
+        ("nyu_eigen_filled", "raw", NYU, "needs filled truth .* for which there is nyu_eigen, nyu_center, uncropped"),
         ("nyu_eigen_filled", "filled", (240, 320), "this is filled truth of 240x320 pixels, .* there is uncropped"),
     ],
 )  # fmt: skip
@@ -240,7 +277,7 @@ def test_an_open_range_and_shapes_that_do_not_fit_are_errors():
     ("fields", "message"),
     [
         ({"truth": "sensor"}, "truth is 'sensor'; give one of raw, filled, any"),
-        ({"align": "mean"}, "align is 'mean'; give one of none, median, scale_shift"),
+        ({"align": "mean"}, "align is 'mean'; give one of none, median, scale_shift, min_max"),
         ({"size": (470, 640), "crop": Crop(45, 471, 41, 601)}, "rows 45:471 and columns 41:601 leave its size 470x640"),
     ],
 )
@@ -251,13 +288,17 @@ def test_a_protocol_checks_itself(fields, message):
 
 def test_definitions_do_not_change_unnoticed():
     # A digest stands beside published numbers. Whoever changes one makes a new protocol: give it a new name.
-    assert {name: value.digest for name, value in PROTOCOLS.items()} == {
+    flipped = find_protocols("nyu_eigen_flip", "raw", NYU)
+    assert {value.name: value.digest for value in (*PROTOCOLS.values(), *flipped)} == {
         "nyu_eigen": "43f9fba71492",
         "nyu_eigen_filled": "fb6c4c4adad7",
+        "nyu_center": "7eab7b60e431",
         "nyu_densedepth": "c6aacbad1e9d",
         "uncropped": "a399dce9b11e",
         "median_scaled": "2af19819e128",
         "scale_shift": "27241b7dc7f3",
+        "published_keras": "a8ce0655fdbe",
+        "nyu_eigen_flip": "cd764744053c",
     }
 
 
@@ -296,9 +337,11 @@ def test_names_are_found_once_each_in_order():
 
     assert names("nyu_eigen", "raw", NYU) == ["nyu_eigen"]
     assert names(["uncropped", "nyu_eigen", "uncropped"], "raw", NYU) == ["uncropped", "nyu_eigen"]
-    assert names("all", "raw", NYU) == ["nyu_eigen", "uncropped", "median_scaled", "scale_shift"]
+    plain = ["uncropped", "median_scaled", "scale_shift"]
+    assert names("all", "raw", NYU) == ["nyu_eigen", "nyu_center", *plain, "published_keras"]
+    assert names("all", "filled", NYU) == ["nyu_eigen_filled", "nyu_densedepth", *plain, "published_keras"]
     assert names(["nyu_densedepth", "all"], "filled", NYU)[:3] == ["nyu_densedepth", "nyu_eigen_filled", "uncropped"]
-    assert names("all", "raw", (120, 160)) == ["uncropped", "median_scaled", "scale_shift"]
+    assert names("all", "raw", (120, 160)) == plain
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -308,6 +351,13 @@ def test_unknown_names_are_refused_with_the_nearest():
         find_protocols(["nyu_eigenn"], "raw", NYU)
     with pytest.raises(InputError, match="zzz is unknown; there are nyu_eigen"):
         find_protocols("zzz", "raw", NYU)
+    with pytest.raises(InputError, match=r"nyu_eigne_flip is unknown; did you mean nyu_eigen.*NAME_flip"):
+        find_protocols("nyu_eigne_flip", "raw", NYU)
+    for name in ("all_flip", "uncropped_flip_flip", "_flip"):
+        with pytest.raises(InputError, match=f"{name} is unknown"):
+            find_protocols(name, "raw", NYU)
+    with pytest.raises(InputError, match="needs filled truth"):
+        find_protocols("nyu_densedepth_flip", "raw", NYU)
     with pytest.raises(InputError, match="none is named"):
         find_protocols([], "raw", NYU)
 

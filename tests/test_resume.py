@@ -37,13 +37,14 @@ def test_settle_decides_pretrained_once(tmp_path):
         return OmegaConf.create({"mode": "fit", "ckpt": None, "seed": 1, "model": model} | changes)
 
     cfg = config()
-    settle(cfg, new=True)
+    settle(cfg, tmp_path)
     assert cfg.model.pretrained is False  # no network in tests, so scratch
     kept = config()
-    settle(kept, new=False)
+    (tmp_path / "config.yaml").write_text("")  # a run that goes on
+    settle(kept, tmp_path)
     assert kept.model.pretrained == "auto"
     with pytest.raises(InputError, match=r"model\.pretrained=true"):
-        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), new=True)
+        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other")
 
 
 def test_settle_takes_the_image_size_of_the_checkpoint_that_is_judged(tmp_path):
@@ -51,7 +52,7 @@ def test_settle_takes_the_image_size_of_the_checkpoint_that_is_judged(tmp_path):
     cfg = OmegaConf.create(
         {"mode": "test", "ckpt": str(tmp_path / "a.ckpt"), "seed": 1, "model": {}, "data": {"image_size": [9, 9]}}
     )
-    settle(cfg, new=True)
+    settle(cfg, tmp_path)
     assert cfg.data.image_size == [32, 48]
 
 

@@ -89,6 +89,15 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
     assert (record["split"], record["images"], record["data"]["allowed"]) == ("test", official, ["test_list"])
 
 
+def test_a_report_is_written_when_it_is_asked_for(train, tmp_path):
+    done = train(*ROOMS, "trainer.max_epochs=1", "report=true", "hydra.run.dir=run")
+    assert done.code == 0, done.err
+    assert "run/report.html" in done.out.splitlines()[-1]
+    text = (tmp_path / "run/report.html").read_text()
+    assert "built-in rooms" in text
+    assert "<script src" not in text
+
+
 def test_unsound_data_stops_a_run_with_one_line(train, make_lists):
     root = make_lists(train=6, val=3)
     path = root / "train/sync_depth_00003.png"

@@ -1,0 +1,399 @@
+"""Put finished runs side by side: figures with intervals, and what sets each run apart from the first, image by image.
+
+    python -m depthnet.compare RUN RUN...
+    python -m depthnet.compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
+
+A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. Intervals are
+of 95 %, by bootstrap over scenes. A difference is a run's figure less the baseline's, image by image, so that what
+makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called better or worse
+only where the interval of its difference excludes 0.
+
+Exit code: 0, done; 2, the runs cannot be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+
+from depthnet.durable import write_text
+from depthnet.intervals import Interval, bootstrap
+from depthnet.types import InputError
+
+__all__ = ["Comparison", "Row", "Run", "compare", "differing_keys", "main", "name_runs", "read_run"]
+
+_METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
+_BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
+_NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
+_MOST_KEYS = 12
+_WIDTH = 100
+_FEW_SCENES = 10  # at ten, nine in ten intervals of 95 % hold the true mean
+
+
+class Image(NamedTuple):
+    """What one protocol found of one image; the figures are NaN where it has no valid pixel."""
+
+    scene: str
+    figures: dict[str, float]
+
+
+class Run(NamedTuple):
+    """A finished run as its files tell of it.
+
+    Attributes:
+        path: Its directory.
+        split: Which split was judged.
+        data: What the data is and how it was prepared.
+        digests: Each protocol's digest.
+        images: Each image by protocol and label.
+        config: What it was run with, the keys joined by dots; None where it has no ``config.yaml``.
+    """
+
+    path: Path
+    split: str
+    data: Mapping[str, Any]
+    digests: Mapping[str, str]
+    images: Mapping[str, Mapping[str, Image]]
+    config: Mapping[str, Any] | None
+
+
+class Row(NamedTuple):
+    """One metric of one run, and its difference from the baseline: the means over images, and their intervals."""
+
+    metric: str
+    run: str
+    mean: float
+    interval: Interval
+    difference: float
+    difference_interval: Interval
+
+    @property
+    def verdict(self) -> str:
+        """``better`` or ``worse`` than the baseline, or nothing where the difference's interval holds 0."""
+        low, high = self.difference_interval
+        if not (low > 0 or high < 0):
+            return ""
+        return "better" if (low > 0) == self.metric.startswith("delta") else "worse"
+
+
+class Comparison(NamedTuple):
+    """Several runs' figures under one protocol: for each metric a row for each run, the baseline's first.
+
+    ``images`` count, and are of as many ``scenes``; ``empty`` ones have no valid pixel, and so count for no run.
+    """
+
+    protocol: str
+    digest: str
+    images: int
+    scenes: int
+    empty: int
+    rows: list[Row]
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's files.
+
+    Args:
+        path: The run's directory, or the ``metrics.json`` in it.
+
+    Raises:
+        InputError: If a file is missing or not an evaluation's, or the two are of different evaluations.
+    """
+    directory = (path.parent if path.name == "metrics.json" else path).resolve()
+    if not directory.is_dir():
+        raise InputError(f"{path}: no directory of a run; name one that holds metrics.json and per_image.csv")
+    try:
+        content = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        images = _read_images(directory / "per_image.csv")
+        data = {key: content["data"].get(key) for key in ("description", "truth", "frames", "digest", "image_size")}
+        run = Run(directory, content["split"], data, content["digests"], images, _config(directory / "config.yaml"))
+        for name in run.digests:
+            rows = [image.figures for image in images[name].values()]
+            for metric in rows[0]:
+                found = _mean(row[metric] for row in rows if not math.isnan(row[metric]))
+                stored = content["protocols"][name][metric]  # JSON has null for NaN
+                if found != stored and not (stored is None and math.isnan(found)):
+                    raise ValueError(f"per_image.csv and metrics.json disagree on {name}")
+    except FileNotFoundError as error:
+        raise InputError(f"{directory}: has no {Path(error.filename).name}; compare runs that were judged") from None
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{directory}: its files are not those of one evaluation ({reason}); judge it again") from None
+    return run
+
+
+def _read_images(path: Path) -> dict[str, dict[str, Image]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    before = len(_BEFORE_FIGURES)
+    if header[:before] != _BEFORE_FIGURES:
+        raise ValueError(f"per_image.csv does not begin with {', '.join(_BEFORE_FIGURES)}")
+    images: dict[str, dict[str, Image]] = {}
+    for protocol, _, label, scene, *figures in rows:
+        under = images.setdefault(protocol, {})
+        if label in under:
+            raise ValueError(f"per_image.csv has two rows of {label} under {protocol}")
+        under[label] = Image(scene, dict(zip(header[before:], map(float, figures), strict=True)))
+    return images
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean, exactly rounded, as an evaluation has it."""
+    column = list(values)
+    return math.fsum(column) / len(column) if column else math.nan
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    return dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8")))) if path.exists() else None
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _flat(item, f"{key}.{name}" if key else str(name))
+
+
+def name_runs(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest end of each path that no other path has.
+
+    Raises:
+        InputError: If a path is there twice.
+
+    Example:
+        >>> name_runs([Path("/runs/a/0"), Path("/runs/b/0"), Path("/runs/b/1")])
+        ['a/0', 'b/0', '1']
+    """
+    names = []
+    for path in paths:
+        ends = (path.parts[-length:] for length in range(1, len(path.parts) + 1))
+        found = [end for end in ends if sum(other.parts[-len(end) :] == end for other in paths) == 1]
+        if not found:
+            raise InputError(f"{path}: given twice; name each run once")
+        names.append("/".join(found[0]))
+    return names
+
+
+def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | None = None) -> list[Comparison]:
+    """Compare runs under each protocol that all of them were judged by.
+
+    Args:
+        runs: By name; the first is the baseline.
+        metrics: The figures to compare.
+        protocol: Only this one.
+
+    Raises:
+        InputError: If they judged different splits, data or images, or by different protocols, or lack a metric.
+    """
+    (first, baseline), *others = runs.items()
+    for name, run in others:
+        if run.split != baseline.split:
+            raise InputError(f"{name} judged {run.split} and {first} {baseline.split}; compare runs of one split")
+        # the digest is of the data's content, wherever it lies; the description names the place
+        identity = "digest" if run.data["digest"] and baseline.data["digest"] else "description"
+        for key in ("truth", "frames", identity):
+            if run.data[key] != baseline.data[key]:
+                values = f"{run.data[key]} and {baseline.data[key]}"
+                raise InputError(f"{name} and {first} were judged on different data: {key} {values}")
+    chosen = [
+        each for each in baseline.digests if protocol in (None, each) and all(each in r.digests for r in runs.values())
+    ]
+    if not chosen:
+        had = "; ".join(f"{name} has {', '.join(run.digests)}" for name, run in runs.items())
+        raise InputError(f"not all runs were judged by {protocol or 'one protocol'}: {had}")
+    for each in chosen:
+        for name, run in runs.items():
+            _require_same_images(each, first, baseline, name, run)
+            known = next(iter(run.images[each].values())).figures
+            for metric in metrics:
+                if metric not in known:
+                    raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}")
+    return [_compare(runs, metrics, each) for each in chosen]
+
+
+def _require_same_images(protocol: str, first: str, baseline: Run, name: str, run: Run) -> None:
+    if run.digests[protocol] != baseline.digests[protocol]:
+        digests = f"its digest is {run.digests[protocol]} and {baseline.digests[protocol]}"
+        raise InputError(f"{name} and {first} were judged by different protocols named {protocol}: {digests}")
+    ours, theirs = ({(label, image.scene) for label, image in r.images[protocol].items()} for r in (run, baseline))
+    if ours != theirs:
+        label, scene = min(ours ^ theirs)
+        raise InputError(f"{name} and {first} judged different images: only one has {label} of {scene}, for example")
+
+
+def _compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str) -> Comparison:
+    first, *_ = found = [run.images[protocol] for run in runs.values()]
+    table = np.array([[[under[label].figures[name] for name in metrics] for label in first] for under in found])
+    valid = ~np.isnan(table).any(axis=(0, 2))
+    table = table[:, valid]
+    scenes = [image.scene for image, counts in zip(first.values(), valid, strict=True) if counts]
+    # one table of figures and differences, so that all are seen under the same draws of scenes
+    columns = np.concatenate([*table, *(table - table[0])], axis=1)
+    means, intervals = [_mean(column) for column in columns.T.tolist()], bootstrap(columns, scenes)
+    rows = []
+    for place, metric in enumerate(metrics):
+        for number, name in enumerate(runs):
+            own, paired = number * len(metrics) + place, (len(runs) + number) * len(metrics) + place
+            rows.append(Row(metric, name, means[own], intervals[own], means[paired], intervals[paired]))
+    digest = next(iter(runs.values())).digests[protocol]
+    return Comparison(protocol, digest, len(scenes), len(set(scenes)), len(first) - len(scenes), rows)
+
+
+def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the keys in which configs differ, and each one's value, ``-`` where it has none.
+
+    Seeds and directories are left out, and so is a key that repeats another (``data.augment.x`` beside ``augment.x``).
+
+    Example:
+        >>> differing_keys([{"loss.unit": "metre", "seed": 0}, {"loss.unit": "log", "seed": 1}])
+        {'loss.unit': ['metre', 'log']}
+    """
+    found = {}
+    for key in dict.fromkeys(key for config in configs for key in config):
+        values = [_shown(config[key]) if key in config else "-" for config in configs]
+        if len(set(values)) > 1 and key.rpartition(".")[2] not in _NO_CHOICE:
+            found[key] = values
+
+    def repeats(key: str) -> bool:
+        tails = (key.split(".", cut)[-1] for cut in range(1, key.count(".") + 1))
+        return any(found.get(tail) == found[key] for tail in tails)
+
+    return {key: values for key, values in found.items() if not repeats(key)}
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _document(comparisons: Sequence[Comparison], runs: Mapping[str, Run], markdown: bool, width: int | None) -> str:
+    """Everything that is to be read: a table for each protocol, and how the runs were made."""
+    first, baseline = next(iter(runs.items()))
+    parts = []
+    for each in comparisons:
+        parts.append(f"{'### ' if markdown else ''}{each.protocol} (digest {each.digest})")
+        counts = f"{baseline.split}: {each.images} images of {each.scenes} scenes, {baseline.data['truth']} truth"
+        parts.append(f"{counts}; {baseline.data['description']}")
+        if each.empty:
+            parts.append(f"{each.empty} images without a valid pixel are left out")
+        if each.scenes < _FEW_SCENES:
+            parts.append(f"fewer than {_FEW_SCENES} scenes: intervals are too narrow, and one scene gives none")
+        header = ["metric", "run", "figure", "95 % interval", "difference", "95 % interval", ""]
+        parts.append(_table(header, _cells(each.rows, first), markdown, width, "llrrrrl"))
+    parts.append(f"difference: less {first}, image by image;\nbetter or worse: where its interval excludes 0")
+    sizes = {name: _shown(run.data["image_size"]) for name, run in runs.items()}
+    if len(set(sizes.values())) > 1:
+        parts.append("image sizes differ: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    configs = {name: run.config for name, run in runs.items() if run.config is not None}
+    rows = [[key, *values] for key, values in differing_keys(list(configs.values())).items()]
+    if rows:
+        parts.append(_table(["config", *configs], rows[:_MOST_KEYS], markdown, width, "l" * (1 + len(configs))))
+    if len(rows) > _MOST_KEYS:
+        parts.append(f"and {len(rows) - _MOST_KEYS} more keys")
+    if len(configs) > 1 and not rows:
+        parts.append("the configs do not differ, the seed aside")
+    parts += [f"{name} has no config.yaml" for name in runs if name not in configs]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(rows: Sequence[Row], first: str) -> Iterator[list[str]]:
+    for row in rows:
+        own = [row.run, f"{row.mean:.4f}", _ends(row.interval, ".4f")]
+        paired = [f"{row.difference:+.4f}", _ends(row.difference_interval, "+.4f"), row.verdict]
+        yield [row.metric, *own, "", "", "baseline"] if row.run == first else ["", *own, *paired]
+
+
+def _ends(interval: Interval, form: str) -> str:
+    return "" if math.isnan(interval.low) else f"[{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], markdown: bool, width: int | None, align: str) -> str:
+    if markdown:
+        rule = ["---:" if side == "r" else "---" for side in align]
+        lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, rule, *rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name, side in zip(header, align, strict=True):
+        table.add_column(Text(name), justify="right" if side == "r" else "left", overflow="fold", no_wrap=side == "r")
+    for row in rows:
+        if row[0] and "r" in align:  # another metric
+            table.add_section()
+        table.add_row(*map(Text, row))
+    text = io.StringIO()
+    Console(file=text, width=width).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _csv(comparisons: Sequence[Comparison], split: str) -> str:
+    """Every row, to full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    figures = ("mean", "low", "high", "difference", "difference_low", "difference_high", "verdict")
+    writer.writerow(("protocol", "digest", "split", "images", "scenes", "empty", "metric", "run", *figures))
+    for each in comparisons:
+        for row in each.rows:
+            head = (each.protocol, each.digest, split, each.images, each.scenes, each.empty, row.metric, row.run)
+            writer.writerow((*head, row.mean, *row.interval, row.difference, *row.difference_interval, row.verdict))
+    return text.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m depthnet.compare", description=__doc__, formatter_class=style)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="RUN", help="the run the others are held against (default: first)"
+    )
+    parser.add_argument("--protocol", metavar="NAME", help="only this one (default: all that the runs share)")
+    parser.add_argument("--metrics", default=_METRICS, metavar="NAMES", help=f"with commas (default: {_METRICS})")
+    parser.add_argument("--format", choices=("terminal", "markdown", "csv"), default="terminal")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there, not to the terminal")
+    options = parser.parse_args(arguments)
+    try:
+        text = _run(options)
+        if options.output is None:
+            sys.stdout.write(text)
+        else:
+            write_text(options.output, text)
+        return 0
+    except InputError as error:
+        print(f"depthnet.compare: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> str:
+    found = [read_run(path) for path in options.runs]
+    if options.baseline is not None:
+        baseline = read_run(options.baseline)
+        found = [baseline, *(run for run in found if run.path != baseline.path)]
+    if len(found) < 2:
+        raise InputError(f"{found[0].path}: is one run; name two or more")
+    runs = dict(zip(name_runs([run.path for run in found]), found, strict=True))
+    metrics = list(dict.fromkeys(options.metrics.split(",")))
+    comparisons = compare(runs, metrics, options.protocol)
+    if options.format == "csv":
+        return _csv(comparisons, found[0].split)
+    terminal = options.output is None and sys.stdout.isatty()
+    return _document(comparisons, runs, options.format == "markdown", None if terminal else _WIDTH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

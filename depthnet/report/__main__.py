@@ -1,0 +1,58 @@
+"""A run's error atlas: one HTML file that says what a network gets wrong, and where.
+
+    python -m depthnet.report RUN
+
+RUN is the directory of a run that was judged (config.yaml, metrics.json, per_image.csv). Its best checkpoint judges the
+same frames again, one by one, under the first protocol of metrics.json. RUN/report.html then shows the figures with
+95 % intervals; the error by depth, near edges, by place and by kind; the sharpness of depth boundaries; the best,
+median and worst images; and the training. The file needs no other file and no network.
+
+Exit code: 0, the report was written; 2, something is wrong, and nothing was written; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from depthnet.progress import progress_bar
+from depthnet.report.write import write_report
+from depthnet.types import InputError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m depthnet.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--ckpt", metavar="PATH", help="what judges (default: the run's best checkpoint)")
+    parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
+    options = parser.parse_args(arguments)
+    try:
+        with progress_bar("images judged") as advance:
+            path = write_report(
+                options.run,
+                options.output,
+                checkpoint=options.ckpt,
+                root=options.root,
+                limit=options.limit,
+                advance=advance,
+            )
+    except InputError as error:
+        print(f"depthnet.report: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("depthnet.report: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Where a network errs: by depth, near depth edges, by place in the image, by kind of room and of object.
+
+    atlas = Atlas(depth_range, object_names)
+    atlas.add(pred, depth, mask, scene="kitchen 3")     # one image at a time, as a protocol made it comparable
+    atlas.groups("depth"), atlas.sharpness(), atlas.position(), atlas.predicted()
+
+Arrays in, plain values out. All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from depthnet.intervals import Interval, bootstrap
+from depthnet.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance
+from depthnet.types import DepthRange
+
+__all__ = [
+    "GROUP_FIGURES",
+    "MIN_PIXELS",
+    "SHARPNESS",
+    "Atlas",
+    "Figure",
+    "Group",
+    "group_figures",
+    "mean_figures",
+]
+
+FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
+
+GROUP_FIGURES = ("abs_rel", "delta1", "rmse", "bias")
+"""What is measured of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where it says too far."""
+
+SHARPNESS = ("boundary_f1", "dbe_accuracy", "dbe_completeness")
+"""What is measured of depth boundaries, image by image."""
+
+MIN_PIXELS = 50
+"""An image counts in a group if it has as many pixels of it."""
+
+_DEPTHS = 10  # depth ranges of equal length
+_NEAR = (0, 2, 4, 8, 16, 32)  # distances to a depth edge at which groups begin [pixels]
+_GRID = (24, 32)  # cells of the map of errors: rows, columns
+_BINS = 100  # of true and of predicted depth
+
+
+class Figure(NamedTuple):
+    """A mean over images with its 95 % interval over scenes."""
+
+    mean: float
+    interval: Interval
+
+
+class Group(NamedTuple):
+    """What was measured of some pixels of all images.
+
+    Attributes:
+        name: Of the group, such as "1–2 m".
+        images: How many images count in it.
+        share: Its share of all pixels that count.
+        figures: By the names of :data:`GROUP_FIGURES`; none where no image counts.
+    """
+
+    name: str
+    images: int
+    share: float
+    figures: dict[str, Figure]
+
+
+def mean_figures(names: Sequence[str], values: npt.ArrayLike, scenes: Sequence[str]) -> dict[str, Figure]:
+    """Average figures over images.
+
+    Args:
+        names: Of the figures.
+        values: A row per image, shape ``(N, len(names))``; an image without a value, NaN, is left out of that mean.
+        scenes: The scene of each image.
+
+    Returns:
+        By name; those that no image has are left out.
+    """
+    table = np.asarray(values, np.float64).reshape(-1, len(names))
+    held = ~np.isnan(table)
+    found: dict[str, Figure] = {}
+    for rows in np.unique(held, axis=1).T:  # figures of the same images share their draws
+        if rows.any():
+            columns = np.flatnonzero((held == rows[:, None]).all(axis=0))
+            some = table[np.ix_(rows, columns)]
+            intervals = bootstrap(some, [scene for scene, kept in zip(scenes, rows, strict=True) if kept])
+            for column, mean, interval in zip(columns, some.mean(axis=0), intervals, strict=True):
+                found[names[int(column)]] = Figure(float(mean), interval)
+    return {name: found[name] for name in names if name in found}
+
+
+def group_figures(
+    pred: FloatArray, depth: FloatArray, groups: npt.NDArray[np.integer], count: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Measure each group of one image's pixels.
+
+    Args:
+        pred: Predicted depth of the pixels that count [m], shape ``(P,)``.
+        depth: Their true depth [m].
+        groups: The group of each, from 0.
+        count: How many groups there are.
+
+    Returns:
+        Pixels of each group, shape ``(count,)``; and :data:`GROUP_FIGURES`, shape ``(count, 4)``, NaN without pixels.
+
+    Example:
+        >>> pixels, figures = group_figures(np.array([2.0, 3.0]), np.array([2.0, 2.0]), np.array([1, 1]), 2)
+        >>> pixels.tolist(), figures[1].round(3).tolist()
+        ([0, 2], [0.25, 0.5, 0.707, 0.25])
+    """
+    p, t = pred.astype(np.float64), depth.astype(np.float64)
+    relative = (p - t) / t
+    parts = (np.abs(relative), np.maximum(p / t, t / p) < 1.25, (p - t) ** 2, relative)
+    pixels = np.bincount(groups, minlength=count)
+    with np.errstate(invalid="ignore"):
+        figures = np.stack([np.bincount(groups, part, count) for part in parts], axis=1) / pixels[:, None]
+    figures[:, 2] = np.sqrt(figures[:, 2])
+    return pixels, figures
+
+
+class Atlas:
+    """What a network got wrong on a set of images, and where.
+
+    A group's figures are those of one image's pixels of it, averaged over the images that have at least
+    :data:`MIN_PIXELS` of them.
+
+    Args:
+        depth_range: The depths that count [m].
+        object_names: The names of the object classes, where the data has them.
+
+    Attributes:
+        top: Where the histogram ends [m].
+        histogram: Pixels by true (rows) and predicted (columns) depth, in equal steps from 0.
+    """
+
+    def __init__(self, depth_range: DepthRange, object_names: Sequence[str] = ()) -> None:
+        self.top = top = depth_range.max
+        ends = [f"{top * place / _DEPTHS:.3g}" for place in range(_DEPTHS + 1)]
+        near = [f"{low}–{high} px" for low, high in itertools.pairwise(_NEAR)]
+        self._names = {
+            "depth": [f"{low}–{high} m" for low, high in itertools.pairwise(ends)],
+            "edge": [*near, f"{_NEAR[-1]} px or more"],
+            "object": list(object_names),
+        }
+        self._rows: dict[str, dict[str, list[tuple[str, int, npt.NDArray[np.float64]]]]] = {
+            kind: {name: [] for name in names} for kind, names in self._names.items()
+        }
+        self._rows["scene type"] = {}
+        self._pixels = 0
+        self._scenes: list[str] = []
+        self._sharpness: list[tuple[float, float, float]] = []
+        self._errors, self._counts = np.zeros(_GRID), np.zeros(_GRID)
+        self.histogram = np.zeros((_BINS, _BINS), np.int64)
+
+    def add(
+        self,
+        pred: FloatArray,
+        depth: FloatArray,
+        mask: BoolArray,
+        scene: str,
+        scene_type: str = "",
+        objects: npt.NDArray[np.integer] | None = None,
+    ) -> None:
+        """Add an image; one without a valid pixel says nothing.
+
+        Args:
+            pred: Predicted depth [m], above 0, shape ``(H, W)``.
+            depth: True depth [m], same shape.
+            mask: Pixels that count, bool, same shape.
+            scene: The image's scene.
+            scene_type: What kind of scene; empty where it is not known.
+            objects: The object class of each pixel, same shape, a place in ``object_names``; None where not known.
+        """
+        if not mask.any():
+            return
+        p, t = pred[mask], depth[mask]
+        true = depth_edges(depth, mask)
+        groups = {
+            "depth": _places(t, self.top, _DEPTHS),
+            "edge": np.searchsorted(_NEAR, edge_distance(true, _NEAR[-1])[mask], side="right") - 1,
+        }
+        if objects is not None:
+            groups["object"] = np.where(objects < len(self._names["object"]), objects, 0)[mask].astype(np.int64)
+        for kind, places in groups.items():
+            names = self._names[kind]
+            for name, pixels, row in zip(names, *group_figures(p, t, places, len(names)), strict=True):
+                if pixels >= MIN_PIXELS:
+                    self._rows[kind][name].append((scene, int(pixels), row))
+        if scene_type:
+            _, whole = group_figures(p, t, np.zeros(p.size, np.int64), 1)
+            self._rows["scene type"].setdefault(scene_type, []).append((scene, p.size, whole[0]))
+        self._pixels += p.size
+        self._scenes.append(scene)
+        self._sharpness.append(
+            (boundary_f1(pred, depth, mask), *boundary_errors(depth_edges(pred, mask), true)),
+        )
+        height, width = mask.shape
+        rows, columns = np.nonzero(mask)
+        cell = (rows * _GRID[0] // height) * _GRID[1] + columns * _GRID[1] // width
+        cells = _GRID[0] * _GRID[1]
+        self._errors += np.bincount(cell, np.abs(p - t) / t, cells).reshape(_GRID)
+        self._counts += np.bincount(cell, minlength=cells).reshape(_GRID)
+        both = _places(t, self.top, _BINS) * _BINS + _places(p, self.top, _BINS)
+        self.histogram += np.bincount(both, minlength=_BINS**2).reshape(_BINS, _BINS)
+
+    def groups(self, kind: str, most: int | None = None) -> list[Group]:
+        """Return what was measured of each group that some image has.
+
+        Args:
+            kind: "depth", "edge" (distance to the nearest edge of true depth), "object" or "scene type".
+            most: Only so many groups, those in most images, first; None for all, in their own order.
+        """
+        found = self._rows[kind]
+        names: Iterable[str] = [name for name, rows in found.items() if rows]
+        if most is not None:
+            names = sorted(names, key=lambda name: -len(found[name]))[:most]
+        groups = []
+        for name in names:
+            scenes, pixels, rows = zip(*found[name], strict=True)
+            share = sum(pixels) / self._pixels
+            groups.append(Group(name, len(rows), share, mean_figures(GROUP_FIGURES, rows, scenes)))
+        return groups
+
+    def sharpness(self) -> dict[str, Figure]:
+        """Return :data:`SHARPNESS` by name, over the images whose truth has boundaries."""
+        return mean_figures(SHARPNESS, self._sharpness, self._scenes)
+
+    def position(self, rows: int = _GRID[0], columns: int = _GRID[1]) -> npt.NDArray[np.float64]:
+        """Return the mean relative error by place in the image, all pixels alike; NaN where none counts.
+
+        Args:
+            rows: Of cells; a divisor of 24.
+            columns: Of cells; a divisor of 32.
+
+        Returns:
+            Shape ``(rows, columns)``.
+        """
+        shape = rows, _GRID[0] // rows, columns, _GRID[1] // columns
+        with np.errstate(invalid="ignore"):
+            mean: npt.NDArray[np.float64] = _cells(self._errors, shape) / _cells(self._counts, shape)
+        return mean
+
+    def predicted(self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> list[tuple[str, int, list[float]]]:
+        """Return each range of true depth: its name, its pixels, and quantiles of the depth predicted there [m]."""
+        table = self.histogram.reshape(_DEPTHS, -1, _BINS).sum(1)
+        found = []
+        for name, counts in zip(self._names["depth"], table, strict=True):
+            if counts.any():
+                places = np.searchsorted(np.cumsum(counts), np.array(quantiles) * counts.sum())
+                found.append((name, int(counts.sum()), [float(self.top * (place + 0.5) / _BINS) for place in places]))
+        return found
+
+
+def _cells(values: npt.NDArray[np.float64], shape: tuple[int, int, int, int]) -> npt.NDArray[np.float64]:
+    cells: npt.NDArray[np.float64] = values.reshape(shape).sum((1, 3))
+    return cells
+
+
+def _places(values: FloatArray, top: float, count: int) -> npt.NDArray[np.int64]:
+    """Which of ``count`` equal steps from 0 to ``top`` each value is in."""
+    places: npt.NDArray[np.int64] = np.minimum(values * (count / top), count - 1).astype(np.int64)
+    return places

@@ -1,0 +1,257 @@
+"""A run judged again, image by image: what its directory says, its data, and where its best checkpoint errs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from omegaconf import OmegaConf
+
+from depthnet.data.layout import Layout
+from depthnet.data.rooms import RoomsLayout
+from depthnet.data.roots import open_root
+from depthnet.evaluation import choose_protocols
+from depthnet.image import resize_image
+from depthnet.metrics import METRIC_NAMES, depth_metrics
+from depthnet.models.depth_net import load_network
+from depthnet.report.atlas import Atlas
+from depthnet.run import BEST, CONFIG
+from depthnet.types import DepthRange, InputError, read_size
+
+__all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "open_data", "read_run"]
+
+_SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's directory says.
+
+    Attributes:
+        directory: The run's.
+        config: Its resolved config.
+        metrics: ``metrics.json``.
+        rows: By protocol, each judged frame's label, scene and figures, by the frame's number.
+        history: ``history.csv``, a row an epoch; none where the run only judged.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    rows: dict[str, dict[int, tuple[str, str, list[float]]]]
+    history: list[dict[str, float]]
+
+    @property
+    def protocol(self) -> str:
+        """The first protocol that the run was judged under."""
+        return str(next(iter(self.metrics["protocols"])))
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image to be shown: RGB ``(h, w, 3)``, and predicted and true depth [m] and valid pixels, ``(H, W)``."""
+
+    frame: int
+    image: npt.NDArray[np.uint8]
+    pred: npt.NDArray[np.float32]
+    depth: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What judging a run's frames again found.
+
+    Attributes:
+        figures: The nine figures of each frame, by its number.
+        types: Each frame's kind of scene; empty where the data does not say.
+        atlas: Where the errors are.
+        shots: Images to be shown, by "Best", "Median" and "Worst".
+        checkpoint: What judged, and its SHA-256.
+        layout: The data.
+    """
+
+    figures: dict[int, list[float]]
+    types: dict[int, str]
+    atlas: Atlas
+    shots: dict[str, list[Shot]]
+    checkpoint: Path
+    layout: Layout
+
+
+def read_run(directory: str | os.PathLike[str]) -> Run:
+    """Read what a run's directory says.
+
+    Raises:
+        InputError: If it holds no run, the run was not judged yet, or a file is torn.
+    """
+    directory = Path(directory)
+    for name, why in {
+        CONFIG: "no run there",
+        "metrics.json": "the run was not judged yet; let it end",
+        "per_image.csv": "the run was not judged yet; let it end",
+    }.items():
+        if not (directory / name).is_file():
+            raise InputError(f"{directory}: {why} (looked for {name})")
+    try:
+        stored = OmegaConf.load(directory / CONFIG)
+        stored.directory = str(directory)
+        config: Any = OmegaConf.to_container(stored, resolve=True)
+        metrics = json.loads((directory / "metrics.json").read_text())
+        rows: dict[str, dict[int, tuple[str, str, list[float]]]] = {name: {} for name in metrics["protocols"]}
+        names = list(next(iter(metrics["protocols"].values())))
+        for row in _table(directory / "per_image.csv"):
+            figures = [float(row[name]) for name in names]
+            rows[row["protocol"]][int(row["frame"])] = row["label"], row["scene"], figures
+        history = [
+            {name: float(value) for name, value in row.items() if value} for row in _table(directory / "history.csv")
+        ]
+        run = Run(directory, config, metrics, rows, history)
+        _ = metrics["split"], metrics["data"], metrics["definitions"], run.protocol
+        _ = config["data"]["_target_"], config["data"]["image_size"]
+        if any(len(of_one) != metrics["images"] for of_one in rows.values()):
+            raise ValueError(f"per_image.csv does not hold {metrics['images']} rows of each protocol")
+    except Exception as error:  # yaml, JSON and CSV each have their own
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{directory}: its files are not those of a run, or torn: {reason}") from None
+    return run
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = None) -> Layout:
+    """Open the data that a run's config names, without Lightning.
+
+    Args:
+        data: The config's ``data``.
+        root: Where the data is now, if it moved.
+
+    Raises:
+        InputError: If the data cannot be opened, or is made in a way that this tool does not know.
+    """
+    maker = str(data["_target_"]).rpartition(".")[2]
+    if maker == "rooms":
+        if root is not None:
+            raise InputError("--root: the run was judged on built-in rooms, which have no folder; leave it out")
+        size, depth_range = read_size("data.image_size", data["image_size"]), DepthRange.of(data["depth_range"])
+        return RoomsLayout(data["frames"], size, data.get("scene_seed", 0), depth_range, data.get("holes", False))
+    if maker == "from_root":
+        return open_root(root or data["root"], **{name: data[name] for name in _SOURCE if name in data})
+    raise InputError(f"the run's data is made by {data['_target_']}; a report knows .from_root and .rooms")
+
+
+def judge(
+    run: Run,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> Judgement:
+    """Judge a run's frames again, one at a time, under its first protocol.
+
+    Args:
+        run: The run.
+        checkpoint: What judges; None: the run's best checkpoint, or the one that it was given to judge.
+        root: Where the data is now, if it moved.
+        limit: Only so many frames, evenly spaced.
+        advance: Called after each frame with how many were judged and how many there are.
+
+    Raises:
+        InputError: If checkpoint or data are not there, or the data is not what the run was judged on.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: needs 1 or more frames")
+    path = _checkpoint(run, checkpoint)
+    split, rows = run.metrics["split"], run.rows[run.protocol]
+    layout = open_data(run.config["data"], root)
+    for frame, (label, _, _) in rows.items():
+        if frame >= layout.count(split) or layout.label(split, frame) != label:
+            where = f"{layout.description}: its {split} frame {frame} is not {label}, which the run was judged on"
+            raise InputError(f"{where}; name that data with --root")
+    (protocol,) = choose_protocols(run.protocol, layout, split)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = load_network(path, device)
+    size = read_size("data.image_size", run.config["data"]["image_size"])
+    atlas = Atlas(protocol.depth_range or layout.depth_range, layout.object_names)
+
+    def shoot(frame: int) -> tuple[Shot, list[float]]:
+        image, depth = layout.read(split, frame)
+        image, truth = resize_image(image, size), torch.tensor(depth)[None, None]
+        pixels = torch.tensor(image, device=device).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            pred = network(pixels)
+            if protocol.flip_test:
+                pred = (pred + network(pixels.flip(-1)).flip(-1)) / 2
+        batch = protocol(pred.cpu(), truth, truth > 0)
+        figures = [value.item() for value in depth_metrics(*batch).values()]
+        return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures
+
+    frames = sorted(rows)
+    if limit is not None and limit < len(frames):
+        frames = [frames[place * len(frames) // limit] for place in range(limit)]
+    figures: dict[int, list[float]] = {}
+    for done, frame in enumerate(frames, start=1):
+        shot, figures[frame] = shoot(frame)
+        kind, objects = layout.scene_type(split, frame), layout.objects(split, frame)
+        atlas.add(shot.pred, shot.depth, shot.mask, rows[frame][1], kind, objects)
+        if advance is not None:
+            advance(done, len(frames))
+    chosen = choose_frames(figures)
+    if not chosen:
+        raise InputError(f"{layout.description}: no {split} frame has a pixel that counts under {protocol.name}")
+    shots = {name: [shoot(frame)[0] for frame in some] for name, some in chosen.items()}
+    types = {frame: layout.scene_type(split, frame) for frame in frames}
+    return Judgement(figures, types, atlas, shots, path, layout)
+
+
+def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:
+    """Choose frames to be shown, by AbsRel.
+
+    Args:
+        figures: The nine figures of each frame, by its number; a frame with NaN is left out.
+        most: Frames of each kind; fewer where there are not so many.
+
+    Returns:
+        Frames by "Best", "Median" and "Worst", the most telling first; none twice.
+
+    Example:
+        >>> choose_frames({frame: [0.0, 0.0, 0.0, float(frame)] for frame in range(6)}, most=1)
+        {'Best': [0], 'Median': [3], 'Worst': [5]}
+    """
+    column = METRIC_NAMES.index("abs_rel")
+    ordered = sorted((f for f, row in figures.items() if not math.isnan(row[column])), key=lambda f: figures[f][column])
+    count = min(most, max(1, len(ordered) // 3))
+    middle = (len(ordered) - count + 1) // 2
+    chosen = {"Best": ordered[:count], "Worst": ordered[: -count - 1 : -1], "Median": ordered[middle : middle + count]}
+    seen: set[int] = set()
+    kept: dict[str, list[int]] = {}
+    for name, some in chosen.items():
+        kept[name] = [frame for frame in some if frame not in seen]
+        seen |= set(some)
+    return {name: kept[name] for name in ("Best", "Median", "Worst") if kept[name]}
+
+
+def _checkpoint(run: Run, stated: str | os.PathLike[str] | None) -> Path:
+    if stated is not None:
+        return Path(stated)  # load_network says what is wrong with it
+    path = run.directory / BEST
+    if run.config.get("ckpt"):  # a run that only judged
+        path = path if path.is_file() else Path(run.config["ckpt"])
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; name the one that was judged with --ckpt")
+    return path

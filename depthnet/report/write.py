@@ -1,0 +1,45 @@
+"""A run's report as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from depthnet.durable import require_writable, write_text
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Judge a run's frames again and write its report.
+
+    Args:
+        directory: The run's.
+        output: The file; None: ``report.html`` in the run's directory.
+        checkpoint, root, limit, advance: As :func:`depthnet.report.judge.judge`.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If a file of the run, the checkpoint or the data is missing or not what it was, or nothing can be
+            written.
+    """
+    from depthnet.report.judge import judge, read_run
+    from depthnet.report.page import page
+
+    run = read_run(directory)
+    path = Path(output) if output is not None else run.directory / "report.html"
+    require_writable(path.parent)
+    judgement = judge(run, checkpoint=checkpoint, root=root, limit=limit, advance=advance)
+    write_text(path, page(run, judgement))
+    return path

@@ -1,0 +1,204 @@
+"""How sharp depth is: boundaries as jumps between neighbouring pixels, and as edges found in the map of depth.
+
+    boundary_f1(pred, depth, mask)                                    # after Depth Pro, from 0 to 1
+    boundary_errors(depth_edges(pred, mask), depth_edges(depth, mask))    # after iBims-1, in pixels
+
+All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+__all__ = ["EDGE_REACH", "boundary_errors", "boundary_f1", "depth_edges", "edge_distance"]
+
+FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
+
+EDGE_REACH = 10
+"""Distance to a depth edge beyond which boundary errors are cut off [pixels], as iBims-1 has it."""
+
+_RATIOS = np.linspace(1.05, 1.25, 10)  # of neighbouring depths, as Depth Pro's reference code has them
+_SIGMA, _WEAK, _STRONG = math.sqrt(2.0), 0.15, 0.3  # of Canny's method, as iBims-1's evaluation has them
+_SLOPE = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's
+
+
+def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
+    """Scale-invariant boundary F1: do depths of neighbouring pixels jump where, and as, those of the truth do?
+
+    Between neighbours there is a boundary at t if the farther is more than t times as deep. Precision and recall are
+    the shares of predicted and of true boundaries that are both, averaged over the four directions in which the jump
+    may go; F1 is their harmonic mean, averaged over ten t from 1.05 to 1.25 with weights proportional to t.
+
+    Unlike the reference, a direction, or a t, in which there is no boundary to find is left out instead of counting 0,
+    so that the truth itself scores 1; only pairs of valid pixels count.
+
+    Args:
+        pred: Predicted depth [m], above 0, shape ``(H, W)``.
+        depth: True depth [m], same shape.
+        mask: Valid pixels, bool, same shape.
+
+    Returns:
+        From 0 to 1; NaN if the truth has no boundary.
+
+    Source:
+        Bochkovskii et al., "Depth Pro", 2024, section 4 and its ``boundary_metrics.py``.
+
+    Example:
+        >>> depth = np.repeat([[1.0, 1.0, 2.0, 2.0]], 3, axis=0)
+        >>> boundary_f1(5 * depth, depth, depth > 0), boundary_f1(np.full_like(depth, 1.5), depth, depth > 0)
+        (1.0, 0.0)
+    """
+    steps = []
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        both = mask[one] & mask[other]
+        said, true = (np.log(values[other][both] / values[one][both]) for values in (pred, depth))
+        steps += [(said, true), (-said, -true)]
+    total = weights = 0.0
+    for ratio in _RATIOS:
+        edges = [(said > math.log(ratio), true > math.log(ratio)) for said, true in steps]
+        counts = np.array([(said & true).sum() for said, true in edges], float)
+        recall, precision = (
+            _mean_share(counts, np.array([edge[which].sum() for edge in edges], float)) for which in (1, 0)
+        )
+        if not math.isnan(recall):
+            weights += ratio
+            total += ratio * 2 * precision * recall / (precision + recall) if precision * recall > 0 else 0.0
+    return float(total / weights) if weights else math.nan
+
+
+def _mean_share(counts: npt.NDArray[np.float64], totals: npt.NDArray[np.float64]) -> float:
+    held = totals > 0
+    return float((counts[held] / totals[held]).mean()) if held.any() else math.nan
+
+
+def depth_edges(depth: FloatArray, mask: BoolArray) -> BoolArray:
+    """Find edges of depth by Canny's method: smooth, differentiate, thin, and follow from strong to weak.
+
+    Depth is scaled to [0, 1] over the valid pixels first; an edge is strong where it jumps by about 15 % of the image's
+    range. Pixels beside a missing one or the image's border are no edges.
+
+    Args:
+        depth: Depth [m], shape ``(H, W)``.
+        mask: Valid pixels, bool, same shape.
+
+    Returns:
+        Bool, same shape.
+
+    Source:
+        Canny, PAMI 1986; sigma and thresholds as in the Python evaluation of iBims-1 (Koch et al., 2018).
+    """
+    held = depth[mask]
+    low, high = (float(held.min()), float(held.max())) if held.size else (0.0, 0.0)
+    if not low < high:
+        return np.zeros_like(mask)
+    scaled = np.where(mask, (depth - low) / (high - low), 0.0)
+    planes = torch.from_numpy(np.stack([scaled, mask]).astype(np.float32))[:, None]
+    reach = math.ceil(4 * _SIGMA)
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _SIGMA).square())
+    blurred = F.conv2d(planes, (bell / bell.sum()).view(1, 1, -1, 1), padding=(reach, 0))
+    blurred = F.conv2d(blurred, (bell / bell.sum()).view(1, 1, 1, -1), padding=(0, reach))
+    smooth = blurred[:1] / blurred[1:].clamp(min=1e-6)  # so missing pixels weigh nothing
+    across, down = (F.conv2d(smooth, kernel[None, None], padding=1)[0, 0].numpy() for kernel in (_SLOPE, _SLOPE.T))
+    inside = F.conv2d(planes[1:], torch.ones(1, 1, 3, 3), padding=1)[0, 0].numpy() > 8.5
+    strength = np.hypot(across, down) * inside
+
+    peaks = _thinned(strength, across, down)
+    weak = peaks & (strength >= _WEAK)
+    edges: BoolArray = weak & (strength >= _STRONG)
+    while True:
+        grown = weak & _widened(edges)
+        if (grown == edges).all():
+            return edges
+        edges = grown
+
+
+def _widened(edges: BoolArray) -> BoolArray:
+    """The edges and their eight neighbours."""
+    across = edges.copy()
+    across[:, 1:] |= edges[:, :-1]
+    across[:, :-1] |= edges[:, 1:]
+    both = across.copy()
+    both[1:] |= across[:-1]
+    both[:-1] |= across[1:]
+    return both
+
+
+def _thinned(strength: FloatArray, across: FloatArray, down: FloatArray) -> BoolArray:
+    """Where the strength is greatest along the gradient's direction, to the nearest of four."""
+    height, width = strength.shape
+    padded = np.pad(strength, 1)
+    tangent = math.tan(math.pi / 8)
+    flat, steep = np.abs(down) <= tangent * np.abs(across), np.abs(across) < tangent * np.abs(down)
+    slanted = ~flat & ~steep
+    peaks = np.zeros(strength.shape, bool)
+    for (dy, dx), chosen in {
+        (0, 1): flat,
+        (1, 0): steep,
+        (1, 1): slanted & (across * down > 0),
+        (1, -1): slanted & (across * down <= 0),
+    }.items():
+        ahead = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        behind = padded[1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
+        # a step lies between two pixels that are equally strong but for rounding: the first of them is its edge
+        peaks |= chosen & (strength >= ahead - 1e-5) & (strength > behind + 1e-5)
+    return peaks
+
+
+def edge_distance(edges: BoolArray, limit: int) -> FloatArray:
+    """Return the Euclidean distance of each pixel to the nearest edge [pixels], cut off at ``limit``.
+
+    Example:
+        >>> edge_distance(np.array([[False, False, False, True]]), 2).tolist()
+        [[2.0, 2.0, 1.0, 0.0]]
+    """
+    height, width = edges.shape
+    rows = np.arange(height)[:, None]
+    above = rows - np.maximum.accumulate(np.where(edges, rows, -limit), axis=0)
+    below = np.minimum.accumulate(np.where(edges, rows, height + limit)[::-1], axis=0)[::-1] - rows
+    column = np.minimum(np.minimum(above, below), limit).astype(np.float32) ** 2
+    padded = np.pad(column, ((0, 0), (limit, limit)), constant_values=limit**2)
+    nearest = column
+    for shift in range(-limit, limit + 1):
+        nearest = np.minimum(nearest, padded[:, limit + shift : limit + shift + width] + np.float32(shift**2))
+    distance: FloatArray = np.sqrt(nearest)
+    return distance
+
+
+def boundary_errors(predicted: BoolArray, true: BoolArray) -> tuple[float, float]:
+    """Depth boundary errors: how far predicted edges are from true ones, and how many are missing or too many.
+
+    Accuracy is the mean distance from the predicted edges that have a true edge within 10 pixels to the nearest one.
+    Completeness is the mean distance, cut off at 10 pixels, from each predicted edge to the nearest true one and from
+    each true edge to the nearest predicted one. Both are 10 where no predicted edge is near a true one.
+
+    Args:
+        predicted: Edges of the predicted depth, bool, shape ``(H, W)``.
+        true: Edges of the true depth, same shape.
+
+    Returns:
+        Accuracy and completeness [pixels]; NaN, both, if the truth has no edge.
+
+    Source:
+        Koch et al., "Evaluation of CNN-based Single-Image Depth Estimation Methods" (iBims-1), 2018, and its Python
+        evaluation. There the true edges are annotated by hand; here :func:`depth_edges` finds them as it finds the
+        predicted ones.
+
+    Example:
+        >>> true = np.eye(1, 8, 2, dtype=bool)
+        >>> boundary_errors(np.roll(true, 3), true)
+        (3.0, 3.0)
+    """
+    if not true.any():
+        return math.nan, math.nan
+    to_true, to_predicted = edge_distance(true, EDGE_REACH), edge_distance(predicted, EDGE_REACH)
+    near = predicted & (to_true < EDGE_REACH)
+    if not near.any():
+        return float(EDGE_REACH), float(EDGE_REACH)
+    both = float(to_true[predicted].sum(dtype=float) + to_predicted[true].sum(dtype=float))
+    return float(to_true[near].mean(dtype=float)), both / float(predicted.sum() + true.sum())

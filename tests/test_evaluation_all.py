@@ -1,0 +1,216 @@
+"""One pass for all protocols: the bits of each alone, on one process or two, with intervals and averaged flips."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from rich.console import Console
+
+from depthnet.data.official import TEST_FRAMES
+from depthnet.evaluation import Evaluation, describe_judged, metrics_table
+from depthnet.intervals import DRAWS, LEVEL, bootstrap
+from depthnet.metrics import METRIC_NAMES, DepthMetrics
+from depthnet.protocol import Protocol, find_protocols
+from depthnet.types import DepthRange
+
+SIZE = (12, 16)
+
+
+def protocols(*names: str, size: tuple[int, int] = SIZE) -> list[Protocol]:
+    return [found.within(DepthRange(1e-3, 10.0)) for found in find_protocols(names or "all", "filled", size)]
+
+
+def pairs(
+    count: int, small: tuple[int, int] = (6, 8), size: tuple[int, int] = SIZE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    depth = 0.5 + 8 * torch.rand(count, 1, *size, generator=generator)
+    pred = 0.5 + 8 * torch.rand(count, 1, *small, generator=generator)
+    mask = torch.rand(count, 1, *size, generator=generator) > 0.3
+    return pred, depth, mask
+
+
+def test_all_protocols_in_one_pass_have_the_bits_of_each_alone() -> None:
+    pred, depth, mask = pairs(2, (24, 32), (480, 640))
+    chosen = protocols("all", "nyu_eigen_filled_flip", size=(480, 640))
+    assert len(chosen) == 7
+    together = Evaluation(chosen)
+    mirrored = pred.roll(1, -1)
+    together.update(pred, depth, mask, torch.arange(2), mirrored)
+    for protocol in chosen:
+        alone = DepthMetrics()
+        given = (pred + mirrored) / 2 if protocol.flip_test else pred
+        alone.update(*protocol(given, depth, mask), torch.arange(2))
+        assert together.rows(protocol.name)[1] == alone.rows()[1].tolist(), protocol.name
+
+
+def test_flips_are_averaged_where_a_protocol_says_so_and_nowhere_else() -> None:
+    pred, depth, mask = pairs(3)
+    both = Evaluation(protocols("uncropped", "uncropped_flip"))
+    assert both.flip_test
+    for wrong in (None, pred[:1]):
+        with pytest.raises(ValueError, match="needs flipped="):
+            both.update(pred, depth, mask, torch.arange(3), wrong)
+    both.update(pred, depth, mask, torch.arange(3), 3 * pred)
+    plain = Evaluation(protocols("uncropped"))
+    assert not plain.flip_test
+    plain.update(pred, depth, mask, torch.arange(3))
+    assert both.figures()["uncropped"] == plain.figures()["uncropped"]
+    doubled = Evaluation(protocols("uncropped"))
+    doubled.update(2 * pred, depth, mask, torch.arange(3))
+    assert both.figures()["uncropped_flip"] == doubled.figures()["uncropped"]
+
+
+def test_intervals_are_of_the_images_with_a_valid_pixel(tmp_path: Path) -> None:
+    pred, depth, mask = pairs(9)
+    mask[4] = False
+    found = Evaluation(protocols())
+    found.update(pred, depth, mask, torch.arange(9))
+    scenes = [f"room {frame // 3}" for frame in range(9)]
+    intervals = found.intervals(scenes)
+    assert intervals.keys() == found.figures().keys()
+    kept = [0, 1, 2, 3, 5, 6, 7, 8]
+    for name, row in intervals.items():
+        table = np.array(found.rows(name)[1])[kept]
+        assert list(row.values()) == bootstrap(table, [scenes[frame] for frame in kept])
+        for metric in METRIC_NAMES:
+            assert row[metric].low < found.figures()[name][metric] < row[metric].high
+    content = written(found, tmp_path, scenes)
+    assert (content["scene_count"], content["level"], content["draws"]) == (3, LEVEL, DRAWS)
+    low, high = content["intervals"]["uncropped"]["rmse"]
+    assert (low, high) == intervals["uncropped"]["rmse"], "JSON gives every bit back"
+    content = written(found, tmp_path, ["one room"] * 9)
+    assert content["scene_count"] == 1
+    assert content["intervals"]["uncropped"]["rmse"] == [None, None]
+
+
+def written(found: Evaluation, directory: Path, scenes: list[str]) -> dict:
+    about = {"split": "val", "expected": 9, "seed": 0, "commit": None, "versions": {}, "data": {}}
+    found.write(directory, labels=[str(frame) for frame in range(9)], scenes=scenes, **about)
+    return json.loads((directory / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_shows_intervals_below_whom_they_belong_to(width: int) -> None:
+    found = Evaluation(protocols("uncropped", "median_scaled"))
+    found.update(*pairs(4), torch.arange(4))
+    figures, intervals = found.figures(), found.intervals(["a", "a", "b", "c"])
+    text = io.StringIO()
+    shown = {"this checkpoint": figures, "mean map": figures}
+    table = metrics_table(shown, "nyu", {"this checkpoint": intervals})
+    Console(file=text, width=width).print(table)
+    lines = [line.split() for line in text.getvalue().splitlines() if line.strip()]
+    assert max(map(len, text.getvalue().splitlines())) <= width
+    assert "…" not in text.getvalue()
+    start = lines.index(["median_scaled"])
+    row = intervals["median_scaled"]
+    lows, highs = ([f"{row[metric][end]:.3g}" for metric in METRIC_NAMES] for end in (0, 1))
+    assert [words[0] for words in lines[start + 1 : start + 5]] == ["this", "95%", "to", "mean"]
+    for words, values in ((lines[start + 2][2:], lows), (lines[start + 3][1:], highs)):
+        assert [float(word) for word in words] == pytest.approx([float(value) for value in values], rel=0.02, abs=5e-4)
+    assert text.getvalue().count("95% from") == 2, "the mean map has none"
+    assert [table.rows[place].style for place in range(4)] == [None, None, "dim", "dim"]
+    one_scene = metrics_table(shown, "nyu", {"this checkpoint": found.intervals(["a"] * 4)})
+    assert len(one_scene.rows) == len(metrics_table(shown, "nyu").rows) == 6
+
+
+class Named:
+    """A layout of names alone."""
+
+    scene_rule = "folders"
+
+    def __init__(self, labels: list[str], nyu: bool = True) -> None:
+        self.labels, self.nyu = labels, nyu
+
+    def label(self, split: str, frame: int) -> str:
+        return self.labels[frame]
+
+    def scene(self, split: str, frame: int) -> str:
+        return self.labels[frame].rpartition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "split", "words"),
+    [
+        ([f"test/{n:05d}_colors" for n in sorted(TEST_FRAMES)], "test", "the 654 official test frames; one scene, so"),
+        (["a/rgb_00000", "b/rgb_00001"], "test", "2 frames, a/rgb_00000 to b/rgb_00001, 2 of the official test frames"),
+        (["a/rgb_00002", "a/rgb_00003"], "val", "a/rgb_00003, none of the official test frames; one scene"),
+        (["a/rgb_00002", "b/rgb_00003"], "val", "not numbered as the labelled set; 95% intervals by bootstrap over 2 "),
+        (["a/1", "b/1"], "test", "2 frames, a/1 to b/1, not numbered as the labelled set"),
+        (["a/1449"], "test", "not numbered"),
+        (["photo"], "val", "1 frames, photo to photo, not numbered"),
+    ],
+)
+def test_which_frames_of_nyu_were_judged(labels: list[str], split: str, words: str) -> None:
+    assert words in describe_judged(Named(labels), split, range(len(labels)))  # type: ignore[arg-type]
+    elsewhere = describe_judged(Named(labels, nyu=False), split, [0])  # type: ignore[arg-type]
+    assert elsewhere == f"1 frames, {labels[0]} to {labels[0]}; one scene, so no intervals (folders)"
+
+
+def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:
+    """One process' share of 7, 8 and 9 images, one image or two at a time."""
+    for count in (7, 8, 9):
+        pred, depth, mask = pairs(count)
+        mask[3] = False
+        found = Evaluation(protocols())
+        own = list(range(rank, count, processes))
+        for start in range(0, len(own), 1 + count % 2):
+            some = own[start : start + 1 + count % 2]
+            found.update(pred[some], depth[some], mask[some], torch.tensor(some))
+        rows = {name: found.rows(name) for name in found.protocols}
+        answers(repr((found.figures(), rows, found.intervals([f"scene {i // 2}" for i in range(count)]))))
+
+
+def process(rank: int, folder: Path, answers: multiprocessing.queues.SimpleQueue) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    judge(rank, 2, answers.put)
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork saves two imports of torch")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_processes_have_the_bits_of_one_for_7_8_and_9_images(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    processes = [context.Process(target=process, args=(rank, tmp_path, answers), daemon=True) for rank in range(2)]
+    for worker in processes:
+        worker.start()
+    for worker in processes:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    alone: list[object] = []
+    judge(0, 1, alone.append)
+    assert sorted(answers.get() for _ in range(6)) == sorted([*alone, *alone])
+    assert all("nan" in str(text) for text in alone), "the image without a valid pixel stays one on both"
+
+
+def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path: Path) -> None:
+    rooms = ["data=rooms", "data.frames={train: 4, val: 3, test: 1}", "model=tiny", "trainer=cpu", "logger=none"]
+    small = ["data.image_size=[48,64]", "data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1"]
+    done = train(*rooms, *small, "hydra.run.dir=run")
+    assert done.code == 0, done.err
+    test = ["mode=test", "split=val", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=judged"]
+    done = train(*rooms, *small, *test, "protocols=[all,uncropped_flip]")
+    assert done.code == 0, done.err
+    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    names = {"uncropped", "median_scaled", "scale_shift", "uncropped_flip"}
+    assert content["protocols"].keys() == content["intervals"].keys() == content["mean_map"].keys() == names
+    assert content["protocols"]["uncropped_flip"] != content["protocols"]["uncropped"]
+    assert content["mean_map"]["uncropped_flip"] != content["mean_map"]["uncropped"]
+    for name, figures in content["protocols"].items():
+        for metric, (low, high) in content["intervals"][name].items():
+            assert low <= figures[metric] <= high or math.isclose(low, high)
+    assert content["scene_count"] == 3
+    assert done.out.count("95% from") == 4
+    assert "judged: 3 frames" in done.out
+    assert "bootstrap over 3 scenes" in done.out
