@@ -48,7 +48,7 @@ def run(cfg: DictConfig, directory: Path) -> float:
     parts = {part: instantiate(cfg[part], _convert_="all") for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
-    results = Results(directory, data, split, cfg.seed)
+    results = Results(directory, data, split, cfg.seed, cfg.ckpt)
     trainer = instantiate(
         cfg.trainer,
         callbacks=[instantiate(entry, _convert_="all") for entry in cfg.callbacks.values() if entry]

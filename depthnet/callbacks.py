@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from depthnet.checkpoint import count_test
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Layout
 from depthnet.durable import write_text
@@ -186,13 +187,22 @@ class Results(Callback):
         data: The data that is judged on; its training frames make the mean map.
         split: The split that is judged.
         seed: The run's seed, for the record.
+        checkpoint: What is judged, where that was named; a judgement on test is counted beside it.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], data: DepthDataModule, split: str, seed: int) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        data: DepthDataModule,
+        split: str,
+        seed: int,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._directory = Path(directory)
         self._data = data
         self._split = split
         self._seed = seed
+        self._checkpoint = checkpoint
         self._map: Tensor | None = None
         self._constant: Evaluation | None = None
         self._figures: dict[str, dict[str, float]] = {}
@@ -235,6 +245,12 @@ class Results(Callback):
         if not trainer.is_global_zero:
             return
         scenes = [layout.scene(self._split, frame) for frame in range(count)]
+        counted = {}
+        if self._split == "test" and self._checkpoint is not None:
+            when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            entry = {"when": when, "directory": str(self._directory), "data": layout.description, **self._figures}
+            counted = {"test_judgements": count_test(self._checkpoint, entry)}
+            log.info(_count_in_words(counted["test_judgements"]))
         evaluation.write(
             self._directory,
             split=self._split,
@@ -245,6 +261,7 @@ class Results(Callback):
             commit=commit(),
             versions=versions(),
             data=self._data.record(),
+            **counted,
             mean_map=constant,
         )
         rows = {"this checkpoint": self._figures}
@@ -257,6 +274,14 @@ class Results(Callback):
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
                 logger.log_metrics({f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()})
+
+
+def _count_in_words(count: int | None) -> str:
+    if count is None:
+        return "test: this judgement cannot be counted, because nothing can be written beside the checkpoint"
+    return (
+        f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer tested by them"
+    )
 
 
 class Progress(RichProgressBar):

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from depthnet.durable import file_digest, open_durable, write_text
+from depthnet.durable import file_digest, open_durable, write_json, write_text
 from depthnet.types import InputError
 
 __all__ = [
     "FORMAT",
     "RECORD_KEY",
     "Checkpoint",
+    "count_test",
     "fitting_weights",
     "load_plain",
     "load_weights",
@@ -155,3 +156,26 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     lines += [f"{name}: not in the checkpoint" for name in own if name not in state]
     lines += [f"{name}: only in the checkpoint" for name in state if name not in own]
     return lines
+
+
+def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | None:
+    """Note, beside a checkpoint, that it was judged on a test split.
+
+    A test split that is judged often, and by whose figures something is chosen, tests nothing any more; so every
+    judgement is kept in ``<checkpoint>.tests.json``.
+
+    Args:
+        path: The checkpoint.
+        entry: What to keep of this judgement, as plain values.
+
+    Returns:
+        How many judgements there are by now; None where nothing can be written beside the checkpoint.
+    """
+    record = Path(f"{os.fspath(path)}.tests.json")
+    try:
+        entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+        entries = [*entries, dict(entry)]
+        write_json(record, entries)
+    except (InputError, OSError, ValueError, TypeError):  # a checkpoint that is only lent, or a torn record
+        return None
+    return len(entries)

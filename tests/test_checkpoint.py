@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import zipfile
@@ -6,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from depthnet.checkpoint import FORMAT, RECORD_KEY, load_plain, load_weights, make_record, read_checkpoint, save_plain
+from depthnet.checkpoint import (
+    FORMAT,
+    RECORD_KEY,
+    count_test,
+    load_plain,
+    load_weights,
+    make_record,
+    read_checkpoint,
+    save_plain,
+)
 from depthnet.durable import file_digest
 from depthnet.types import InputError
 
@@ -100,3 +110,14 @@ def test_what_does_not_fit_is_listed_and_the_rest_copied():
     assert "norm.weight: not in the checkpoint" in lines
     assert "extra: only in the checkpoint" in lines
     assert torch.equal(target.layer.weight, kept)
+
+
+def test_judgements_on_test_are_counted_beside_the_checkpoint(tmp_path):
+    path = tmp_path / "best.ckpt"
+    assert [count_test(path, {"when": when}) for when in ("a", "b", "c")] == [1, 2, 3]
+    record = tmp_path / "best.ckpt.tests.json"
+    assert [entry["when"] for entry in json.loads(record.read_text())] == ["a", "b", "c"]
+    record.write_text("torn")
+    assert count_test(path, {}) is None
+    assert record.read_text() == "torn"  # nothing is lost
+    assert count_test(tmp_path / "best.ckpt.tests.json" / "lent.ckpt", {}) is None

@@ -28,6 +28,7 @@ LAYERS = [
         "protocol",
         "visualize",
         "sharpness",
+        "corruptions",
         "checkpoint",
         "run",
         "optim",
@@ -49,7 +50,7 @@ LAYERS = [
     {"module", "callbacks", "resume", "prediction", "report.judge"},
     {"report.page"},
     {"report.write"},
-    {"train", "predict", "score", "compare", "data.__main__", "report.__main__"},
+    {"train", "predict", "score", "compare", "robustness", "data.__main__", "report.__main__"},
 ]
 HOMES = {
     "timm": {"models.encoder"},

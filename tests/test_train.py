@@ -87,6 +87,12 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
     record = json.loads((tmp_path / "again/metrics.json").read_text())
     official = len(TEST_FRAMES & set(range(24)))
     assert (record["split"], record["images"], record["data"]["allowed"]) == ("test", official, ["test_list"])
+    assert record["test_judgements"] == 1
+    assert "judgement number 1" in done.err
+    done = train(*data, *test, "data.allow=[test_list]", "hydra.run.dir=twice")
+    assert json.loads((tmp_path / "twice/metrics.json").read_text())["test_judgements"] == 2
+    counted = json.loads((tmp_path / "run/checkpoints/best.ckpt.tests.json").read_text())
+    assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice"]
 
 
 def test_a_report_is_written_when_it_is_asked_for(train, tmp_path):

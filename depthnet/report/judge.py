@@ -154,6 +154,60 @@ def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = Non
     raise InputError(f"the run's data is made by {data['_target_']}; a report knows .from_root and .rooms")
 
 
+class Bench:
+    """A run's checkpoint beside the data that it was judged on, to judge any frame again under its first protocol.
+
+    Args:
+        run: The run.
+        checkpoint: What judges; None: the run's best checkpoint, or the one that it was given to judge.
+        root: Where the data is now, if it moved.
+        limit: Only so many frames, evenly spaced.
+
+    Raises:
+        InputError: If checkpoint or data are not there, or the data is not what the run was judged on.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        checkpoint: str | os.PathLike[str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise InputError(f"--limit {limit}: needs 1 or more frames")
+        self.path = _checkpoint(run, checkpoint)
+        self.split, self.rows = run.metrics["split"], run.rows[run.protocol]
+        self.layout = open_data(run.config["data"], root)
+        for frame, (label, _, _) in self.rows.items():
+            if frame >= self.layout.count(self.split) or self.layout.label(self.split, frame) != label:
+                where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
+                raise InputError(f"{where}, which the run was judged on; name that data with --root")
+        (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._network = load_network(self.path, self._device)
+        self._size = read_size("data.image_size", run.config["data"]["image_size"])
+        frames = sorted(self.rows)
+        count = min(limit or len(frames), len(frames))
+        self.frames = [frames[place * len(frames) // count] for place in range(count)]
+
+    def shoot(
+        self, frame: int, change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None
+    ) -> tuple[Shot, list[float]]:
+        """Judge a frame; ``change`` is applied to its photograph first. Returns what is seen and the nine figures."""
+        image, depth = self.layout.read(self.split, frame)
+        image = resize_image(image if change is None else change(image), self._size)
+        truth = torch.tensor(depth)[None, None]
+        pixels = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            pred = self._network(pixels)
+            if self.protocol.flip_test:
+                pred = (pred + self._network(pixels.flip(-1)).flip(-1)) / 2
+        batch = self.protocol(pred.cpu(), truth, truth > 0)
+        figures = [value.item() for value in depth_metrics(*batch).values()]
+        return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures
+
+
 def judge(
     run: Run,
     *,
@@ -165,58 +219,28 @@ def judge(
     """Judge a run's frames again, one at a time, under its first protocol.
 
     Args:
-        run: The run.
-        checkpoint: What judges; None: the run's best checkpoint, or the one that it was given to judge.
-        root: Where the data is now, if it moved.
-        limit: Only so many frames, evenly spaced.
+        run, checkpoint, root, limit: As :class:`Bench` takes them.
         advance: Called after each frame with how many were judged and how many there are.
 
     Raises:
-        InputError: If checkpoint or data are not there, or the data is not what the run was judged on.
+        InputError: As :class:`Bench`, or if no frame has a pixel that counts.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: needs 1 or more frames")
-    path = _checkpoint(run, checkpoint)
-    split, rows = run.metrics["split"], run.rows[run.protocol]
-    layout = open_data(run.config["data"], root)
-    for frame, (label, _, _) in rows.items():
-        if frame >= layout.count(split) or layout.label(split, frame) != label:
-            where = f"{layout.description}: its {split} frame {frame} is not {label}, which the run was judged on"
-            raise InputError(f"{where}; name that data with --root")
-    (protocol,) = choose_protocols(run.protocol, layout, split)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = load_network(path, device)
-    size = read_size("data.image_size", run.config["data"]["image_size"])
-    atlas = Atlas(protocol.depth_range or layout.depth_range, layout.object_names)
-
-    def shoot(frame: int) -> tuple[Shot, list[float]]:
-        image, depth = layout.read(split, frame)
-        image, truth = resize_image(image, size), torch.tensor(depth)[None, None]
-        pixels = torch.tensor(image, device=device).permute(2, 0, 1)[None]
-        with torch.inference_mode():
-            pred = network(pixels)
-            if protocol.flip_test:
-                pred = (pred + network(pixels.flip(-1)).flip(-1)) / 2
-        batch = protocol(pred.cpu(), truth, truth > 0)
-        figures = [value.item() for value in depth_metrics(*batch).values()]
-        return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures
-
-    frames = sorted(rows)
-    if limit is not None and limit < len(frames):
-        frames = [frames[place * len(frames) // limit] for place in range(limit)]
+    bench = Bench(run, checkpoint, root, limit)
+    layout, split = bench.layout, bench.split
+    atlas = Atlas(bench.protocol.depth_range or layout.depth_range, layout.object_names)
     figures: dict[int, list[float]] = {}
-    for done, frame in enumerate(frames, start=1):
-        shot, figures[frame] = shoot(frame)
+    for done, frame in enumerate(bench.frames, start=1):
+        shot, figures[frame] = bench.shoot(frame)
         kind, objects = layout.scene_type(split, frame), layout.objects(split, frame)
-        atlas.add(shot.pred, shot.depth, shot.mask, rows[frame][1], kind, objects)
+        atlas.add(shot.pred, shot.depth, shot.mask, bench.rows[frame][1], kind, objects)
         if advance is not None:
-            advance(done, len(frames))
+            advance(done, len(bench.frames))
     chosen = choose_frames(figures)
     if not chosen:
-        raise InputError(f"{layout.description}: no {split} frame has a pixel that counts under {protocol.name}")
-    shots = {name: [shoot(frame)[0] for frame in some] for name, some in chosen.items()}
-    types = {frame: layout.scene_type(split, frame) for frame in frames}
-    return Judgement(figures, types, atlas, shots, path, layout)
+        raise InputError(f"{layout.description}: no {split} frame has a pixel that counts under {bench.protocol.name}")
+    shots = {name: [bench.shoot(frame)[0] for frame in some] for name, some in chosen.items()}
+    types = {frame: layout.scene_type(split, frame) for frame in bench.frames}
+    return Judgement(figures, types, atlas, shots, bench.path, layout)
 
 
 def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:

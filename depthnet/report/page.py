@@ -114,7 +114,9 @@ def _header(run: Run, judgement: Judgement, title: str, under: str) -> str:
     notes = []
     if split == "test":
         lines = '<li class="tag warn">test split</li>' + lines
-        notes.append("Judged on the test split: what is chosen by these figures is no longer tested by them.")
+        count = run.metrics.get("test_judgements")
+        often = f" This was judgement number {count} of the checkpoint on it." if count else ""
+        notes.append(f"Judged on the test split: what is chosen by these figures is no longer tested by them.{often}")
     if judged < total:
         notes.append(f"A quick look: boundary_f1 and all below Figures are of {judged} of the {total} images.")
     if abs(_drift(run, judgement)) > 0.005:
