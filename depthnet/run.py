@@ -172,7 +172,7 @@ def check_choices(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: For the first impossible value.
     """
-    for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test")}.items():
+    for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test", "published")}.items():
         if config[key] not in allowed:
             raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
     seed = config["seed"]

@@ -91,6 +91,9 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
     assert "judgement number 1" in done.err
     done = train(*data, *test, "data.allow=[test_list]", "hydra.run.dir=twice")
     assert json.loads((tmp_path / "twice/metrics.json").read_text())["test_judgements"] == 2
+    done = train(*data, "mode=test", "split=published", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=published")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "published/metrics.json").read_text())["images"] == 24  # frames 0 to 653, of 24
     counted = json.loads((tmp_path / "run/checkpoints/best.ckpt.tests.json").read_text())
     assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice"]
 

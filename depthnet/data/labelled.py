@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.data.layout import Intrinsics, Pair, Source, SourceLayout
-from depthnet.data.official import LABELLED_FRAMES, NYU_INTRINSICS, TEST_FRAMES
+from depthnet.data.official import LABELLED_FRAMES, NYU_INTRINSICS, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import part_val, scene_name
 from depthnet.image import MAX_PIXELS
 from depthnet.types import DepthRange, InputError
@@ -45,7 +45,9 @@ class _Arrays(NamedTuple):
 class LabelledLayout(SourceLayout):
     """NYU's labelled set, straight from its one file; the official test frames, and val scenes held out of the others.
 
-    A file with fewer frames than the official 1449 counts as their first ones. Each process opens the file for itself.
+    A further split, ``published``, is the frames that the published Keras project judged; most of them are official
+    training frames. A file with fewer frames than the official 1449 counts as their first ones. Each process opens the
+    file for itself.
 
     Args:
         source: Its ``root`` is the file, or the folder that holds it under its official name; ``truth`` "raw" chooses
@@ -86,7 +88,12 @@ class LabelledLayout(SourceLayout):
             train, val = part_val(train, val, scenes, [_label(number) for number in train], source.val)
         except InputError as error:
             self.notes.append(f"no val frames: {error}")
-        self._numbers = {"train": train, "val": val, "test": sorted(n for n in TEST_FRAMES if n < count)}
+        self._numbers = {
+            "train": train,
+            "val": val,
+            "test": sorted(n for n in TEST_FRAMES if n < count),
+            "published": list(range(min(PUBLISHED_FRAMES, count))),
+        }
 
     @staticmethod
     def holds(source: Source) -> bool:

@@ -6,10 +6,13 @@ Images", ECCV 2012; it counts from 1, these numbers count from 0, as file names 
 
 from __future__ import annotations
 
-__all__ = ["KNOWN_SETS", "LABELLED_FRAMES", "NYU_INTRINSICS", "TEST_FRAMES"]
+__all__ = ["KNOWN_SETS", "LABELLED_FRAMES", "NYU_INTRINSICS", "PUBLISHED_FRAMES", "TEST_FRAMES"]
 
 LABELLED_FRAMES = 1449
 """Frames of the labelled set: 795 to train on, 654 to test on."""
+
+PUBLISHED_FRAMES = 654
+"""The published Keras project judged frames 0 to 653, of which 386 are official training frames."""
 
 NYU_INTRINSICS = (518.8579, 519.4696, 325.5824, 253.7362)
 """Focal lengths fx, fy and centre cx, cy of the RGB camera at 640x480 [pixels]."""
