@@ -20,12 +20,14 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from depthnet.command import finish
 from depthnet.durable import write_text
 from depthnet.intervals import Interval, bootstrap
 from depthnet.types import InputError
@@ -359,27 +361,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m depthnet.compare", description=__doc__, formatter_class=style)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
-    parser.add_argument(
-        "--baseline", type=Path, metavar="RUN", help="the run the others are held against (default: first)"
-    )
+    parser.add_argument("--baseline", type=Path, metavar="RUN", help="held against the others (default: the first)")
     parser.add_argument("--protocol", metavar="NAME", help="only this one (default: all that the runs share)")
     parser.add_argument("--metrics", default=_METRICS, metavar="NAMES", help=f"with commas (default: {_METRICS})")
     parser.add_argument("--format", choices=("terminal", "markdown", "csv"), default="terminal")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, not to the terminal")
     options = parser.parse_args(arguments)
-    try:
-        text = _run(options)
-        if options.output is None:
-            sys.stdout.write(text)
-        else:
-            write_text(options.output, text)
-        return 0
-    except InputError as error:
-        print(f"depthnet.compare: {error}", file=sys.stderr)
-        return 2
+    return finish("depthnet.compare", partial(_run, options))
 
 
-def _run(options: argparse.Namespace) -> str:
+def _run(options: argparse.Namespace) -> int:
+    text = _text(options)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(options.output, text)
+    return 0
+
+
+def _text(options: argparse.Namespace) -> str:
     found = [read_run(path) for path in options.runs]
     if options.baseline is not None:
         baseline = read_run(options.baseline)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthnet.command import finish
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from depthnet.durable import require_writable, write_json
 from depthnet.progress import progress_bar
@@ -121,24 +122,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
     parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
     options = parser.parse_args(arguments)
-    try:
-        names = [name for name in options.corrupt.split(",") if name]
-        path = Path(options.output or Path(options.run, "robustness.json"))
-        from depthnet.report.judge import Bench, read_run
+    return finish("depthnet.robustness", partial(_run, options))
 
-        run = read_run(options.run)
-        require_writable(path.parent)
-        bench = Bench(run, options.ckpt, options.root, options.limit)
-        with progress_bar("images judged") as advance:
-            found = measure(bench, names, advance)
-        about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
-        write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": found})
-    except InputError as error:
-        print(f"depthnet.robustness: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("depthnet.robustness: interrupted; nothing was written", file=sys.stderr)
-        return 130
+
+def _run(options: argparse.Namespace) -> int:
+    from depthnet.report.judge import Bench, read_run
+
+    names = [name for name in options.corrupt.split(",") if name]
+    path = Path(options.output or Path(options.run, "robustness.json"))
+    run = read_run(options.run)
+    require_writable(path.parent)
+    bench = Bench(run, options.ckpt, options.root, options.limit)
+    with progress_bar("images judged") as advance:
+        found = measure(bench, names, advance)
+    about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
+    write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": found})
     _print(found, f"{bench.layout.description}, {bench.split}: {len(bench.frames)} images, {bench.protocol.name}")
     print(path)
     return 0

@@ -18,12 +18,14 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.command import finish
 from depthnet.data.check import cheap_findings, require_sound
 from depthnet.data.layout import SPLITS, Layout
 from depthnet.data.roots import add_source_options, open_root, source_options
@@ -247,16 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
     options = parser.parse_args(arguments)
-    try:
-        if options.output is not None:
-            require_writable(Path(options.output).parent)
-        return _run(options)
-    except InputError as error:
-        print(f"depthnet.score: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("depthnet.score: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return finish("depthnet.score", partial(_run, options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -264,6 +257,8 @@ def _run(options: argparse.Namespace) -> int:
 
     from depthnet.evaluation import metrics_table
 
+    if options.output is not None:
+        require_writable(Path(options.output).parent)
     with progress_bar("frames") as advance:
         result = score_predictions(
             options.predictions,

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "progress", "intervals", "data.official"},
+    {"durable", "allowed", "command", "progress", "intervals", "data.official"},
     {"image"},
     {
         "data.layout",

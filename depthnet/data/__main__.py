@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from depthnet.command import finish
 from depthnet.data.layout import SPLITS, Layout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import add_source_options, cache_folder, open_root, source_options
@@ -31,17 +33,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no valid text
-    run: Callable[[argparse.Namespace], int] = options.run
-    try:
-        return run(options)
-    except InputError as error:
-        print(f"depthnet.data: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("depthnet.data: interrupted; every file written is whole, and the same command goes on", file=sys.stderr)
-        return 130
+    again = "every file written is whole, and the same command goes on"
+    return finish("depthnet.data", partial(options.run, options), again)
 
 
 def _parser() -> argparse.ArgumentParser:

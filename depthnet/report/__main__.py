@@ -15,10 +15,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
+from depthnet.command import finish
 from depthnet.progress import progress_bar
 from depthnet.report.write import write_report
-from depthnet.types import InputError
 
 __all__ = ["main"]
 
@@ -34,22 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
     parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
     options = parser.parse_args(arguments)
-    try:
-        with progress_bar("images judged") as advance:
-            path = write_report(
-                options.run,
-                options.output,
-                checkpoint=options.ckpt,
-                root=options.root,
-                limit=options.limit,
-                advance=advance,
-            )
-    except InputError as error:
-        print(f"depthnet.report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("depthnet.report: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return finish("depthnet.report", partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    with progress_bar("images judged") as advance:
+        path = write_report(
+            options.run,
+            options.output,
+            checkpoint=options.ckpt,
+            root=options.root,
+            limit=options.limit,
+            advance=advance,
+        )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
