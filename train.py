@@ -60,7 +60,7 @@ def run(cfg: DictConfig, directory: Path) -> float:
     )
     store(directory, text)
     fit_and_judge(trainer, module, data, split, directory if fit else None)
-    if cfg.report and trainer.is_global_zero:
+    if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")
     return results.figure(cfg.watch)
 

@@ -246,7 +246,7 @@ class Results(Callback):
             return
         scenes = [layout.scene(self._split, frame) for frame in range(count)]
         counted = {}
-        if self._split == "test" and self._checkpoint is not None:
+        if self._split in ("test", "published") and self._checkpoint is not None:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             entry = {"when": when, "directory": str(self._directory), "data": layout.description, **self._figures}
             counted = {"test_judgements": count_test(self._checkpoint, entry)}
@@ -278,7 +278,7 @@ class Results(Callback):
 
 def _count_in_words(count: int | None) -> str:
     if count is None:
-        return "test: this judgement cannot be counted, because nothing can be written beside the checkpoint"
+        return "test: this judgement cannot be counted; the record beside the checkpoint cannot be read or written"
     return (
         f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer tested by them"
     )

@@ -102,7 +102,7 @@ def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain data, so it is not loaded") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # torch fails in many ways on what is no checkpoint
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); it may be torn") from None
     if not isinstance(content, dict):
@@ -169,13 +169,22 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
         entry: What to keep of this judgement, as plain values.
 
     Returns:
-        How many judgements there are by now; None where nothing can be written beside the checkpoint.
+        How many judgements of these very weights are noted there; None where the record cannot be read or written.
     """
     record = Path(f"{os.fspath(path)}.tests.json")
     try:
+        digest = file_digest(path)
         entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
-        entries = [*entries, dict(entry)]
+        if not isinstance(entries, list):
+            return None
+        entries.append({"sha256": digest, **entry})
         write_json(record, entries)
-    except (InputError, OSError, ValueError, TypeError):  # a checkpoint that is only lent, or a torn record
+        return [known["sha256"] for known in entries].count(digest)
+    except (
+        InputError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+    ):  # a checkpoint that is only lent, or a torn record
         return None
-    return len(entries)

@@ -115,7 +115,7 @@ def read_run(path: Path) -> Run:
     if not directory.is_dir():
         raise InputError(f"{path}: no directory of a run; name one that holds metrics.json and per_image.csv")
     try:
-        content = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        content = json.loads((directory / "metrics.json").read_text(encoding="utf-8", errors="surrogateescape"))
         images = _read_images(directory / "per_image.csv")
         data = {key: content["data"].get(key) for key in ("description", "truth", "frames", "digest", "image_size")}
         run = Run(directory, content["split"], data, content["digests"], images, _config(directory / "config.yaml"))
@@ -128,7 +128,7 @@ def read_run(path: Path) -> Run:
                     raise ValueError(f"per_image.csv and metrics.json disagree on {name}")
     except FileNotFoundError as error:
         raise InputError(f"{directory}: has no {Path(error.filename).name}; compare runs that were judged") from None
-    except (OSError, AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # JSON, CSV and YAML each have their own
         reason = " ".join(str(error).split())
         raise InputError(f"{directory}: its files are not those of one evaluation ({reason}); judge it again") from None
     return run
@@ -156,7 +156,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _config(path: Path) -> dict[str, Any] | None:
-    return dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8")))) if path.exists() else None
+    return dict(_flat(yaml.safe_load(path.read_text("utf-8", "surrogateescape")))) if path.exists() else None
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -204,9 +204,9 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
     for name, run in others:
         if run.split != baseline.split:
             raise InputError(f"{name} judged {run.split} and {first} {baseline.split}; compare runs of one split")
-        # the digest is of the data's content, wherever it lies; the description names the place
-        identity = "digest" if run.data["digest"] and baseline.data["digest"] else "description"
-        for key in ("truth", "frames", identity):
+        # the digest is of all the data's content, wherever it lies; the description names the place
+        digests = run.data["digest"] and baseline.data["digest"] and run.data["frames"] == baseline.data["frames"]
+        for key in ("truth", "digest" if digests else "description"):
             if run.data[key] != baseline.data[key]:
                 values = f"{run.data[key]} and {baseline.data[key]}"
                 raise InputError(f"{name} and {first} were judged on different data: {key} {values}")

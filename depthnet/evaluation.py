@@ -221,6 +221,10 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
     for size in sizes[1:]:
         for protocol in found:
             protocol.check(layout.truth, size)
+    if names == "all":
+        limits = layout.depth_range
+        own = [protocol.depth_range or limits for protocol in found]
+        found = [p for p, r in zip(found, own, strict=True) if limits.min <= r.min and r.max <= limits.max]
     return [protocol.within(layout.depth_range) for protocol in found]
 
 

@@ -91,8 +91,9 @@ def _print(found: dict[str, dict[str, Any]], title: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("corruption", *_SHOWN, title=title, box=box.SIMPLE_HEAD)
+    table = Table("corruption", *_SHOWN, title=Text(title), box=box.SIMPLE_HEAD)
     for kind, figures in found.items():
         cells = []
         for metric in _SHOWN:

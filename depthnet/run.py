@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +124,10 @@ def register_resolvers() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep Lightning's greetings, and its advice that does not fit here, out of a run's output."""
+    """Keep Lightning's greetings and needless advice out of a run's output; let any file's name be printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a frame's name may be no valid text
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _NOISE:

@@ -114,9 +114,14 @@ def test_what_does_not_fit_is_listed_and_the_rest_copied():
 
 def test_judgements_on_test_are_counted_beside_the_checkpoint(tmp_path):
     path = tmp_path / "best.ckpt"
+    path.write_bytes(b"weights")
     assert [count_test(path, {"when": when}) for when in ("a", "b", "c")] == [1, 2, 3]
     record = tmp_path / "best.ckpt.tests.json"
     assert [entry["when"] for entry in json.loads(record.read_text())] == ["a", "b", "c"]
+    path.write_bytes(b"other weights")
+    assert count_test(path, {}) == 1
+    record.write_text('{"a": 1}')
+    assert count_test(path, {}) is None
     record.write_text("torn")
     assert count_test(path, {}) is None
     assert record.read_text() == "torn"  # nothing is lost

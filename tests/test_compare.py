@@ -178,7 +178,6 @@ def test_protocols_that_all_share_are_compared(tmp_path, capsys):
             "different data: description NYU, lists layout, /other and",
         ),
         ({"data": {"truth": "raw"}}, "truth raw and filled"),
-        ({"data": {"frames": {"train": 8, "val": 24, "test": 0}}}, "frames {'train': 8"),
         ({"digests": {"uncropped": "aaaaaaaaaaaa"}}, "its digest is aaaaaaaaaaaa and d5c5bac4ba6e"),
         ({"labels": [*LABELS[:-1], "train/rgb_99999"]}, "different images: only one has train/rgb_00023"),
         ({"scenes": [*SCENES[:-1], "attic"]}, "different images: only one has train/rgb_00023 of attic"),
@@ -186,6 +185,13 @@ def test_protocols_that_all_share_are_compared(tmp_path, capsys):
 )
 def test_runs_of_different_things_are_refused(tmp_path, capsys, change, words):
     assert words in refusal(capsys, write(tmp_path / "a", table(1)), write(tmp_path / "b", table(1), **change))
+
+
+def test_runs_that_trained_on_more_and_judged_the_same_are_compared(tmp_path, capsys):
+    more = {"frames": {"train": 8, "val": 24, "test": 0}, "digest": "2" * 64}
+    a = write(tmp_path / "a", table(1), data={"digest": "1" * 64})
+    assert main([str(a), str(write(tmp_path / "b", table(2), data=more))]) == 0
+    assert "delta1" in capsys.readouterr().out
 
 
 def test_a_subset_of_the_images_is_refused(tmp_path, capsys):

@@ -1,9 +1,12 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from small_run import ROOMS, write_run
 
+from depthnet.corruptions import corrupt
+from depthnet.intervals import bootstrap
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.judge import Bench, open_data, read_run
 from depthnet.robustness import main, measure
@@ -22,13 +25,22 @@ def test_clean_figures_are_the_runs_own_and_differences_are_paired(run):
     assert list(found) == ["clean", "dark", "noise"]
     assert steps == [(n, 15) for n in range(1, 16)]
     stored = json.loads((run / "metrics.json").read_text())["protocols"][bench.protocol.name]
+    paired = {}
+    for name in ("dark", "noise"):
+        pairs = [
+            (bench.shoot(f, partial(corrupt, name=name, seed=f))[1], bench.shoot(f)[1], bench.rows[f][1])
+            for f in bench.frames
+        ]
+        ends = bootstrap(
+            np.array([one for one, _, _ in pairs]) - [other for _, other, _ in pairs], [s for *_, s in pairs]
+        )
+        paired |= {(name, metric): list(end) for metric, end in zip(METRIC_NAMES, ends, strict=True)}
     for metric in METRIC_NAMES:
         assert found["clean"][metric]["mean"] == pytest.approx(stored[metric], rel=1e-6)
         for name in ("dark", "noise"):
             figure = found[name][metric]
             assert figure["difference"] == pytest.approx(figure["mean"] - found["clean"][metric]["mean"], abs=1e-9)
-            low, high = figure["interval"]
-            assert low <= figure["difference"] <= high
+            assert figure["interval"] == pytest.approx(paired[name, metric], abs=1e-12)
     assert any(abs(found["dark"][metric]["difference"]) > 1e-4 for metric in METRIC_NAMES)
 
 

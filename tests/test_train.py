@@ -95,7 +95,7 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "published/metrics.json").read_text())["images"] == 24  # frames 0 to 653, of 24
     counted = json.loads((tmp_path / "run/checkpoints/best.ckpt.tests.json").read_text())
-    assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice"]
+    assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice", "published"]
 
 
 def test_a_report_is_written_when_it_is_asked_for(train, tmp_path):

@@ -52,8 +52,9 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """The first protocol that the run was judged under."""
-        return str(next(iter(self.metrics["protocols"])))
+        """The first protocol that the run was judged under, of those that compare metres if there is one."""
+        names = [str(name) for name in self.metrics["protocols"]]
+        return next((name for name in names if not name.startswith("published_keras")), names[0])
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
         stored = OmegaConf.load(directory / CONFIG)
         stored.directory = str(directory)
         config: Any = OmegaConf.to_container(stored, resolve=True)
-        metrics = json.loads((directory / "metrics.json").read_text())
+        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8", errors="surrogateescape"))
         rows: dict[str, dict[int, tuple[str, str, list[float]]]] = {name: {} for name in metrics["protocols"]}
         names = list(next(iter(metrics["protocols"].values())))
         for row in _table(directory / "per_image.csv"):
@@ -129,7 +130,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
 def _table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 

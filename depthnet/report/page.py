@@ -112,7 +112,7 @@ def _header(run: Run, judgement: Judgement, title: str, under: str) -> str:
     frames = sorted(run.rows[run.protocol])
     lines = "".join(f'<li class="tag">{html.escape(tag)}</li>' for tag in (under, f"{data['truth']} truth"))
     notes = []
-    if split == "test":
+    if split in ("test", "published"):
         lines = '<li class="tag warn">test split</li>' + lines
         count = run.metrics.get("test_judgements")
         often = f" This was judgement number {count} of the checkpoint on it." if count else ""
@@ -375,7 +375,7 @@ def _made(run: Run, judgement: Judgement) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in metrics.get("versions", {}).items() if version),
     }
     lines = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
-    config = (run.directory / CONFIG).read_text(encoding="utf-8")
+    config = (run.directory / CONFIG).read_text(encoding="utf-8", errors="replace")
     return _card(f"<dl>{lines}</dl>" + details(CONFIG, f"<pre>{html.escape(config)}</pre>"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from depthnet.durable import require_writable, write_text
+from depthnet.types import InputError
 
 __all__ = ["write_report"]
 
@@ -41,5 +42,10 @@ def write_report(
     path = Path(output) if output is not None else run.directory / "report.html"
     require_writable(path.parent)
     judgement = judge(run, checkpoint=checkpoint, root=root, limit=limit, advance=advance)
-    write_text(path, page(run, judgement))
+    try:
+        text = page(run, judgement)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # metrics.json may be anybody's
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
+    write_text(path, text)
     return path
