@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthnet.command import finish
+from depthnet.command import add_run_options, finish
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from depthnet.durable import require_writable, write_json
 from depthnet.progress import progress_bar
@@ -116,12 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m depthnet.robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
+    add_run_options(parser)
     parser.add_argument("--corrupt", default=",".join(CORRUPTIONS), metavar="NAMES", help="default: all of them")
     parser.add_argument("--output", metavar="FILE", help="the figures as JSON (default: RUN/robustness.json)")
-    parser.add_argument("--ckpt", metavar="PATH", help="what judges (default: the run's best checkpoint)")
-    parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
     options = parser.parse_args(arguments)
     return finish("depthnet.robustness", partial(_run, options))
 

@@ -110,7 +110,7 @@ def examine(
                 raise InputError(
                     f"{error}; name another folder: data.cache_dir, --cache-dir or DEPTHNET_CACHE"
                 ) from None
-    return Examination(identity, known.pairs, (*cheap_findings(layout), *known.findings))
+    return Examination(known.pairs, (*cheap_findings(layout), *known.findings))
 
 
 def _labels(layout: Layout, split: str) -> list[str]:
@@ -229,7 +229,7 @@ def _decode_all(
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         if (first, second, layout.val) != ("train", "val", "random_frames"):
             findings += _near_duplicates(pairs[first], looks[first], pairs[second], looks[second])
-    return Examination(layout.identity(), tuple(pair for split in SPLITS for pair in pairs[split]), tuple(findings))
+    return Examination(tuple(pair for split in SPLITS for pair in pairs[split]), tuple(findings))
 
 
 def _near_duplicates(

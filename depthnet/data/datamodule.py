@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from depthnet.data.cache import CachedLayout
 from depthnet.data.check import cheap_findings, examine, require_sound
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.layout import SPLITS, Layout, SourceLayout
+from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import cache_folder, open_root
 from depthnet.data.sampling import EvalSampler, TrainSampler
@@ -78,7 +78,7 @@ class DepthDataModule(LightningDataModule):
         self._cached = cache == "disk"
         self._cache_folder = cache_folder(cache_dir)
         self._digest: str | None = None  # of the pairs' contents, once they were examined
-        self._findings = cheap_findings(layout)
+        self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
         require_sound((), self._allow, SPLITS)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
@@ -134,9 +134,9 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If something was found that spoils training or validation, and a fit begins.
         """
-        self._examine()
+        findings = self._examine()
         if self.trainer is None or self.trainer.state.fn == "fit":
-            require_sound(self._findings, self._allow, ("train", "val"))
+            require_sound(findings, self._allow, ("train", "val"))
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
@@ -195,8 +195,7 @@ class DepthDataModule(LightningDataModule):
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
             raise InputError("; ".join([f"{self.layout.description}: it has no {split} frames", *self.layout.notes]))
-        self._examine()
-        require_sound(self._findings, self._allow, (split,))
+        require_sound(self._examine(), self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))
         exact = depth_size is not None or all(self.layout.metres_per_level(split, i) is not None for i in frames)
@@ -207,11 +206,15 @@ class DepthDataModule(LightningDataModule):
             cached.build(self._spare_workers, advance)
         return cached
 
-    def _examine(self) -> None:
-        if self._full_check and self._digest is None:
+    def _examine(self) -> Sequence[Finding]:
+        """Return what is wrong with the data; it is looked for once, by decoding every pair if that is wanted."""
+        if self._findings is None and self._full_check:
             with progress_bar("pairs examined") as advance:
                 examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
-            self._findings, self._digest = list(examination.findings), examination.digest
+            self._findings, self._digest = examination.findings, examination.digest
+        elif self._findings is None:
+            self._findings = cheap_findings(self.layout)
+        return self._findings
 
     def _loader(
         self, dataset: DepthDataset, sampler: TrainSampler | EvalSampler, batch_size: int

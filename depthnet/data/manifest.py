@@ -72,12 +72,10 @@ class Examination:
     """What was learned from every pair of a layout.
 
     Attributes:
-        identity: The layout's identity at that time.
         pairs: One for each pair that could be read, in the order of splits and rows.
         findings: Everything that is wrong.
     """
 
-    identity: str
     pairs: tuple[PairFacts, ...]
     findings: tuple[Finding, ...]
 
@@ -90,7 +88,7 @@ class Examination:
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
         pairs = [list(vars(pair).values()) for pair in self.pairs]
-        return {"identity": self.identity, "pairs": pairs, "findings": [list(finding) for finding in self.findings]}
+        return {"pairs": pairs, "findings": [list(finding) for finding in self.findings]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Examination:
@@ -100,7 +98,7 @@ class Examination:
             KeyError, TypeError, ValueError: If they are none.
         """
         findings = [Finding(name, where, what, tuple(splits)) for name, where, what, splits in value["findings"]]
-        return cls(value["identity"], tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(findings))
+        return cls(tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(findings))
 
 
 def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:

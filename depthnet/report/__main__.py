@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from depthnet.command import finish
+from depthnet.command import add_run_options, finish
 from depthnet.progress import progress_bar
 from depthnet.report.write import write_report
 
@@ -29,11 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m depthnet.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    add_run_options(parser)
     parser.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
-    parser.add_argument("--ckpt", metavar="PATH", help="what judges (default: the run's best checkpoint)")
-    parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
     options = parser.parse_args(arguments)
     return finish("depthnet.report", partial(_run, options))
 
