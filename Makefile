@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint type format bench lock clean
+.PHONY: help train test torture lint type format bench lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ train: $(READY) ## train irv2_attn from scratch on built-in rooms: some ten minu
 
 test: lint type ## lint, type and run every test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
+
+torture: $(READY) ## inject every fault, many times: some two hours on two cores, and a table
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/faults/torture.py
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check .

@@ -10,56 +10,55 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.allowed import check_targets
 from depthnet.durable import require_writable
-from depthnet.run import check_choices, config_of, error_line, quiet_libraries, register_resolvers, store, stored_text
+from depthnet.guard import USER_ERRORS, build, install
+from depthnet.run import check_choices, config_of, error_line, owned, register_resolvers, stored_text
+from depthnet.signals import Signals
 
 log = logging.getLogger("depthnet")
 CONF = str(Path(__file__).resolve().parent / "conf")
-USER_ERRORS = (HydraException, OmegaConfBaseException)
 register_resolvers()
 
 
-def run(cfg: DictConfig, directory: Path) -> float:
+def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
-    from hydra.utils import instantiate
-
     from depthnet.callbacks import Panels, Results
     from depthnet.evaluation import choose_protocols
+    from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
     from depthnet.report.write import write_report
-    from depthnet.resume import DurableCheckpointIO, fine_tune, fit_and_judge, settle
+    from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
+    from depthnet.saving import DurableCheckpointIO
 
-    quiet_libraries()
+    if cfg.resume and (figure := finished(directory, cfg.watch)) is not None:
+        return figure
     fit, split = cfg.mode == "fit", "val" if cfg.mode == "fit" else cfg.split
     settle(cfg, directory)
     text = stored_text(cfg, directory)
-    data = instantiate(cfg.data, _convert_="all")
+    data = build(cfg.data, "data")
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
-    network = instantiate(cfg.model, _convert_="all") if fit else load_network(cfg.ckpt)
+    network = build(cfg.model, "model") if fit else load_network(cfg.ckpt)
     fine_tune(network, cfg.ckpt if fit else None)
-    parts = {part: instantiate(cfg[part], _convert_="all") for part in ("loss", "optimizer", "scheduler")}
+    parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
     results = Results(directory, data, split, cfg.seed, cfg.ckpt)
-    trainer = instantiate(
+    chosen = [callback for callback in build(cfg.callbacks, "callbacks").values() if callback]
+    trainer = build(
         cfg.trainer,
-        callbacks=[instantiate(entry, _convert_="all") for entry in cfg.callbacks.values() if entry]
-        + [results, Panels(directory, data.layout, split)],
-        logger=instantiate(cfg.logger, _convert_="all") or False,
+        "trainer",
+        callbacks=[*chosen, results, Panels(directory, data.layout, split)],
+        logger=make_loggers(build(cfg.logger, "logger")),
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
-        _convert_="all",
     )
-    store(directory, text)
-    fit_and_judge(trainer, module, data, split, directory if fit else None)
+    begin(directory, text, data if fit and trainer.is_global_zero else None, cfg.resume_allow)
+    fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")
     return results.figure(cfg.watch)
@@ -68,17 +67,17 @@ def run(cfg: DictConfig, directory: Path) -> float:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
-    hydra_config = HydraConfig.get()
+    about = HydraConfig.get()
     try:
-        directory = require_writable(hydra_config.runtime.output_dir)
-        cfg = config_of(cfg, directory, hydra_config.overrides.task)
-        check_choices(cfg)
-        check_targets(OmegaConf.to_container(cfg, resolve=True))
-        return run(cfg, directory)
+        directory = require_writable(about.runtime.output_dir)
+        with owned(directory) as signals:
+            cfg = config_of(cfg, directory, about.overrides.task)
+            check_choices(cfg)
+            return run(cfg, directory, signals)
     except Exception as error:
         line = error_line(error, USER_ERRORS)
-        log.error("the run failed", exc_info=error) if line is None else log.error("error: %s", line)
-        if hydra_config.mode == RunMode.MULTIRUN:
+        log.error("the run failed" if line is None else f"error: {line}", exc_info=error if line is None else None)
+        if about.mode == RunMode.MULTIRUN:
             raise
         sys.exit(1 if line is None else 2)
 
@@ -87,6 +86,7 @@ def main() -> None:
     """Compose the command line's config and run it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands errors on instead of printing them
     try:
+        install(sys.argv[1:])
         job()
     except Exception as error:
         line, sweep = error_line(error, (*USER_ERRORS, OSError)), {"-m", "--multirun"} & set(sys.argv)

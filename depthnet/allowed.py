@@ -1,62 +1,154 @@
-"""What a config may name to be built: an allow list in code, because a config may come from anywhere."""
+"""What a config may name to be built: an allow list in code, because a config may come from anywhere.
+
+Hydra acts on its own node of a config (callbacks, logging, environment, plug-ins) before any code of ours runs, so
+:func:`check_hydra` is asked while the config is composed; see :mod:`depthnet.guard`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from depthnet.types import InputError
 
-__all__ = ["ALLOWED", "check_targets"]
+__all__ = ["ALLOWED", "ALLOWED_CLASSES", "ENVIRONMENT", "OPTIONS", "check_hydra", "check_options", "check_targets"]
 
-ALLOWED = (
-    "albumentations.",
-    "depthnet.callbacks.",
-    "depthnet.data.datamodule.DepthDataModule.",
-    "depthnet.data.transforms.",
-    "depthnet.losses.DepthLoss",
-    "depthnet.models.basic.BasicNet",
-    "depthnet.models.depth_net.DepthNet",
-    "depthnet.optim.",
-    "depthnet.types.",
-    "lightning.Trainer",
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loggers.",
+ALLOWED = frozenset(
+    {
+        "depthnet.callbacks.Checkpoint",
+        "depthnet.callbacks.History",
+        "depthnet.callbacks.Progress",
+        "depthnet.data.datamodule.DepthDataModule.from_root",
+        "depthnet.data.datamodule.DepthDataModule.rooms",
+        "depthnet.data.transforms.Augment",
+        "depthnet.data.transforms.CutDepth",
+        "depthnet.data.transforms.DepthZoom",
+        "depthnet.finite.FiniteSteps",
+        "depthnet.loggers.wandb_logger",
+        "depthnet.losses.DepthLoss",
+        "depthnet.models.basic.BasicNet",
+        "depthnet.models.depth_net.DepthNet",
+        "depthnet.optim.build_optimizer",
+        "depthnet.optim.constant",
+        "depthnet.optim.cosine",
+        "depthnet.optim.linear",
+        "depthnet.optim.one_cycle",
+        "depthnet.saving.Last",
+        "lightning.Trainer",
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
+    }
 )
-"""Full names, or beginnings of names that end in a dot; what follows such a dot is one name, without a further dot."""
+"""Each name in full: a module of ours also holds what it imports, such as a writer of files."""
+
+ALLOWED_CLASSES = ("albumentations.", "lightning.pytorch.callbacks.")
+"""Packages whose classes may all be named, by one capitalised name; their functions read and write files."""
+
+ENVIRONMENT = frozenset({"NYU_ROOT"})
+"""What a config may read of the environment: it ends in files that are passed on, and so would a secret."""
+
+OPTIONS = frozenset(
+    ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-m", "--multirun")
+) | {"-cd", "--config-dir"}  # a folder of further files: they are checked as ours are
+"""Options of Hydra that may be given. Not among them: what loads a pickle (``--experimental-rerun``) or imports a
+package (``--config-path``); and none may be shortened."""
+
+_CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
+_PLUGINS = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins|optuna\.samplers)(\.\w+)+", re.ASCII)
+_LOG_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
+_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 
 
 def check_targets(config: Any, place: str = "") -> None:
     """Refuse a config that names anything outside the allow list, wherever it stands in it.
 
     Args:
-        config: Mappings, sequences and plain values.
+        config: Mappings, sequences and plain values, resolved, just as they will be built.
         place: Where in the config this is, for the message.
 
     Raises:
-        InputError: For the first ``_target_`` that is not allowed.
+        InputError: For the first ``_target_`` that is not allowed, or text that would be resolved once more.
 
     Example:
         >>> check_targets({"loss": {"_target_": "depthnet.losses.DepthLoss"}})
     """
+    for where, key, value in _leaves(config, place):
+        if key == "_target_" and not _allowed(value):
+            raise InputError(
+                f"{where or 'config'}: _target_ {value} is not on the list of what a config may build; the list "
+                "stands in depthnet/allowed.py"
+            )
+        if isinstance(value, str) and "${" in value:
+            raise InputError(f"{where}: {value!r} would be resolved a second time; leave out its ${{")
+
+
+def check_hydra(node: Any) -> None:
+    """Refuse settings of Hydra itself that run something: all but directories, names, a sweep and its launcher.
+
+    Args:
+        node: A composed config's ``hydra``, not resolved.
+
+    Raises:
+        InputError: For the first that is not allowed.
+    """
+    job = node.get("job") or {}
+    for place, setting in (
+        ("searchpath", node.get("searchpath")),
+        ("callbacks", node.get("callbacks")),
+        ("job.env_set", job.get("env_set")),
+        ("job.env_copy", job.get("env_copy")),
+    ):
+        if setting:
+            raise InputError(f"hydra.{place}: a config may not set it; leave it out")
+    for part in ("launcher", "sweeper"):
+        for where, key, value in _leaves(node.get(part), f"hydra.{part}"):
+            if key == "_target_" and not (isinstance(value, str) and _PLUGINS.fullmatch(value)):
+                raise InputError(f"{where}: _target_ {value} is no launcher, sweeper or sampler")
+    for part in ("hydra_logging", "job_logging"):
+        for where, key, value in _leaves(node.get(part), f"hydra.{part}"):
+            wrong = (
+                key == "()"
+                or (key == "class" and value not in _LOG_CLASSES)
+                or (key == "filename" and value != _LOG_FILE)
+                or (isinstance(value, str) and "://" in value and value not in ("ext://sys.stdout", "ext://sys.stderr"))
+                or (isinstance(value, str) and "${" in value and value != _LOG_FILE)
+            )
+            if wrong:
+                raise InputError(f"{where}: a config may not set {key} to {value!r}; leave it out")
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Refuse options of Hydra's command line that load code.
+
+    Raises:
+        InputError: For the first that is not in :data:`OPTIONS`.
+    """
+    for word in arguments:
+        if word.startswith("-") and word.partition("=")[0] not in OPTIONS:
+            raise InputError(f"{word}: no option of train.py; -m makes a sweep, --cfg job shows the config")
+
+
+def _leaves(config: Any, place: str, key: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (where it stands, last key, value) of each mapping's entries and each plain value, however deep.
+
+    A mapping or list under the key ``_target_`` comes too, as a value; ``where`` is then that of the mapping.
+    """
     if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "_target_" and not _allowed(value):
-                raise InputError(
-                    f"{place or 'config'}: _target_ {value} is not on the list of what a config may build; the list "
-                    "stands in depthnet/allowed.py"
-                )
-            check_targets(value, f"{place}.{key}" if place else str(key))
+        for name, value in config.items():
+            if name == "_target_":
+                yield place, name, value
+            else:
+                yield from _leaves(value, f"{place}.{name}" if place else str(name), name)
     elif isinstance(config, Sequence) and not isinstance(config, str | bytes):
         for number, value in enumerate(config):
-            check_targets(value, f"{place}[{number}]")
+            yield from _leaves(value, f"{place}[{number}]", key)
+    else:
+        yield place, key, config
 
 
 def _allowed(target: Any) -> bool:
     if not isinstance(target, str):
         return False
-    for entry in ALLOWED:
-        rest = target.removeprefix(entry) if target.startswith(entry) else None
-        if rest == "" or (entry.endswith(".") and rest and rest.isidentifier()):
-            return True
-    return False
+    package, _, name = target.rpartition(".")
+    return target in ALLOWED or (f"{package}." in ALLOWED_CLASSES and bool(_CLASS.fullmatch(name)))

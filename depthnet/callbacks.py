@@ -1,24 +1,20 @@
-"""What happens around training: history, panels, results, the progress bar, and a W&B logger that cannot stop a run."""
+"""What happens around training: history, panels, results and the progress bar."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-import netrc
 import os
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
+import lightning.pytorch.callbacks
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor
@@ -30,19 +26,23 @@ from depthnet.data.layout import Layout
 from depthnet.durable import write_text
 from depthnet.evaluation import Evaluation, commit, describe_judged, mean_map, metrics_table, versions
 from depthnet.image import resize_nearest, write_image_png
-from depthnet.types import Sample
+from depthnet.loggers import SafeLogger
+from depthnet.types import InputError, Sample
 from depthnet.visualize import panel
 
-__all__ = ["Checkpoint", "History", "Panels", "Progress", "Results", "wandb_logger"]
+__all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
 
 log = logging.getLogger("depthnet")
 
 _MEAN_MAP_FRAMES = 300
-_SILENT = {"silent": True}
+_STEP_COLUMNS = ("epoch", "step", "lr", "loss", "delta1")
 
 
-class History(Callback):
-    """Writes ``history.csv``, a row an epoch with every logged average; it goes on where a resumed run stopped.
+class History(lightning.pytorch.callbacks.Checkpoint):
+    """Writes ``history.csv``, a row an epoch with every logged average, and ``steps.csv``, a row every few steps.
+
+    Both go on where a resumed run stopped, as if it had not. It is Lightning's kind of callback that comes after the
+    module's own hooks, whose averages it writes.
 
     Args:
         directory: The run's directory.
@@ -50,7 +50,9 @@ class History(Callback):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._path = Path(directory) / "history.csv"
+        self._steps = Path(directory) / "steps.csv"
         self._rows: list[dict[str, float]] = []
+        self._step = 0  # the last one that was looked at
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, for the checkpoint."""
@@ -61,10 +63,39 @@ class History(Callback):
         self._rows = list(state_dict["rows"])
 
     @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave out the rows of steps that the run takes again, and what a kill left half written."""
+        self._step = trainer.global_step
+        kept = [f"{','.join(_STEP_COLUMNS)}\n"]
+        if trainer.global_step and self._steps.is_file():
+            for line in self._steps.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+                values = line.split(",")
+                if line.endswith("\n") and len(values) == len(_STEP_COLUMNS) and int(values[1]) <= trainer.global_step:
+                    kept.append(line)
+        write_text(self._steps, "".join(kept))
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a row every ``trainer.log_every_n_steps`` optimiser steps."""
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if not stepped or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # is there
+            return
+        logged = trainer.callback_metrics
+        values = [float(logged[f"step/{name}"]) for name in ("loss", "delta1")]
+        row = [trainer.current_epoch, trainer.global_step, _rate(trainer), *values]
+        try:
+            with self._steps.open("a", encoding="utf-8") as file:
+                file.write(",".join(map(repr, row)) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {self._steps}: {error.strerror}") from error
+
+    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row and write the file whole."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        row["lr"] = _rate(trainer)
         row |= {
             name: float(value)
             for name, value in sorted(trainer.callback_metrics.items())
@@ -82,8 +113,19 @@ class History(Callback):
         write_text(self._path, text.getvalue())
 
 
+def _rate(trainer: Trainer) -> float:
+    return float(max(group["lr"] for group in trainer.optimizers[0].param_groups))
+
+
 class Checkpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint for runs that may be moved: it knows its best score again in another directory."""
+    """Lightning's ModelCheckpoint for runs that may be moved: it knows its best score again in another directory.
+
+    A figure that is not finite is never the best; Lightning would keep the first one whatever it is.
+    """
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Return whether a figure is among the best."""
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of the run that is resumed, with its paths turned to this directory."""
@@ -95,6 +137,7 @@ class Checkpoint(ModelCheckpoint):
             return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
 
         super().load_state_dict(turned(state_dict))
+        self.current_score = state_dict["current_score"]  # Lightning forgets it
 
 
 class Panels(Callback):
@@ -126,7 +169,8 @@ class Panels(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Send the chosen frames of a batch to the logger."""
-        if isinstance(trainer.logger, WandbLogger) and not trainer.sanity_checking:
+        logger = trainer.logger
+        if isinstance(logger, SafeLogger) and logger.shows_images and not trainer.sanity_checking:
             self._draw(outputs, batch, "val", write=False)
 
     def on_test_batch_end(
@@ -165,13 +209,8 @@ class Panels(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures to the logger, all in one step."""
-        if self._drawn and isinstance(trainer.logger, WandbLogger):
-            height, width = (max(picture.shape[axis] for picture in self._drawn.values()) for axis in (0, 1))
-            pictures = [  # W&B shows pictures of one size only
-                np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
-                for p in self._drawn.values()
-            ]
-            trainer.logger.log_image(f"panels/{self._split}", pictures, caption=[*self._drawn])
+        if isinstance(trainer.logger, SafeLogger):
+            trainer.logger.images(f"panels/{self._split}", self._drawn)
         self._drawn.clear()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -297,6 +336,11 @@ class Progress(RichProgressBar):
         self._started = 0.0
         self._images = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting images, also where an epoch goes on."""
+        super().on_train_start(trainer, pl_module)
+        self._started, self._images = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting images."""
         super().on_train_epoch_start(trainer, pl_module)
@@ -321,63 +365,3 @@ class Progress(RichProgressBar):
         if self._images and seconds > 0:
             shown["img/s"] = f"{self._images / seconds:.1f}"
         return shown
-
-
-def wandb_logger(directory: str | os.PathLike[str], project: str, **options: Any) -> Logger | None:
-    """Make a W&B logger that cannot stop a run: online if an account is set up and its server answers, else offline.
-
-    Args:
-        directory: The run's directory; W&B's files go into its folder ``wandb``.
-        project: The W&B project.
-        options: Further arguments of ``wandb.init``.
-
-    Returns:
-        The logger; None, with a line that says so, where wandb is not installed.
-    """
-    os.environ.setdefault("WANDB_SILENT", "true")
-    try:
-        import wandb
-    except ImportError:
-        log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
-        return None
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None:
-        address = wandb.Settings().base_url
-        configured = _has_account(address)
-        mode = "online" if configured and _answers(address) else "offline"
-        if mode == "offline":
-            why = "its server does not answer" if configured else "no account is set up"
-            log.info(f"W&B: offline, {why}; to send this run later: wandb sync {directory}/wandb/offline-run-*")
-    if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
-        wandb.finish(exit_code=1)
-    try:
-        logger = WandbLogger(
-            save_dir=str(directory), project=project, offline=mode == "offline", mode=mode, settings=_SILENT, **options
-        )
-        logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
-        _ = logger.experiment  # starts the run now, so that what is wrong with it shows before any work
-    except Exception as error:
-        log.warning(f"W&B: cannot start ({' '.join(str(error).split())}); the run goes on without it")
-        return None
-    return logger
-
-
-def _has_account(address: str) -> bool:
-    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
-        return True
-    try:
-        known = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return known.authenticators(urlsplit(address).hostname or "") is not None
-
-
-def _answers(address: str, seconds: float = 3.0) -> bool:
-    parts = urlsplit(address)
-    try:
-        with socket.create_connection(
-            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), seconds
-        ):
-            return True
-    except OSError:
-        return False

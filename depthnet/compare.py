@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from depthnet.command import finish
 from depthnet.durable import write_text

@@ -1,38 +1,61 @@
 """The one writer of files that matter: a reader sees the whole old file or the whole new one, whatever happens.
 
 A file is written under a temporary name in its own directory, synced, renamed over the final name, and the directory
-is synced. So a crash, a kill or a full disk leaves what was there before.
+is synced. So a crash, a kill or a full disk leaves what was there before. :func:`locked` keeps a directory to one run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
 import os
+import re
 import secrets
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from depthnet.types import InputError
 
-__all__ = ["file_digest", "open_durable", "require_writable", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "file_digest",
+    "locked",
+    "open_durable",
+    "remove_leftovers",
+    "require_writable",
+    "temporary_name",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+log = logging.getLogger("depthnet")
+
+_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)
+_locks: dict[str, int] = {}  # directories that are locked -> the process that did it
 
 
 @contextlib.contextmanager
-def open_durable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def open_durable(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[IO[bytes]]:
     """Open ``path`` to be written whole; it gets its name only when the block ends without an exception.
 
     Args:
         path: The final name. Its directory is made if it is missing.
+        needed: How much will be written [bytes], where that is known; for the message when it does not fit.
 
     Yields:
         A binary file object.
 
     Raises:
-        InputError: If the disk is full or the directory cannot be written; what stood at ``path`` is still there.
+        InputError: If the disk is full or the directory cannot be written; what stood at ``path`` is still there. The
+            line for a full disk says how much is needed and how much is free.
 
     Example:
         >>> import tempfile, pathlib
@@ -43,7 +66,7 @@ def open_durable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         b'whole'
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -53,9 +76,8 @@ def open_durable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is untouched"
-        ) from error
+        why = f"{error.strerror or error}{_shortage(error, temporary, needed)}"
+        raise InputError(f"cannot write {path}: {why}; what was there before is untouched") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -63,7 +85,7 @@ def open_durable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` whole to ``path``. Raises as :func:`open_durable`."""
-    with open_durable(path) as file:
+    with open_durable(path, len(data)) as file:
         file.write(data)
 
 
@@ -92,16 +114,99 @@ def require_writable(directory: str | os.PathLike[str]) -> Path:
     """Make ``directory`` and prove that a file can be written there, before any work is done.
 
     Raises:
-        InputError: If it is no directory, or nothing can be written in it.
+        InputError: If it is no directory, or nothing can be written in it, the disk being full among the reasons.
     """
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"\0")  # a full disk still makes an empty file
     except OSError as error:
         raise InputError(f"cannot write in {directory}: {error.strerror or error}; name another directory") from error
     return directory
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a new name beside ``path`` for what becomes it; :func:`remove_leftovers` knows such names."""
+    return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"
+
+
+def remove_leftovers(directory: str | os.PathLike[str]) -> int:
+    """Remove the temporary files that a killed process left in ``directory``, its sub-directories left alone.
+
+    Only for who has :func:`locked` the directory: another process may be writing there.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    for path in Path(directory).glob(".*.part"):
+        if _LEFTOVER.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep ``directory`` to this process for the block; the system frees it when the process ends in whatever way.
+
+    The lock is on the file ``.lock`` in it, which says who holds it and stays there afterwards: were it removed, a
+    process that has just opened it and one that makes it anew would both hold a lock. A file system that knows no
+    locks gives a warning.
+
+    Raises:
+        InputError: If it is locked already, by this process or another, or cannot be written.
+    """
+    import fcntl  # not everywhere, and only training needs it
+
+    path = Path(directory, ".lock")
+    name = os.path.realpath(directory)
+    refusal = "{}: another run is at work in this directory ({}); wait for its end or name another directory"
+    about = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
+    if _locks.get(name) == os.getpid():  # the system lets a process lock twice, and its first end would free both
+        raise InputError(refusal.format(directory, "this very process"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot write in {directory}: {error.strerror}; name another directory") from error
+    try:
+        try:  # not flock: the loaders' workers would inherit it, and keep it when this process is killed
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                holder = "".join(filter(str.isprintable, os.read(descriptor, 200).decode(errors="replace")))
+                raise InputError(refusal.format(directory, holder or "it has just begun")) from None
+            log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, about.encode(), 0)
+        _locks[name] = os.getpid()
+        try:
+            yield
+        finally:
+            del _locks[name]
+    finally:
+        os.close(descriptor)
+
+
+def _shortage(error: OSError, temporary: Path, needed: int | None) -> str:
+    """Say how much room was needed and how much there is, if that is what an error is about."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ""
+    words = "" if needed else "more than "
+    with contextlib.suppress(OSError):
+        needed = needed or temporary.stat().st_size
+        temporary.unlink()  # it may hold all that is free
+    if error.errno == errno.EFBIG:
+        return f"; {words}{_amount(needed or 0)} needed, more than one file may hold here (see ulimit -f)"
+    return f"; {words}{_amount(needed or 0)} needed, {_amount(shutil.disk_usage(temporary.parent).free)} free"
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
 def _sync_directory(directory: Path) -> None:

@@ -24,6 +24,7 @@ from depthnet.types import InputError
 
 __all__ = [
     "MAX_PIXELS",
+    "check_header",
     "depth_bits",
     "image_size",
     "is_array",
@@ -38,9 +39,17 @@ __all__ = [
 MAX_PIXELS = 200_000_000
 """More pixels than this are refused from the header alone; the largest phones take 200 megapixels."""
 
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own bound is 89 million, below what a phone takes
+
 np.empty(31 << 20, np.uint8)  # once such a block was freed, glibc keeps freed pictures for the next: 1.7 times as fast
 
 _FORMATS = ("PNG", "JPEG")
+_WALKED = 1 << 20  # bytes; in a larger file the metadata is measured before Pillow sees it
+_MAX_METADATA = 32 << 20  # bytes; Pillow holds them all, and a photograph has a few
+_MAX_HEADER = 10_000  # bytes of an .npy file's header, as NumPy's own bound; NumPy asks when it has read them
+_MAX_PARTS = 200_000  # chunks of a PNG file, or segments of a JPEG
+_PLAIN_PIXELS = 16_000_000  # up to here, a file may be as small as it likes
+_PIXELS_PER_BYTE = 100  # beyond: a JPEG of one colour has some 80, a photograph 30 at most
 _EXIF_ORIENTATION = 0x0112
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -52,16 +61,22 @@ Number = TypeVar("Number", bound=np.generic)
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open ``path`` lazily; every way in which a file can be wrong becomes one InputError that names it."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  a pipe would block in open()
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: not a regular file; give a PNG or JPEG file")
+        bytes_there = _require_file(path, "give a PNG or JPEG file")
+        if bytes_there > _WALKED:
+            _check_metadata(path, bytes_there)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
+                pixels = picture.width * picture.height
+                if pixels > MAX_PIXELS:
                     raise InputError(f"{path}: {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
+                if pixels > max(_PLAIN_PIXELS, _PIXELS_PER_BYTE * bytes_there):
+                    raise InputError(
+                        f"{path}: its header states {picture.width}x{picture.height} pixels, and it has {bytes_there} "
+                        "bytes; no photograph is so small"
+                    )
                 yield picture
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
@@ -69,10 +84,48 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"{path}: {what}; replace it or take it out", "empty" if empty else "unreadable") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: its header states too many pixels; at most {MAX_PIXELS} are read") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow raises all four for torn files
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+    except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError, struct.error and more
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:120]
+        reason = reason.rstrip(".")
         missing = isinstance(error, FileNotFoundError)
         raise InputError(f"{path}: cannot be read: {reason}", "missing" if missing else "torn") from None
+
+
+def _require_file(path: str | os.PathLike[str], advice: str) -> int:
+    """Return a file's bytes; InputError if it is none: to open a pipe would block, and a device has no end."""
+    status = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: not a regular file; {advice}")
+    return status.st_size
+
+
+def _check_metadata(path: str | os.PathLike[str], bytes_there: int) -> None:
+    """Refuse a large file whose bytes are no pixels: Pillow would hold them in memory, or pass over each by itself."""
+    with Path(path).open("rb") as file:
+        png = file.read(8) == b"\x89PNG\r\n\x1a\n"
+        place, metadata, parts = 8 if png else 2, 0, 0
+        while place < bytes_there:
+            file.seek(place)
+            head = file.read(8)
+            if png:
+                length, kind = 12 + int.from_bytes(head[:4], "big"), head[4:]
+            elif head[0] != 0xFF or head[1:2] == b"\xff":  # filling
+                length, kind = 1, b""
+            else:
+                length, kind = 2 + int.from_bytes(head[2:4], "big"), head[:2]
+            if kind in (b"IEND", b"\xff\xda"):  # after the latter come pixels
+                return
+            parts += 1
+            metadata += 0 if kind == b"IDAT" else length
+            place += length
+            if metadata > _MAX_METADATA or parts > _MAX_PARTS:
+                raise InputError(f"{path}: more metadata than picture; at most {_MAX_METADATA >> 20} MiB are read")
+
+
+def check_header(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for what :func:`read_image` would refuse before it reads a pixel."""
+    with _opened(path):
+        pass
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -85,7 +138,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         height, width = _load_array(path, mapped=True).shape
         return height, width
     with _opened(path) as picture:
-        if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+        if picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8):
             return picture.width, picture.height
         return picture.height, picture.width
 
@@ -173,11 +226,20 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
 
 def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArray[np.floating]:
     try:
-        values = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        empty = _require_file(path, "give a .npy file") == 0
+        with Path(path).open("rb") as file:
+            start = file.read(12)
+        long = start[6:7] != b"\x01" and int.from_bytes(start[8:12], "little") > _MAX_HEADER
+        if start.startswith(b"\x93NUMPY") and long:
+            raise ValueError(f"its header has more than {_MAX_HEADER} bytes")
+        with np.errstate(over="ignore"):  # it multiplies what a false header says
+            values = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header and no number
+    except InputError:
+        raise
     except Exception as error:  # NumPy fails in a dozen ways on what is no array: zip, pickle and tokenizer errors too
         reason = " ".join(str(error).split())[:120]
-        empty = not isinstance(error, OSError) and os.path.getsize(path) == 0  # noqa: PTH202
-        finding = "missing" if isinstance(error, FileNotFoundError) else "empty" if empty else "torn"
+        finding = "missing" if isinstance(error, FileNotFoundError) else "torn"
+        finding = "empty" if not isinstance(error, OSError) and empty else finding
         raise InputError(f"{path}: cannot be read as a .npy array of numbers ({reason})", finding) from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
         raise InputError(
@@ -186,7 +248,9 @@ def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArr
     depth = values[0] if values.ndim == 3 and len(values) == 1 else values
     if depth.ndim != 2 or not depth.size:
         raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
-    return depth
+    if depth.size > MAX_PIXELS:
+        raise InputError(f"{path}: {depth.shape[1]}x{depth.shape[0]} pixels; at most {MAX_PIXELS} are read")
+    return depth if mapped else np.array(depth)
 
 
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:

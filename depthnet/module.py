@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,12 +22,15 @@ from depthnet.types import Sample
 
 __all__ = ["DepthModule"]
 
+_SUMS = "epoch_sums"
+
 
 class DepthModule(LightningModule):
     """Trains and judges one network.
 
-    It logs ``train/loss``, the loss's terms and ``train/delta1`` (averages over an epoch), ``step/loss`` and
-    ``step/delta1``, and after every validation ``val/<metric>`` for each metric of the first protocol.
+    It logs ``train/loss``, the loss's terms and ``train/delta1`` (averages over an epoch, kept in checkpoints, so that
+    an epoch that was interrupted has the averages of all its steps), ``step/loss`` and ``step/delta1``, and after
+    every validation ``val/<metric>`` for each metric of the first protocol.
 
     Args:
         network: Gives depth [m], ``(B, 1, H, W)``, from an ``uint8`` image ``(B, 3, H, W)``.
@@ -34,7 +38,7 @@ class DepthModule(LightningModule):
         optimizer: Makes the optimiser of a network; needed to fit.
         scheduler: Makes the schedule from the optimiser and the run's number of steps; None for a constant rate.
         protocols: How predictions are judged; the first one's figures are logged.
-        seed: What is random in a step (dropout) follows from it and the step's number.
+        seed: What is random in a step (dropout) follows from it, the epoch and the batch's number.
         run: The run's resolved config, stored as a record in its checkpoints.
         compile: Whether the network is compiled.
     """
@@ -62,15 +66,20 @@ class DepthModule(LightningModule):
         self._scheduler = scheduler
         self._seed = seed
         self.run = dict(run or {})
+        self._sums: dict[str, Tensor] = {}  # of this epoch's images, their number under ""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``."""
         depth: Tensor = self.network(image)
         return depth
 
+    def on_train_epoch_start(self) -> None:
+        """Begin new averages; Lightning leaves this out where an epoch goes on."""
+        self._sums.clear()
+
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Seed the step, so that what it draws does not depend on what was drawn before."""
-        torch.manual_seed(derive_seed(self._seed, self.global_rank, self.global_step))
+        torch.manual_seed(derive_seed(self._seed, self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -81,11 +90,16 @@ class DepthModule(LightningModule):
         self.log_dict(
             {"step/loss": loss.detach(), "step/delta1": delta1}, on_step=True, on_epoch=False, batch_size=size
         )
-        epoch = {"train/loss": loss.detach(), "train/delta1": delta1}
-        epoch |= {f"train/{name}": value for name, value in terms.items()}
-        self.log_dict(epoch, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self._add({"loss": loss.detach(), "delta1": delta1, **terms}, size)
         result: Tensor = loss
         return result
+
+    def on_train_epoch_end(self) -> None:
+        """Log the averages of the epoch."""
+        images = self._sums.get("")
+        if images is not None:
+            averages = {f"train/{name}": total / images for name, total in self._sums.items() if name}
+            self.log_dict(averages, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation's rows."""
@@ -122,5 +136,28 @@ class DepthModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record that lets the file be read without this run."""
+        """Add the record that lets the file be read without this run, and the sums of an epoch under way.
+
+        Where weights are averaged over steps, those are what was validated; Lightning leaves them out of a checkpoint
+        of weights alone.
+        """
         checkpoint[RECORD_KEY] = make_record(self.network, self.run)
+        checkpoint[_SUMS] = dict(self._sums)
+        if "callbacks" not in checkpoint:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+                if isinstance(callback, WeightAveraging):
+                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
+            checkpoint.pop("current_model_state", None)
+            checkpoint.pop("averaging_state", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums of an epoch that goes on."""
+        self._sums = {name: value.to(self.device) for name, value in checkpoint.get(_SUMS, {}).items()}
+
+    def _add(self, values: Mapping[str, Tensor], images: int) -> None:
+        """Add a batch's averages; one whose loss is not finite, or that has no valid pixel, is left out."""
+        finite = values["loss"].isfinite() & values["delta1"].isfinite()  # no valid pixel: no accuracy
+        count = torch.where(finite, float(images), 0.0)
+        weighted = {name: torch.where(finite, value.float() * images, 0.0) for name, value in values.items()}
+        for name, value in {"": count, **weighted}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value

@@ -8,7 +8,7 @@ straight into the output folder; what lies in a named folder keeps its sub-folde
 Nothing heavy is imported, and no network is loaded, before a photograph needs it.
 """
 # os.path answers False where pathlib raises: a name too long, a link to itself, a closed folder
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH121, PTH122, PTH202
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH121, PTH122, PTH202
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import functools
 import json
 import math
 import os
-import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ import numpy.typing as npt
 
 import depthnet
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
-from depthnet.image import read_image, write_depth_png, write_image_png
+from depthnet.image import check_header, read_image, write_depth_png, write_image_png
 from depthnet.types import InputError
 from depthnet.visualize import colorize, depth_limits, with_scale_bar
 
@@ -156,6 +155,7 @@ class _Photographs:
 
     def _walk(self, root: str, before: Sequence[str]) -> Iterator[_Photograph]:
         pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+        visits: Counter[tuple[int, int]] = Counter()
         while pending:
             relative, above = pending.pop()
             folder = os.path.join(root, relative)
@@ -168,8 +168,11 @@ class _Photographs:
                 yield _Photograph(folder, relative, f"cannot be searched: {error.strerror}")
                 continue
             here = (status.st_dev, status.st_ino)
-            if here in above:
-                yield _Photograph(folder, relative, "a link back to a folder above it")
+            visits[here] += 1
+            if here in above or visits[here] > 16:  # links in pairs, level by level, lead to one folder 2^n times
+                yield _Photograph(
+                    folder, relative, "a link back to a folder above it" if here in above else "too many links"
+                )
                 continue
             twins = [former for former in before if os.access(os.path.join(former, relative, "."), os.R_OK | os.X_OK)]
             others = [self._named, *(self._list(twin, relative)[0] for twin in twins)]
@@ -288,10 +291,7 @@ class _Job:
         path = photograph.path
         if photograph.fault:
             raise InputError(f"{path}: {photograph.fault}")
-        if os.path.islink(path) and not os.path.exists(path):
-            raise InputError(f"{path}: a link that leads to no file")
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block
-            raise InputError(f"{path}: not a regular file")
+        check_header(path)  # first: what is no photograph may have no end
         origin = {"source_sha256": file_digest(path), "checkpoint_sha256": self.digest, "settings": self.settings}
         base = os.path.join(self.output, photograph.place)
         beside = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(base))
@@ -337,6 +337,8 @@ class _Job:
 def _digest(network: DepthNetwork | str | os.PathLike[str]) -> str | None:
     if not isinstance(network, str | os.PathLike):
         return None
+    if os.path.exists(network) and not os.path.isfile(network):  # a pipe would block, and a device has no end
+        raise InputError(f"checkpoint {os.fspath(network)}: not a regular file")
     try:
         return file_digest(network)
     except OSError as error:
@@ -381,9 +383,10 @@ def _marker(base: str) -> str:
 
 
 def _read_json(path: str) -> Any:
-    """What a JSON file holds; None where there is none, or a torn one."""
+    """What a JSON file holds; None where there is none, or one that is torn or too large to be a sidecar."""
     try:
-        return json.loads(Path(path).read_bytes())
+        small = os.path.isfile(path) and os.path.getsize(path) < 1 << 20  # ours have a thousand bytes; a pipe blocks
+        return json.loads(Path(path).read_bytes()) if small else None
     except (OSError, ValueError, RecursionError):
         return None
 

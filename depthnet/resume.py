@@ -1,54 +1,34 @@
-"""A run from its start or from where it stopped: settled once, fitted, judged, its checkpoints written whole."""
+"""A run from its start or from where it stopped: settled once, fitted, judged; one that has ended tells its figures."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer, seed_everything
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
 from torch import nn
 
-from depthnet.checkpoint import fitting_weights, load_plain, load_weights, read_checkpoint, save_plain
+from depthnet.changes import check_changes
+from depthnet.checkpoint import fitting_weights, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.evaluation import metrics_table, versions
+from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
-from depthnet.run import BEST, CONFIG, LAST
+from depthnet.run import BEST, CONFIG, LAST, METRICS, store
+from depthnet.saving import Last
+from depthnet.signals import Signals
 from depthnet.types import InputError
 
-__all__ = ["DurableCheckpointIO", "fine_tune", "fit_and_judge", "settle"]
+__all__ = ["begin", "fine_tune", "finished", "fit_and_judge", "last_whole", "settle"]
 
 log = logging.getLogger("depthnet")
 
 _FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start
-
-
-class DurableCheckpointIO(CheckpointIO):
-    """Writes checkpoints through the durable writer and reads them as plain data.
-
-    Lightning's own moves a file over from TMPDIR, which leaves a torn checkpoint when it is killed and destroys the
-    good one on a full disk.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint whole, with its digest beside it."""
-        save_plain(path, checkpoint)
-
-    def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint; whatever is asked for, only plain data is loaded."""
-        return load_plain(path)
-
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Remove a checkpoint and its digest."""
-        path = Path(path)
-        path.unlink(missing_ok=True)
-        path.with_name(path.name + ".sha256").unlink(missing_ok=True)
 
 
 def settle(cfg: Any, directory: Path) -> None:
@@ -91,8 +71,43 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None) -> None:
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
-def fit_and_judge(trainer: Trainer, module: Any, data: DepthDataModule, split: str, directory: Path | None) -> None:
-    """Fit from the start or from the last finished epoch, and judge the best checkpoint.
+def begin(directory: Path, text: str, data: DepthDataModule | None, allow: Sequence[str]) -> None:
+    """Store what a run is started with.
+
+    Args:
+        directory: The run's directory.
+        text: Its config, as :func:`depthnet.run.stored_text` gives it.
+        data: What it learns from; None where it does not learn, or another process sees to this.
+        allow: The kinds of change that do not stop a resumed run.
+
+    Raises:
+        InputError: If a resumed run would learn from other data or by other code.
+    """
+    if data is not None:
+        check_changes(directory, data.facts(), versions(), allow)
+    store(directory, text)
+
+
+def last_whole(directory: Path) -> Path | None:
+    """Return the newest checkpoint of a run that is whole, and say why a newer one is not taken; None for a new run.
+
+    Raises:
+        InputError: If there are some, but none is whole.
+    """
+    newest, refused = newest_whole(directory / LAST)
+    for line in refused:
+        log.warning("resume: not taken: %s", line)
+    if newest is None and refused:
+        best = directory / BEST
+        weights = f"ckpt={best} starts a new run from its best weights" if best.exists() else "start a new run"
+        raise InputError(f"resume={directory}: none of its checkpoints is whole ({refused[0]}); {weights}")
+    return newest
+
+
+def fit_and_judge(
+    trainer: Trainer, module: Any, data: DepthDataModule, split: str, directory: Path | None, signals: Signals
+) -> None:
+    """Fit from the start or from the last step that was saved, and judge the best checkpoint.
 
     Args:
         trainer: Carries both out; its loggers' runs are ended.
@@ -100,19 +115,56 @@ def fit_and_judge(trainer: Trainer, module: Any, data: DepthDataModule, split: s
         data: The data of both.
         split: The split that is judged.
         directory: The run's directory; None to judge the weights that the module holds.
+        signals: What may ask the run to stop.
+
+    Raises:
+        InputError: If none of the run's checkpoints is whole, or training cannot go on.
+        Stopped: If a signal asked for it; a fit has saved its place.
     """
     status = "failed"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        if isinstance(callback, Last):
+            callback.signals = signals
+    # what Last saves holds the state of the others after this step
+    trainer.callbacks.sort(key=lambda callback: isinstance(callback, Last))  # type: ignore[attr-defined]
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(module.run)
         if directory is not None:
-            last = directory / LAST
-            trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-            module.network.load_state_dict(read_checkpoint(directory / BEST).state)
+            trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
+            if (directory / BEST).exists():
+                module.network.load_state_dict(read_checkpoint(directory / BEST).state)
+            else:
+                log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
         trainer.test(module, data.eval_dataloader(split), verbose=False)
         status = "success"
+    except Exception:
+        signals.check()  # a worker that was sent the signal too is no fault
+        raise
     finally:
         for logger in trainer.loggers:  # so that the next job of a sweep starts a run of its own
-            logger.finalize(status)
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=int(status == "failed"))
+            (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
+
+
+def finished(directory: Path, watch: str) -> float | None:
+    """Print the figures of a run that has ended, and return the watched one; None where it has not.
+
+    Raises:
+        InputError: If its record cannot be read.
+    """
+    path = directory / METRICS
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        figures = {"this checkpoint": stored["protocols"]}
+        if stored.get("mean_map"):
+            figures["mean map"] = stored["mean_map"]
+        title = f"{stored['data']['description']}, {stored['split']}: {stored['images']} images"
+        table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
+        figure = float(next(iter(stored["protocols"].values()))[watch.partition("/")[2]])
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        raise InputError(f"{path}: no record of a judgement; remove it, and the run is judged again") from None
+    print(f"run:  {directory}\nit has ended; its figures, as {path} holds them:")
+    Console().print(table)
+    return figure

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from depthnet.durable import write_text
+from depthnet.changes import KINDS, config_changes
+from depthnet.durable import locked, remove_leftovers, write_text
+from depthnet.signals import Signals
 from depthnet.types import InputError
 
 __all__ = [
     "BEST",
     "CONFIG",
     "LAST",
+    "METRICS",
     "best_direction",
     "check_choices",
     "config_of",
     "default_data",
     "error_line",
     "gpu_or_cpu",
+    "owned",
     "quiet_libraries",
     "register_resolvers",
     "resolvers",
@@ -36,11 +43,13 @@ __all__ = [
 ]
 
 CONFIG = "config.yaml"
+METRICS = "metrics.json"
 BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
 
 _NOISE = (
     r".*treespec, LeafSpec.*is deprecated",  # Lightning's own call of torch
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # as the data module does
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
     r".*smaller than the logging interval",  # short runs log their last step all the same
@@ -134,6 +143,22 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+@contextlib.contextmanager
+def owned(directory: Path) -> Iterator[Signals]:
+    """Keep a directory to one run, cleared of what a killed one left half written, and listen to signals.
+
+    Raises:
+        InputError: If another run is at work there.
+    """
+    quiet_libraries()
+    with Signals() as signals, contextlib.ExitStack() as stack:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the others belong to the first process
+            stack.enter_context(locked(directory))
+            for folder in (directory, directory / LAST.parent):
+                remove_leftovers(folder)
+        yield signals
+
+
 def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
     """Return the config to run: the one composed, or the stored one of a run that goes on.
 
@@ -143,31 +168,54 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
         overrides: What the command line changed.
 
     Raises:
-        InputError: If the directory holds a run that is not resumed, or a resumed run is to be changed.
+        InputError: If the directory holds a run that is not resumed, a resumed run is to be changed, or its config
+            cannot be read.
     """
     path = directory / CONFIG
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # else the first process has stored the config that this one takes
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others take the config that the first process has stored
+    if first:
         if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
             if path.exists():
                 raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
             return cfg
-        changes = [word for word in overrides if not word.startswith("resume=")]
+        changes = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
         if cfg.resume != "auto" and changes:
             raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
-    stored = cast(DictConfig, OmegaConf.load(path if cfg.resume == "auto" else resumable(directory)))
-    stored.directory = str(directory)
+    try:
+        stored = cast(DictConfig, OmegaConf.load(path if cfg.resume == "auto" else resumable(directory)))
+        stored.directory = str(directory)
+        stored.resume_allow = cfg.resume_allow
+    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: cannot be read as a run's config ({' '.join(str(error).split())})") from None
+    if first and cfg.resume == "auto":
+        then, now = (OmegaConf.to_container(config, resolve=True) for config in (stored, cfg))
+        changed, otherwise = config_changes(directory, cast(Any, then), cast(Any, now), cfg.resume_allow)
+        if otherwise:
+            if (directory / METRICS).exists():  # it has to end anew
+                (directory / METRICS).replace(directory / "metrics.previous.json")
+            if OmegaConf.select(cfg, "model.pretrained") == "auto":  # decided at the start
+                cfg.model.pretrained = stored.model.pretrained
+            return cfg
+        for key, value in changed.items():
+            OmegaConf.update(stored, key, value, force_add=True)
     return stored
 
 
 def stored_text(cfg: DictConfig, directory: Path) -> str:
     """Return a config as ``config.yaml`` holds it: resolved, but free of the directory, so that a run can be moved."""
-    return OmegaConf.to_yaml(cfg, resolve=True).replace(str(directory), "${directory}")
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    plain["resume_allow"] = []  # of one start, not of the run
+    return OmegaConf.to_yaml(OmegaConf.create(plain)).replace(str(directory), "${directory}")
 
 
 def store(directory: Path, text: str) -> None:
-    """Write ``config.yaml`` into a run's directory, unless it is there: a run that goes on keeps its own."""
-    if not (directory / CONFIG).exists():
-        write_text(directory / CONFIG, text)
+    """Write ``config.yaml`` into a run's directory; where it is changed, the one before stays beside it."""
+    path = directory / CONFIG
+    former = path.read_text(encoding="utf-8") if path.exists() else text
+    if former != text:
+        write_text(directory / "config.previous.yaml", former)
+    if former != text or not path.exists():
+        write_text(path, text)
 
 
 def check_choices(config: Mapping[str, Any]) -> None:
@@ -179,6 +227,9 @@ def check_choices(config: Mapping[str, Any]) -> None:
     for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test", "published")}.items():
         if config[key] not in allowed:
             raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
+    unknown = [word for word in config["resume_allow"] if word not in KINDS]
+    if unknown:
+        raise InputError(f"resume_allow={unknown[0]}: it is a list of {', '.join(KINDS)}")
     seed = config["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed}: it is a whole number from 0 to {2**32 - 1}")

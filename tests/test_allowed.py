@@ -1,6 +1,12 @@
+import importlib
+import inspect
+import logging.config
+import re
+from pathlib import Path
+
 import pytest
 
-from depthnet.allowed import check_targets
+from depthnet.allowed import ALLOWED, ALLOWED_CLASSES, check_hydra, check_options, check_targets
 from depthnet.types import InputError
 
 HOSTILE = [
@@ -17,6 +23,14 @@ HOSTILE = [
     "albumentations.core.os.system",
     "depthnet.data.datamodule.DepthDataModule.__init__.__globals__",
     "depthnet..types",
+    "depthnet.callbacks.write_text",
+    "depthnet.callbacks.Path",
+    "depthnet.data.datamodule.DepthDataModule.load_from_checkpoint",
+    "depthnet.losses.DepthLoss\n",
+    "albumentations.load",
+    "albumentations.Compose.from_dict",
+    "lightning.pytorch.callbacks.model_checkpoint",
+    "lightning.pytorch.loggers.MLFlowLogger",
     "",
     None,
     5,
@@ -34,5 +48,109 @@ def test_anything_outside_the_list_is_refused_wherever_it_stands(target, wrap):
 
 
 def test_what_conf_names_is_allowed():
-    for target in ("depthnet.losses.DepthLoss", "albumentations.HorizontalFlip", "lightning.Trainer"):
-        check_targets({"a": [{"_target_": target}]})
+    conf = Path(__file__).resolve().parent.parent / "conf"
+    named = {name for path in conf.rglob("*.yaml") for name in re.findall(r"_target_: *([\w.]+)", path.read_text())}
+    assert len(named) > 20
+    for target in named - {"lightning.Trainer.fit"}:
+        if not target.startswith(("hydra", "optuna")):
+            check_targets({"a": [{"_target_": target}]})
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_a_name_on_the_list_is_where_it_says(name):
+    parts, found = name.split("."), None
+    for count in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, part)
+        break
+    assert callable(found)
+    if name.startswith("depthnet."):
+        assert found.__module__ == ".".join(parts[:count]), "a module of ours only imports it"
+
+
+@pytest.mark.parametrize("package", ALLOWED_CLASSES)
+def test_the_capitalised_names_of_an_allowed_package_are_classes(package):
+    module = importlib.import_module(package.rstrip("."))
+    names = [name for name in dir(module) if name[0].isupper()]
+    assert len(names) > 20
+    assert all(inspect.isclass(getattr(module, name)) for name in names)
+
+
+def test_text_that_would_be_resolved_once_more_is_refused():
+    with pytest.raises(InputError, match=r"a\.b\[0\].*second time"):
+        check_targets({"a": {"b": ["${oc.decode:x}"]}})
+
+
+LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+SOUND = {
+    "searchpath": [],
+    "callbacks": {},
+    "job": {"name": "train", "env_set": {}, "env_copy": []},
+    "launcher": {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2},
+    "sweeper": {
+        "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+        "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1},
+        "params": {"optimizer.lr": "interval(1e-5,1e-2)"},
+    },
+    "job_logging": {
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
+            "file": {"class": "logging.FileHandler", "filename": LOG_FILE},
+        }
+    },
+    "hydra_logging": None,
+}
+
+
+def test_sweeps_launchers_and_logs_to_the_terminal_are_allowed():
+    check_hydra(SOUND)
+    check_hydra({})
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("searchpath", ["pkg://evil"]),
+        ("callbacks", {"x": {"_target_": "hydra.experimental.callbacks.PickleJobInfoCallback"}}),
+        ("job", {"env_set": {"LD_PRELOAD": "evil.so"}}),
+        ("job", {"env_copy": ["SECRET"]}),
+        ("launcher", {"_target_": "os.system"}),
+        ("launcher", {"_target_": "hydra_plugins..os"}),
+        ("sweeper", {"_target_": "optuna.samplers.TPESampler", "x": [{"_target_": "os.system"}]}),
+        ("job_logging", {"formatters": {"x": {"()": "os.system"}}}),
+        ("job_logging", {"handlers": {"x": {"class": "logging.handlers.SocketHandler"}}}),
+        ("job_logging", {"handlers": {"x": {"class": "logging.FileHandler", "filename": "/home/user/.profile"}}}),
+        ("job_logging", {"handlers": {"x": {"class": "${x}"}}}),
+        ("job_logging", {"handlers": {"x": {"stream": "ext://os.environ"}}}),
+        ("hydra_logging", {"handlers": {"x": {"stream": "cfg://handlers.y"}}}),
+        ("hydra_logging", {"formatters": {"x": {"format": "${oc.env:SECRET}"}}}),
+    ],
+)
+def test_what_hydra_would_act_on_is_refused_with_its_place(part, value):
+    with pytest.raises(InputError, match=rf"^hydra\.{part}") as told:
+        check_hydra({**SOUND, part: value})
+    assert "\n" not in str(told.value)
+
+
+def test_a_log_config_that_passes_can_do_no_more_than_write_the_log(tmp_path):
+    config = {"version": 1, "formatters": {"x": {"class": "os.system", "format": "x"}}}
+    with pytest.raises(InputError, match="class"):
+        check_hydra({"job_logging": config})
+    with pytest.raises((TypeError, ValueError)):  # Python would have called it
+        logging.config.dictConfig(config)
+
+
+@pytest.mark.parametrize(
+    "word", ["--experimental-rerun=x", "--exp=x", "--config-path=pkg://x", "-cp", "--config-p=x", "-cn", "-cdx", "-mc"]
+)
+def test_an_option_that_loads_code_is_refused(word):
+    with pytest.raises(InputError, match="no option"):
+        check_options(["data=rooms", word])
+
+
+def test_ordinary_options_pass():
+    check_options(["-m", "seed=1,2", "--cfg=job", "~trainer.x", "--config-dir", "mine", "optimizer.lr=-1"])

@@ -1,15 +1,12 @@
 import csv
 import json
-import socket
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from depthnet import callbacks
-from depthnet.callbacks import Checkpoint, History, Panels, wandb_logger
+from depthnet.callbacks import Checkpoint, History, Panels
 from depthnet.data.roots import open_root
 from depthnet.types import Sample
 
@@ -64,42 +61,3 @@ def test_a_moved_run_keeps_its_best_score(tmp_path):
     new.load_state_dict(old.state_dict())
     assert new.best_model_score == 0.9
     assert new.best_model_path == str(tmp_path / "new" / "best.ckpt")
-
-
-def test_wandb_is_offline_without_an_account_and_says_how_to_send(tmp_path, monkeypatch, caplog):
-    pytest.importorskip("wandb")
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with caplog.at_level("INFO", "depthnet"):
-        logger = wandb_logger(tmp_path, "p")
-    assert logger is not None
-    assert logger._offline
-    assert "wandb sync" in caplog.text
-
-
-def test_wandb_is_offline_when_its_server_does_not_answer(tmp_path, monkeypatch, caplog):
-    pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    with caplog.at_level("INFO", "depthnet"):
-        logger = wandb_logger(tmp_path, "p")
-    assert logger._offline
-    assert "does not answer" in caplog.text
-
-
-def test_without_wandb_a_run_goes_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with caplog.at_level("INFO", "depthnet"):
-        assert wandb_logger(tmp_path, "p") is None
-    assert "not installed" in caplog.text
-
-
-def test_a_server_that_listens_answers():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert callbacks._answers(f"http://127.0.0.1:{server.getsockname()[1]}")

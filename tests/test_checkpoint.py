@@ -1,6 +1,11 @@
+import contextlib
+import errno
+import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -14,6 +19,9 @@ from depthnet.checkpoint import (
     load_plain,
     load_weights,
     make_record,
+    newest_whole,
+    not_finite,
+    previous,
     read_checkpoint,
     save_plain,
 )
@@ -126,3 +134,167 @@ def test_judgements_on_test_are_counted_beside_the_checkpoint(tmp_path):
     assert count_test(path, {}) is None
     assert record.read_text() == "torn"  # nothing is lost
     assert count_test(tmp_path / "best.ckpt.tests.json" / "lent.ckpt", {}) is None
+
+
+def digests(path):
+    return [line.split()[0] for line in path.with_name(path.name + ".sha256").read_text().splitlines()]
+
+
+def test_the_generation_before_stays_whole(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for step in range(4):
+        save_plain(path, {"step": step}, keep=True)
+        kept = [generation for generation in (path, previous(path)) if generation.exists()]
+        assert [load_plain(generation)["step"] for generation in kept] == [step, step - 1][: step + 1]
+        assert all(digests(generation) == [file_digest(generation)] for generation in kept)
+        assert len(list(tmp_path.iterdir())) == 2 * len(kept)
+    assert (tmp_path / "last.previous.ckpt.sha256").read_text().endswith("  last.previous.ckpt\n")
+
+
+def test_without_keep_there_is_one_generation(tmp_path):
+    for step in range(2):
+        save_plain(tmp_path / "best.ckpt", {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "best.ckpt.sha256"]
+    assert digests(tmp_path / "best.ckpt") == [file_digest(tmp_path / "best.ckpt")]
+
+
+@pytest.mark.parametrize("sidecar", [None, "", "nonsense", "0" * 64 + "  last.ckpt\n"])
+def test_what_stands_beside_the_old_file_does_not_condemn_the_new_one(tmp_path, monkeypatch, sidecar):
+    path = tmp_path / "last.ckpt"
+    torch.save({"step": 0}, path)
+    if sidecar is not None:
+        (tmp_path / "last.ckpt.sha256").write_text(sidecar)
+    replace = os.replace
+
+    def look(source, target):
+        replace(source, target)
+        if os.fspath(target) == os.fspath(path):
+            assert load_plain(path)["step"] == 1
+
+    monkeypatch.setattr(os, "replace", look)
+    save_plain(path, {"step": 1}, keep=True)
+    if sidecar is None or "0" not in sidecar:
+        assert load_plain(previous(path))["step"] == 0
+
+
+def test_a_full_disk_is_a_users_error_that_names_the_room_for_all_tensors(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def full(path, needed):
+        assert needed == 4_000_400
+        yield Full()
+
+    weight = torch.zeros(1_000_000)
+    monkeypatch.setattr("depthnet.checkpoint.open_durable", full)
+    with pytest.raises(OSError, match="No space left"):  # which open_durable makes a line of; not torch's RuntimeError
+        save_plain(tmp_path / "a.ckpt", {"a": weight, "same": [weight[:3]], "b": ({"c": torch.zeros(100)}, 1, "x")})
+
+
+def test_a_flipped_bit_is_refused_wherever_it_is(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for _ in range(2):
+        save_plain(path, content(Net()), keep=True)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"last\.ckpt: damaged.* remove .*last\.ckpt\.sha256$"):
+            load_plain(path)
+    path.write_bytes(whole)
+    load_plain(path)
+
+
+def test_one_put_there_on_purpose_loads_without_the_old_digest(tmp_path):
+    save_plain(tmp_path / "best.ckpt", content(Net()))
+    torch.save({"step": 7}, tmp_path / "best.ckpt")
+    with pytest.raises(InputError, match=r"put there on purpose, remove .*best\.ckpt\.sha256$"):
+        read_checkpoint(tmp_path / "best.ckpt")
+    (tmp_path / "best.ckpt.sha256").unlink()
+    assert load_plain(tmp_path / "best.ckpt") == {"step": 7}
+
+
+def test_reading_while_a_run_saves_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    save_plain(path, {"step": 0})
+
+    def slow_digest(read):
+        save_plain(path, {"step": 1})  # between reading the digest beside it and the file
+        return file_digest(read)
+
+    monkeypatch.setattr("depthnet.checkpoint.file_digest", slow_digest)
+    assert load_plain(path) == {"step": 1}
+
+
+def test_the_newest_whole_generation_is_found_and_the_others_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    assert newest_whole(path) == (None, [])
+    for step in range(2):
+        save_plain(path, {"step": step}, keep=True)
+    assert newest_whole(path) == (path, [])
+    path.write_bytes(path.read_bytes()[:-100])
+    newest, refused = newest_whole(path)
+    assert newest == previous(path)
+    assert len(refused) == 1
+    assert "last.ckpt: damaged" in refused[0]
+    (tmp_path / "last.ckpt.sha256").unlink()  # then what torch says counts
+    newest, refused = newest_whole(path)
+    assert newest == previous(path)
+    assert "torn" in refused[0]
+    torch.save([1], path)
+    previous(path).write_text("no checkpoint")
+    newest, refused = newest_whole(path)
+    assert newest is None
+    assert "holds a list" in refused[0]
+    assert "last.previous.ckpt: damaged" in refused[1]
+    path.unlink()
+    (tmp_path / "last.previous.ckpt.sha256").unlink()
+    torch.save({"step": 5}, previous(path))
+    assert newest_whole(path) == (previous(path), [])
+
+
+def test_tensors_that_are_not_finite_are_named():
+    large = torch.full((4,), 3e38)
+    fine = {"a": torch.ones(3), "large": large, "half": torch.full((9,), 6e4, dtype=torch.half), "n": torch.tensor([1])}
+    assert large.sum().isinf()
+    assert not_finite({"state_dict": fine, "rows": [{"loss": float("nan")}], "empty": torch.zeros(0)}) == []
+    nan, inf = torch.tensor([[0.0, torch.nan]]), torch.tensor(-torch.inf)
+    both = torch.tensor([torch.inf, -torch.inf], dtype=torch.bfloat16)
+    bad = {"state_dict": {"w.x": nan, "y": fine["a"]}, "optimizer_states": [{"state": {3: {"exp_avg": inf}}}, (both,)]}
+    names = ["state_dict.w.x", "optimizer_states.0.state.3.exp_avg", "optimizer_states.1.0"]
+    assert not_finite(bad) == names
+    assert not_finite(nan) == [""]
+
+
+def test_no_environment_makes_loading_run_code(tmp_path):
+    mark = tmp_path / "acted"
+    torch.save({"state_dict": {}, "x": Evil(str(mark))}, tmp_path / "evil.ckpt")
+    program = """
+import sys
+from depthnet.checkpoint import load_plain, newest_whole
+from depthnet.types import InputError
+assert newest_whole(sys.argv[1])[0] is None
+try:
+    load_plain(sys.argv[1])
+except InputError as error:
+    sys.exit(str(error))
+"""
+    forced = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    command = [sys.executable, "-c", program, str(tmp_path / "evil.ckpt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=forced)
+    assert done.returncode == 1
+    assert "holds more than tensors and plain data" in done.stderr
+    assert not mark.exists()
+    command[2] = "import sys, torch; torch.load(sys.argv[1])"
+    subprocess.run(command, capture_output=True, check=False, env=forced)
+    assert mark.exists()  # the file is as evil as it claims
+
+
+def test_compressed_parts_are_refused_before_they_are_unpacked(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, tmp_path / "plain.ckpt")
+    with zipfile.ZipFile(tmp_path / "plain.ckpt") as plain, zipfile.ZipFile(tmp_path / "bomb.ckpt", "w") as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="compressed"):
+        load_plain(tmp_path / "bomb.ckpt")

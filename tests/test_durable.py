@@ -1,13 +1,28 @@
+import errno
+import io
 import json
 import math
+import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
-from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json, write_text
+from depthnet.durable import (
+    file_digest,
+    locked,
+    open_durable,
+    remove_leftovers,
+    require_writable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from depthnet.types import InputError
 
 
@@ -102,3 +117,158 @@ def test_a_directory_under_a_file_is_not_writable(tmp_path):
 def test_require_writable_leaves_nothing(tmp_path):
     assert require_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def run(program, *arguments):
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_full_disk_says_how_much_was_needed(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    free = r"[\d,.]+ (MB|bytes) free; what was there before is untouched"
+    with pytest.raises(InputError, match=rf"cannot write .*a: No space left on device; 216\.0 MB needed, {free}"):  # noqa: SIM117
+        with open_durable(tmp_path / "a", needed=216_000_000):
+            pass
+    with pytest.raises(InputError, match=rf"No space left on device; more than 1,000 bytes needed, {free}"):  # noqa: SIM117
+        with open_durable(tmp_path / "a") as file:
+            file.write(bytes(1000))
+    with pytest.raises(InputError, match="No space left on device; 3 bytes needed"):
+        write_text(tmp_path / "a", "abc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_otherwise_says_nothing_of_room(tmp_path, monkeypatch):
+    def broken(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(InputError, match="Input/output error; what was there before is untouched"):
+        write_text(tmp_path / "a", "abc")
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    kept = {".a.part", "a.0a1b2c3d.part", ".b.0a1b2c3d.part.txt", "a.bin", ".lock"}
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / "below").mkdir()
+    write_bytes(tmp_path / "below/.x.01234567.part", b"")
+    program = """
+        import os, signal, sys
+        from depthnet.durable import open_durable
+        with open_durable(sys.argv[1]) as file:
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    for name in ("a.bin", "a b\n.bin", "x" * 100):
+        assert run(program, tmp_path / name).returncode == -signal.SIGKILL
+    assert remove_leftovers(tmp_path) == 3
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"below"}
+    assert (tmp_path / "below/.x.01234567.part").exists()
+    assert remove_leftovers(tmp_path) == 0
+    assert remove_leftovers(tmp_path / "missing") == 0
+
+
+LOCK = "import sys; from depthnet.durable import locked\nwith locked(sys.argv[1]): pass"
+
+
+def test_a_second_run_in_a_directory_is_refused_by_name(tmp_path):
+    with locked(tmp_path / "new %d"):
+        refused = run(LOCK, tmp_path / "new %d")
+        assert refused.returncode == 1
+        said = refused.stderr.splitlines()[-1]
+        assert "new %d: another run is at work in this directory" in said
+        assert f"(process {os.getpid()} on {socket.gethostname()}, since {time.localtime().tm_year}-" in said
+        with locked(tmp_path / "other"):
+            pass
+    assert run(LOCK, tmp_path / "new %d").returncode == 0
+    with locked(tmp_path / "new %d"):
+        pass
+
+
+def test_a_process_cannot_lock_twice_and_its_try_frees_nothing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with locked(tmp_path):
+        for name in (tmp_path, tmp_path / "link"):
+            with pytest.raises(InputError, match="this very process"), locked(name):
+                pass
+        assert run(LOCK, tmp_path).returncode == 1
+
+
+def test_an_error_frees_the_lock(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        1 / 0  # noqa: B018
+    assert run(LOCK, tmp_path).returncode == 0
+
+
+def test_a_killed_holder_frees_the_lock_though_its_children_live(tmp_path):
+    program = """
+        import os, signal, sys, time
+        from depthnet.durable import locked
+        from depthnet.types import InputError
+        with locked(sys.argv[1]):
+            child = os.fork()
+            if child == 0:
+                os.closerange(0, 3)
+                time.sleep(60)
+                os._exit(0)
+            print(child, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = run(program, tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    child = int(killed.stdout)
+    try:
+        with locked(tmp_path):
+            os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_neither_holds_nor_frees_the_lock(tmp_path):
+    program = """
+        import os, sys
+        from depthnet.durable import locked
+        from depthnet.types import InputError
+        with locked(sys.argv[1]):
+            child = os.fork()
+            if child == 0:
+                try:
+                    with locked(sys.argv[1]):
+                        code = 1
+                except InputError:
+                    code = 0
+                sys.exit(code)  # through the outer block's end
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            import subprocess
+            print(subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]], capture_output=True).returncode)
+    """
+    assert run(program, tmp_path, LOCK).stdout == "1\n"
+
+
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog):
+    def unknown(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", unknown)
+    with locked(tmp_path):
+        pass
+    assert "No locks available" in caplog.text
+
+
+def test_a_lock_in_what_is_no_directory_is_a_users_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write in"), locked(tmp_path / "file"):
+        pass
+
+
+def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
+    with pytest.raises(InputError, match=r"cannot write in .*No space left on device"):
+        require_writable(tmp_path)

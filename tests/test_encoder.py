@@ -280,6 +280,15 @@ def test_file_that_does_not_fit_is_refused(weights, change, header, message):
         assert "\n" not in str(error.value)
 
 
+def test_a_sound_file_of_another_name_is_refused_because_timm_would_unpickle_it(weights):
+    path = Path(weights())
+    other = path.rename(path.with_suffix(".pth"))
+    with pytest.raises(InputError, match=r"must end in \.safetensors"):
+        resolve_pretrained("test_resnet", str(other))
+    with pytest.raises(InputError, match=r"must end in \.safetensors"):
+        Encoder("test_resnet", str(other))
+
+
 def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     path = Path(weights())
     path.write_bytes(path.read_bytes()[:-1000])

@@ -1,5 +1,8 @@
+import contextlib
+import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from PIL import Image
 
 from depthnet.image import (
+    check_header,
     image_size,
     read_depth,
     read_image,
@@ -165,3 +169,59 @@ def test_depth_png_holds_millimetres_and_0_for_what_is_missing(tmp_path):
     depth = np.array([[0.0004, 2.5004, np.nan, np.inf, 70.0, -1.0]], np.float32)
     write_depth_png(tmp_path / "d.png", depth)
     assert np.asarray(Image.open(tmp_path / "d.png")).tolist() == [[0, 2500, 0, 0, 65535, 0]]
+
+
+def _png_header(path, width, height, filling=0):
+    """Write a PNG file of which only the header is true, with so many bytes in the place of pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", bytes(filling)) + chunk(b"IEND", b""))
+
+
+def test_what_the_largest_phones_take_is_no_bomb(tmp_path):
+    path = tmp_path / "x.png"
+    _png_header(path, 16_320, 12_240, filling=2_000_000)  # 199.8 megapixels, above Pillow's own bound
+    check_header(path)
+    _png_header(path, 16_320, 12_240, filling=1_900_000)
+    with pytest.raises(InputError, match="no photograph is so small"):
+        check_header(path)
+    _png_header(path, 4_000, 4_000)  # one colour, such as a mask
+    check_header(path)
+
+
+def test_an_orientation_that_is_no_number_is_none(tmp_path):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (8, 6)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0")
+    assert image_size(path) == (6, 8)
+    assert read_image(path).shape == (6, 8, 3)
+
+
+def test_false_metadata_is_refused_and_never_escapes(tmp_path):
+    """Whatever a few changed bytes do to a file with EXIF, it is read or refused with one line."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x8769] = 6, "text", {0x9003: "2020"}
+    rng = np.random.default_rng(0)
+    path = tmp_path / "x"
+    for kind in ("JPEG", "PNG"):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, kind, exif=exif)
+        for _ in range(600):
+            data = bytearray(buffer.getvalue())
+            start = data.index(b"eXIf" if kind == "PNG" else b"Exif")
+            for place in rng.integers(start, start + 100, 3):
+                data[place] = rng.choice([0, 1, 2, 127, 255])
+            if kind == "PNG":
+                length = int.from_bytes(data[start - 4 : start], "big")
+                if start + 4 + length < len(data):
+                    data[start + 4 + length : start + 8 + length] = struct.pack(
+                        ">I", zlib.crc32(data[start : start + 4 + length])
+                    )
+            path.write_bytes(data)
+            for read in (read_image, image_size):
+                with contextlib.suppress(InputError), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read(path)

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "command", "progress", "intervals", "data.official"},
-    {"image"},
+    {"durable", "allowed", "command", "progress", "intervals", "signals", "data.official"},
+    {"image", "changes", "guard"},
     {
         "data.layout",
         "data.scenes",
@@ -46,18 +46,18 @@ LAYERS = [
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
-    {"data.datamodule", "models.depth_net", "evaluation"},
-    {"module", "callbacks", "resume", "prediction", "report.judge"},
-    {"report.page"},
+    {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
+    {"module", "callbacks", "saving", "finite", "prediction", "report.judge"},
+    {"report.page", "resume"},
     {"report.write"},
     {"train", "predict", "score", "compare", "robustness", "data.__main__", "report.__main__"},
 ]
 HOMES = {
     "timm": {"models.encoder"},
     "albumentations": {"data.transforms"},
-    "lightning": {"data.datamodule", "module", "callbacks", "resume", "train"},
-    "wandb": {"callbacks"},
-    "hydra": {"train"},
+    "lightning": {"data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "resume", "train"},
+    "wandb": {"loggers"},
+    "hydra": {"train", "guard"},
 }
 APART = ("data", "models", "losses", "metrics", "protocol")
 

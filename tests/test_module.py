@@ -11,7 +11,7 @@ from depthnet.models.basic import BasicNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.protocol import PROTOCOLS, find_protocols
-from depthnet.resume import DurableCheckpointIO
+from depthnet.saving import DurableCheckpointIO
 from depthnet.types import DepthRange, Sample
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -86,14 +86,34 @@ def test_a_checkpoint_gives_the_network_back_to_the_last_bit(tmp_path, data):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dropout_is_a_function_of_seed_and_step():
+def test_dropout_is_a_function_of_seed_epoch_and_batch():
     learner = module(seed=5)
     draws = []
-    for step in (3, 4, 3):
-        learner._trainer = type("T", (), {"global_step": step, "global_rank": 0})()
-        learner.on_train_batch_start(None, 0)
+    for epoch, number in ((3, 1), (4, 1), (3, 2), (3, 1)):
+        learner._trainer = type("T", (), {"current_epoch": epoch, "global_rank": 0})()
+        learner.on_train_batch_start(None, number)
         draws.append(torch.rand(1).item())
-    assert draws[0] == draws[2] != draws[1]
+    assert draws[0] == draws[3]
+    assert len(set(draws)) == 3
+
+
+def test_the_averages_of_an_epoch_are_of_its_images_and_outlive_a_checkpoint():
+    learner, other = module(), module()
+    for count, loss in ((3, 1.0), (1, 5.0), (2, float("nan"))):
+        learner._add({"loss": torch.tensor(loss), "delta1": torch.tensor(0.5), "l1": torch.tensor(loss)}, count)
+    checkpoint = {"callbacks": {}}
+    learner.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    logged = {}
+    other.log_dict = lambda values, **options: logged.update(values)
+    other.on_train_epoch_end()
+    assert {name: value.item() for name, value in logged.items()} == {
+        "train/loss": 2.0,
+        "train/delta1": 0.5,
+        "train/l1": 2.0,
+    }
+    other.on_train_epoch_start()
+    assert not other._sums
 
 
 class Slanted(torch.nn.Module):

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.resume import DurableCheckpointIO, fine_tune, settle
+from depthnet.resume import fine_tune, settle
 from depthnet.types import DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -14,21 +14,6 @@ RANGE = DepthRange(1e-3, 10.0)
 def save(path, network):
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     save_plain(path, {"state_dict": state, RECORD_KEY: make_record(network)})
-
-
-def test_checkpoints_are_written_with_a_digest_and_removed_with_it(tmp_path):
-    io = DurableCheckpointIO()
-    io.save_checkpoint({"a": torch.ones(2)}, tmp_path / "a.ckpt")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.ckpt", "a.ckpt.sha256"}
-    assert io.load_checkpoint(tmp_path / "a.ckpt")["a"].tolist() == [1, 1]
-    io.remove_checkpoint(tmp_path / "a.ckpt")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_checkpoint_that_is_not_plain_is_not_loaded_whatever_is_asked(tmp_path):
-    torch.save({"a": print}, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="plain data"):
-        DurableCheckpointIO().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
 
 
 def test_settle_decides_pretrained_once(tmp_path):

@@ -4,7 +4,15 @@ from depthnet import run
 from depthnet.run import best_direction, check_choices, default_data, error_line, resumable, run_directory
 from depthnet.types import InputError
 
-CHOICES = {"mode": "fit", "split": "val", "seed": 0, "ckpt": None, "resume": None, "watch": "val/delta1"}
+CHOICES = {
+    "mode": "fit",
+    "split": "val",
+    "seed": 0,
+    "ckpt": None,
+    "resume": None,
+    "watch": "val/delta1",
+    "resume_allow": [],
+}
 
 
 def test_the_default_data_follows_what_is_there(tmp_path, monkeypatch):

@@ -86,6 +86,7 @@ class DepthDataModule(LightningDataModule):
         self._workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if num_workers == "auto" else num_workers
         self._spare_workers = (os.cpu_count() or 1) if self._workers else 0  # before training, no core is busy
         self._seed = seed
+        self._done = (0, 0)  # epoch, and its batches that a resumed run has had
 
     @classmethod
     def from_root(
@@ -147,6 +148,7 @@ class DepthDataModule(LightningDataModule):
         layout = self._served("train", self.image_size)
         dataset = DepthDataset(layout, "train", self.image_size, self._augment, self._seed)
         sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
+        sampler.go_on(*self._done)
         return self._loader(dataset, sampler, self._batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -166,6 +168,25 @@ class DepthDataModule(LightningDataModule):
         dataset = DepthDataset(self._served(split, None), split, self.image_size)
         sizes = {dataset.layout.size(split, frame) for frame in range(len(dataset))}
         return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return, for a checkpoint, how many batches of which epoch were trained on."""
+        trainer = self.trainer
+        return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.batch_idx + 1} if trainer else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the batches that were trained on before the checkpoint."""
+        self._done = (int(state_dict["epoch"]), int(state_dict["batches"]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is learned from as plain values; the same, wherever it lies, if and only if the data is.
+
+        Pairs are known by their contents where they are examined, else by their names, sizes and times.
+        """
+        self._examine()
+        known = ("frames", "truth", "scenes", "val", "image_size")
+        facts = {name: value for name, value in self.record().items() if name in known}
+        return facts | {"contents": self._digest or self.layout.identity()}
 
     def describe(self) -> str:
         """Return a line that says what this data is, and another for each thing one has to know."""
@@ -226,7 +247,14 @@ class DepthDataModule(LightningDataModule):
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_in_own_group,
         )
+
+
+def _in_own_group(worker: int) -> None:
+    """Keep Ctrl-C and a signal to the whole group from a worker: the run still needs the step that it works for."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 class _LazyLoader(DataLoader[Sample]):

@@ -18,6 +18,7 @@ from depthnet.image import depth_bits, image_size, read_depth, read_image
 from depthnet.types import DepthRange, InputError
 
 __all__ = [
+    "MAX_LIST_BYTES",
     "MILLIMETRES",
     "DepthFiles",
     "FileLayout",
@@ -26,6 +27,7 @@ __all__ = [
     "hold_out_val",
     "name_rows",
     "read_rows",
+    "read_text",
 ]
 
 
@@ -35,6 +37,9 @@ class DepthFiles(NamedTuple):
     bits: int
     metres_per_level: float
 
+
+MAX_LIST_BYTES = 64 << 20
+"""A larger list is refused; all 407,000 raw frames of NYU take 40 MB."""
 
 MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
 
@@ -210,8 +215,28 @@ def common_bits(root: Path, rows: Sequence[FileRow], otherwise: int) -> int:
     found: Counter[int] = Counter()
     for row in rows[:: max(1, len(rows) // 32)]:
         with contextlib.suppress(InputError):
+            if _leaves(row.depth):
+                continue
             found[depth_bits(root / row.depth)] += 1
     return found.most_common(1)[0][0] if found else otherwise
+
+
+def read_text(path: Path) -> str:
+    """Read a list or CSV file, of UTF-8 text.
+
+    Raises:
+        InputError: If it cannot be read, is no such text, or larger than any list.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
+        if len(content) > MAX_LIST_BYTES:
+            raise InputError(f"{path}: no list of files has more than {MAX_LIST_BYTES >> 20} MiB; part it or mend it")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file") from None
 
 
 def read_rows(
@@ -233,14 +258,8 @@ def read_rows(
     Raises:
         InputError: If the file cannot be read or is empty.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a UTF-8 text file") from None
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = [field.strip() for field in line.split(separator)]
         if not any(fields):
             continue

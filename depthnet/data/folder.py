@@ -9,11 +9,12 @@ or 16 bits, or ``.npy`` of floats. The unit and the depth range have to be state
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows
+from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_text
 from depthnet.data.layout import SPLITS, Finding, Intrinsics, Source, read_unit
 from depthnet.image import is_array
 from depthnet.types import InputError
@@ -134,17 +135,15 @@ def _files_below(folder: Path, suffixes: tuple[str, ...], findings: list[Finding
 
 def _read_csv(path: Path, findings: list[Finding], notes: list[str]) -> list[_Entry]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            if not {"image", "depth"} <= set(columns):
-                raise InputError(f"{path}: its first row names the columns; image and depth are needed, not {columns}")
-            lines = [(reader.line_num, line) for line in reader]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        if not {"image", "depth"} <= set(columns):
+            stated = str(columns)[:200]
+            raise InputError(f"{path}: its first row names the columns; image and depth are needed, not {stated}")
+        lines = [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
     unknown = [name for name in columns if name not in _COLUMNS]
     if unknown:
         notes.append(f"{path.name}: columns {', '.join(unknown)} are not used; known are {', '.join(_COLUMNS)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ import numpy.typing as npt
 from depthnet.data.layout import Intrinsics, Pair, Source, SourceLayout
 from depthnet.data.official import LABELLED_FRAMES, NYU_INTRINSICS, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import part_val, scene_name
-from depthnet.image import MAX_PIXELS
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["LABELLED_FILE", "LabelledLayout"]
@@ -30,6 +30,8 @@ __all__ = ["LABELLED_FILE", "LabelledLayout"]
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
 _MEND = "bring the official file again: python -m depthnet.data download FOLDER"
+_MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
+_MAX_CHUNK = 64 << 20  # bytes; a chunk is unpacked as a whole, whatever is wanted of it, from a thousandth of its size
 _TEXT_LENGTH = 1000  # characters of a name; the longest of the official file has 24
 
 
@@ -204,8 +206,8 @@ def _open_arrays(path: Path, truth: str) -> _Arrays:
     try:
         depths = _dataset(file, "rawDepths" if truth == "raw" else "depths", np.float32)
         count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
-        if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= MAX_PIXELS):
-            raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height)")
+        if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
+            raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
         images = _dataset(file, "images", np.uint8)
         if images.shape != (count, 3, width, height):
             raise _wrong(images, (count, 3, width, height))
@@ -235,6 +237,8 @@ def _own(file: Any, node: Any, name: str, dtype: npt.DTypeLike | None) -> Any:
 
     if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external is not None:
         raise InputError(f"{file.filename}: {name} is no array in the file itself; {_MEND}")
+    if math.prod(node.chunks or (0,)) * node.dtype.itemsize > _MAX_CHUNK:
+        raise InputError(f"{file.filename}: {name} lies in chunks of {node.chunks}, too large to unpack; {_MEND}")
     if dtype is None:
         if h5py.check_ref_dtype(node.dtype) is not h5py.Reference:
             raise InputError(f"{file.filename}: {name} is no cell array; {_MEND}")

@@ -53,6 +53,11 @@ class TrainSampler(Sampler[Key]):
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
+        self._done = (0, 0)
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Leave out the first batches of one epoch, because a run that is resumed has had them."""
+        self._done = (epoch, batches)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next; Lightning calls it."""
@@ -63,7 +68,9 @@ class TrainSampler(Sampler[Key]):
         rank, processes = _place()
         generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
         order = torch.randperm(self._frames, generator=generator).tolist()
-        for position in range(rank, self._used(processes), processes):
+        epoch, batches = self._done
+        first = batches * self._batch_size * processes if epoch == self._epoch else 0
+        for position in range(first + rank, self._used(processes), processes):
             yield self._epoch, order[position]
 
     def __len__(self) -> int:

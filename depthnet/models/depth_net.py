@@ -111,10 +111,14 @@ def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
     """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is none of ours; known: {', '.join(NETWORKS)}")
+    config = {**config, **({"pretrained": False} if "pretrained" in config else {})}  # the weights are in the file
     try:
         return NETWORKS[name](**config)
-    except TypeError as error:
-        raise InputError(f"network {name} cannot be built from these arguments: {error}") from error
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"network {name} cannot be built from these arguments: {reason}") from error
 
 
 def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> DepthNetwork:
@@ -133,9 +137,10 @@ def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu
     checkpoint = read_checkpoint(path)
     if not all(value.isfinite().all() for value in checkpoint.state.values()):
         raise InputError(f"{path}: holds weights that are not finite; its training diverged, take another checkpoint")
+    with torch.device("meta"):  # takes no memory, whatever sizes the record states
+        stated = build_network(checkpoint.network, checkpoint.config).state_dict()
+    if {name: value.shape for name, value in stated.items()} != {n: v.shape for n, v in checkpoint.state.items()}:
+        raise InputError(f"{path}: its tensors do not fit its own record; it is damaged")
     network = build_network(checkpoint.network, checkpoint.config)
-    try:
-        network.load_state_dict(checkpoint.state)
-    except RuntimeError:
-        raise InputError(f"{path}: its tensors do not fit its own record; it is damaged") from None
+    network.load_state_dict(checkpoint.state)
     return network.eval().to(device).to(memory_format=torch.channels_last)

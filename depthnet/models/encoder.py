@@ -301,6 +301,8 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"model.pretrained={path}: not a whole safetensors file ({error})") from None
 
+    if not path.endswith(".safetensors"):  # timm would unpickle it
+        raise InputError(f"model.pretrained={path}: its name must end in .safetensors")
     architecture = header.get("architecture", name).split(".")[0]
     if architecture != name.split(".", maxsplit=1)[0]:
         raise InputError(f"model.pretrained={path} holds {architecture}, but model.encoder is {name}")
@@ -311,10 +313,8 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     needed = {key for key in expected if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
     if wrong := sorted({key for key in needed if shapes.get(key) != expected[key]} | (shapes.keys() - expected.keys())):
-        raise InputError(
-            f"model.pretrained={path} does not fit {name}: {len(wrong)} keys are missing, foreign or of another shape, "
-            f"the first is {wrong[0]}"
-        )
+        keys = f"{len(wrong)} keys are missing, foreign or of another shape, the first is {wrong[0]}"
+        raise InputError(f"model.pretrained={path} does not fit {name}: {keys}")
 
     try:
         stated: dict[str, Any] = {

@@ -1,0 +1,136 @@
+"""What a run was started with, and what of it is different when it goes on: its data, code and config.
+
+``run.json`` in a run's directory holds digests of the data and of the package's files, versions, and every time the
+run was resumed. A run that goes on with other data or other code would be neither the old one nor a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import depthnet
+from depthnet.durable import write_json
+from depthnet.types import InputError
+
+__all__ = ["KINDS", "check_changes", "config_changes"]
+
+KINDS = ("data", "code", "config")
+"""What may be named in ``resume_allow``."""
+
+_FREE = ("directory", "resume", "resume_allow", "report", "logger", "callbacks.progress", "data.root", "data.test_root",
+         "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
+"""Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
+
+_FREE_PREFIXES = tuple(f"{name}." for name in _FREE)
+_SHOWN = 4  # differences in a message
+_HEX = 64  # digits of a digest
+
+
+def check_changes(
+    directory: str | os.PathLike[str],
+    data: Mapping[str, Any],
+    versions: Mapping[str, str | None],
+    allow: Collection[str],
+) -> None:
+    """Note what a run is started with, or compare it with what it was started with.
+
+    Args:
+        directory: The run's directory; ``run.json`` is written there.
+        data: What is learned from, as plain values.
+        versions: Of the packages that figures may depend on.
+        allow: The kinds of change that do not stop the run.
+
+    Raises:
+        InputError: If data or code has changed, with the differences.
+    """
+    path = Path(directory) / "run.json"
+    now: dict[str, Any] = json.loads(json.dumps({"data": data, "code": {**_digests(), **versions}}))
+    if not path.is_file():
+        write_json(path, now | {"resumed": []})
+        return
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+        found = {kind: _differences(then[kind], now[kind]) for kind in ("data", "code")}
+        resumed = [*then["resumed"], {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **found}]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
+    for kind, differences in found.items():
+        _refuse(directory, kind, differences, allow)
+    write_json(path, now | {"resumed": resumed})
+
+
+def config_changes(
+    directory: str | os.PathLike[str], stored: Mapping[str, Any], given: Mapping[str, Any], allow: Collection[str]
+) -> tuple[dict[str, Any], bool]:
+    """Compare the config that a run was started with and the one that it is to go on with.
+
+    Args:
+        directory: The run's directory, for the message.
+        stored: The config that the run was started with, resolved.
+        given: The config of the command line, resolved.
+        allow: The kinds of change that do not stop the run.
+
+    Returns:
+        ``{key: value}`` of what differs and makes nothing be learned otherwise, and whether anything else differs.
+
+    Raises:
+        InputError: If something else differs and ``allow`` does not hold "config".
+    """
+    changed = {name: _at(given, name) for name in _FREE if _at(stored, name) != _at(given, name)}
+    then, now = (
+        {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
+        for config in (stored, given)
+    )
+    if now.get("model.pretrained") == "auto":  # decided at the start
+        now["model.pretrained"] = then.get("model.pretrained")
+    bound = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    _refuse(directory, "config", [f"{key}={now.get(key)} (was {then.get(key)})" for key in bound], allow)
+    return changed, bool(bound)
+
+
+def _refuse(directory: str | os.PathLike[str], kind: str, differences: list[str], allow: Collection[str]) -> None:
+    if differences and kind not in allow:
+        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise InputError(
+            f"{directory}: its {kind} has changed since the run was started: {', '.join(differences[:_SHOWN])}{more}; "
+            f"start anew in another directory, or go on all the same with resume_allow=[{kind}]"
+        )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key in sorted({**then, **now}):
+        old, new = then.get(key), now.get(key)
+        if old != new:
+            digest = len(str(old or new)) == _HEX
+            lines.append(key if digest else f"{key} {new} (was {old})")
+    return lines
+
+
+def _digests() -> dict[str, str]:
+    folder = Path(depthnet.__file__).parent
+    return {
+        path.relative_to(folder.parent).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested mappings as ``{a.b: value}``; a sequence is a value."""
+    if not isinstance(value, Mapping) or not value:
+        return {key: value}
+    return {
+        name: item for k, part in value.items() for name, item in _flat(part, f"{key}.{k}" if key else str(k)).items()
+    }

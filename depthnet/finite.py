@@ -1,0 +1,134 @@
+"""Steps whose loss or gradient is not finite: not taken, named, kept to be looked at, and in the end a stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from depthnet.checkpoint import save_plain
+from depthnet.types import InputError, Sample
+
+__all__ = ["FiniteSteps"]
+
+log = logging.getLogger("depthnet")
+
+_NAMED = 8  # samples in a message
+
+
+class FiniteSteps(Callback):
+    """Keeps NaN and infinity out of the weights.
+
+    Before the optimiser's step, loss and gradients of all processes are looked at. Where one is not finite, no process
+    takes the step; the samples are named and the batch is kept in ``nonfinite/`` (:func:`torch.load` reads it). With
+    float16, whose loss scale is found by overflowing, only the loss is looked at.
+
+    Args:
+        directory: The run's directory.
+        limit: So many such steps in one epoch stop the run.
+
+    Raises:
+        InputError: If ``limit`` is no whole number above 0.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], limit: int = 3) -> None:
+        if not isinstance(limit, int) or limit < 1:
+            raise InputError(f"callbacks.finite.limit={limit}: it is a whole number, at least 1")
+        self._directory = Path(directory) / "nonfinite"
+        self._limit = limit
+        self._count = 0
+        self._batches: list[tuple[int, Sample]] = []  # since the last optimiser step
+        self._losses: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many steps of this epoch were not taken."""
+        return {"count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it from the run that is resumed."""
+        self._count = int(state_dict["count"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._count = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the batch until the step is taken."""
+        self._batches.append((batch_idx, batch))
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Keep the loss until the step is taken."""
+        self._losses.append(loss.detach())
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Leave the step out on every process if a loss or a gradient of any is not finite.
+
+        Raises:
+            InputError: If this was one too many, or the network's statistics are spoilt already.
+        """
+        finite = torch.stack(self._losses).isfinite().all()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
+            finite = finite & torch.nn.utils.get_total_norm(gradients).isfinite()
+        if trainer.world_size > 1:
+            known = finite.int()
+            torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MIN)
+            finite = known.bool()
+        if finite.item():
+            self._forget()
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # the optimiser leaves it out: no step, no decay, no moments
+        self._count += 1
+        kept = self._keep(trainer)
+        names = self._suspects(trainer, pl_module)
+        self._forget()
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+        log.warning("%s: loss or gradient is not finite, step not taken; samples %s; kept in %s", where, names, kept)
+        spoilt = [name for name, value in pl_module.named_buffers() if not value.isfinite().all()]
+        if spoilt:
+            raise InputError(
+                f"{where}: {spoilt[0]} is not finite any more (samples {names}; kept in {kept}); resume= goes on from "
+                "the last checkpoint, which is; see these samples, or lower optimizer.lr in a new run"
+            )
+        if self._count >= self._limit:
+            raise InputError(
+                f"{where}: loss or gradient was not finite {self._count} times in this epoch, the last time for "
+                f"samples {names} (kept in {kept}); see these samples, or lower optimizer.lr in a new run"
+            )
+
+    def _forget(self) -> None:
+        self._batches.clear()
+        self._losses.clear()
+
+    def _keep(self, trainer: Trainer) -> Path:
+        """Write the batches of this step, a file for each process."""
+        path = self._directory / f"step_{trainer.global_step:06d}_process_{trainer.global_rank}.pt"
+        content = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        save_plain(path, content | {f"batch_{number}": dict(batch._asdict()) for number, batch in self._batches})
+        return path
+
+    @torch.no_grad()
+    def _suspects(self, trainer: Trainer, pl_module: Any) -> str:
+        """Name the samples whose loss is not finite by themselves; if there is none, all of them."""
+        alone: list[int] = []
+        modes = {module: module.training for module in pl_module.network.modules()}
+        pl_module.network.eval()
+        for _, batch in self._batches:
+            for place, frame in enumerate(torch.as_tensor(batch.frame).tolist()):
+                image, depth, mask = (part[place : place + 1] for part in (batch.image, batch.depth, batch.mask))
+                if not pl_module.loss(pl_module.network(image), depth, mask)[0].isfinite():
+                    alone.append(frame)
+        for module, training in modes.items():  # train() would also wake what is kept frozen
+            module.training = training
+        frames = alone or [frame for _, batch in self._batches for frame in torch.as_tensor(batch.frame).tolist()]
+        layout = trainer.datamodule.layout  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        names = [layout.label("train", frame) for frame in frames]
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

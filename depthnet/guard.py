@@ -1,0 +1,93 @@
+"""Composes configs of which nothing can act: stands between Hydra and what a file or a command line tells it.
+
+Hydra 1.3 instantiates callbacks, configures logging by any factory, sets environment variables and imports packages
+named in a config, all before the function that it calls. Its loader of configs is the one place that all of them pass,
+those of a sweep's jobs too, so the loader is what :func:`install` replaces. A launcher that starts other processes
+hands it to them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from depthnet.allowed import ENVIRONMENT, check_hydra, check_options, check_targets
+from depthnet.types import InputError
+
+__all__ = ["USER_ERRORS", "GuardedLoader", "build", "forbid_environment", "install"]
+
+USER_ERRORS = (HydraException, OmegaConfBaseException)
+"""What comes of a config or a command line that is wrong."""
+
+
+class GuardedLoader(ConfigLoaderImpl):
+    """Hydra's loader of configs, which refuses one that Hydra would act on."""
+
+    def load_configuration(self, *args: Any, **options: Any) -> DictConfig:
+        """Compose a config, that of a run or of a sweep's job.
+
+        Raises:
+            InputError: If its ``hydra`` node holds what a config may not set, or it reads the environment.
+        """
+        forbid_environment()
+        config = super().load_configuration(*args, **options)
+        check_hydra(OmegaConf.to_container(config.hydra))
+        return config
+
+    def _process_config_searchpath(self, *args: Any) -> None:
+        """Leave the search path as it is: to name a package there imports it."""
+
+
+def install(arguments: Sequence[str]) -> None:
+    """Guard all that Hydra does in this process.
+
+    Args:
+        arguments: The command line, without the program's name.
+
+    Raises:
+        InputError: If one of its options loads code.
+    """
+    check_options(arguments)
+    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
+    forbid_environment()
+
+
+def forbid_environment() -> None:
+    """Let ``${oc.env:NAME}`` read nothing but what :data:`depthnet.allowed.ENVIRONMENT` names."""
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def build(config: Any, place: str, **objects: Any) -> Any:
+    """Build what a config names, if all of it is on the allow list.
+
+    What is checked and what is built is one and the same plain copy: a config itself could resolve to something else
+    the second time.
+
+    Args:
+        config: A node of a config, or plain data.
+        place: Where it stands, for the message.
+        objects: Further arguments, built already.
+
+    Raises:
+        InputError: If it names anything outside the list.
+    """
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    check_targets(plain, place)
+    return instantiate(OmegaConf.create({place: plain})[place], _convert_="all", **objects)
+
+
+def _environment(name: str, *default: Any) -> Any:
+    if name not in ENVIRONMENT:
+        known = ", ".join(sorted(ENVIRONMENT))
+        raise InputError(f"a config may not read the environment variable {name} (only {known}); write its value out")
+    if name not in os.environ and not default:
+        raise InputError(f"the environment variable {name} is not set")
+    return os.environ.get(name, *default)

@@ -1,0 +1,303 @@
+"""Loggers that never stop a run: one that fails or hangs leaves a line, and training goes on without it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import netrc
+import os
+import secrets
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from depthnet.durable import write_text
+
+__all__ = ["SafeLogger", "make_loggers", "wandb_logger"]
+
+log = logging.getLogger("depthnet")
+
+_T = TypeVar("_T")
+_PROBE = 3.0  # seconds
+_CALL = 30.0  # seconds, beside those that W&B allows itself
+_ROOM = 2**20  # bytes
+
+
+class SafeLogger(Logger):
+    """A Lightning logger that never raises and never hangs.
+
+    Each call of the logger inside may take half a minute. After the first that fails there is a warning, and the
+    logger is left alone.
+
+    Args:
+        logger: The logger inside.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self._logger: Logger | None = logger
+        self._kind = "W&B" if isinstance(logger, WandbLogger) else type(logger).__name__
+
+    @property
+    def name(self) -> str | None:
+        """Return the name that the logger inside gives to the experiment."""
+        return self._try("name", lambda logger: logger.name)
+
+    @property
+    def version(self) -> str | int | None:
+        """Return the version that the logger inside gives to the experiment; W&B's is the run's id."""
+        return self._try("version", lambda logger: logger.version)
+
+    @property
+    def save_dir(self) -> str | None:
+        """Return where the logger inside keeps its files."""
+        return self._try("save_dir", lambda logger: logger.save_dir)
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether :meth:`images` does anything."""
+        return isinstance(self._logger, WandbLogger)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Record metrics."""
+        self._try("log_metrics", lambda logger: logger.log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Record the run's config."""
+        self._try("log_hyperparams", lambda logger: logger.log_hyperparams(params, *args, **kwargs))
+
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Record the network's graph."""
+        self._try("log_graph", lambda logger: logger.log_graph(model, input_array))
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Tell that a checkpoint was written."""
+        self._try("after_save_checkpoint", lambda logger: logger.after_save_checkpoint(checkpoint_callback))
+
+    def save(self) -> None:
+        """Write what was recorded."""
+        self._try("save", lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """Tell that a fit or a test ended; more may follow."""
+        self._try("finalize", lambda logger: logger.finalize(status))
+
+    def images(self, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Record pictures, where the logger inside takes any.
+
+        Args:
+            key: What they show.
+            pictures: RGB pictures, each of shape ``(H, W, 3)``, by caption; smaller ones get a white rim.
+        """
+        if not pictures or not self.shows_images:
+            return
+        height, width = (max(picture.shape[axis] for picture in pictures.values()) for axis in (0, 1))
+        padded = [  # W&B shows pictures of one size only
+            np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
+            for p in pictures.values()
+        ]
+        self._try("log_image", lambda logger: logger.log_image(key, padded, caption=[*pictures]))
+
+    def end(self, status: str) -> None:
+        """End the run, so that the next job of a sweep starts one of its own.
+
+        Args:
+            status: "success" or "failed".
+        """
+        self.finalize(status)
+        if isinstance(self._logger, WandbLogger):
+            settings = dict(self._logger._wandb_init.get("settings") or {})
+            code, sending = int(status != "success"), settings.get("finish_timeout", 0.0)
+            self._try("finish", lambda logger: logger.experiment.finish(exit_code=code), extra=sending)
+
+    def _try(self, what: str, call: Callable[[Any], _T], extra: float = 0.0) -> _T | None:
+        logger = self._logger
+        if logger is None:
+            return None
+        try:
+            if isinstance(logger, WandbLogger):
+                _require_room(logger)
+            return _within(_CALL + extra, lambda: call(logger))
+        except Exception as error:
+            self._logger, advice = None, ""
+            if isinstance(logger, WandbLogger):
+                with contextlib.suppress(Exception):
+                    advice = f"; to send what W&B has of it: wandb sync {Path(logger.experiment.dir).parent}"
+                _abandon_wandb()
+            log.warning(
+                f"{self._kind}: {what} failed ({_words(error)}); the run goes on without it, and history.csv and "
+                f"metrics.json are written all the same{advice}"
+            )
+            return None
+
+
+def make_loggers(configured: Any) -> list[SafeLogger]:
+    """Make what a config names as loggers safe: none, one, or several by name."""
+    several = list(configured.values()) if isinstance(configured, Mapping) else [configured]
+    return [SafeLogger(logger) for logger in several if logger]
+
+
+def wandb_logger(
+    directory: str | os.PathLike[str],
+    project: str,
+    init_timeout: float = 10.0,
+    finish_timeout: float = 20.0,
+    **options: Any,
+) -> Logger | None:
+    """Make a W&B logger: online if an account is set up and its server answers, else offline.
+
+    Its run's id is kept in the directory, so that a run which is resumed there is the same run in W&B.
+
+    Args:
+        directory: The run's directory; W&B's files go into its folder ``wandb``.
+        project: The W&B project.
+        init_timeout: How long the server may take at the start [s].
+        finish_timeout: How long it may take to send the rest at the end [s].
+        options: Further arguments of ``wandb.init``; no settings, which could send an account's key anywhere.
+
+    Returns:
+        The logger; None, with a line that says why, where W&B cannot start at all.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else a server that hangs delays the exit by ten seconds
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
+        return None
+    if getattr(rank_zero_only, "rank", 0):  # the first process alone speaks to W&B
+        return WandbLogger(save_dir=str(directory), project=project)
+    limits = {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
+    wanted = os.environ.get("WANDB_MODE")
+    problem = "" if wanted else _obstacle()
+    for mode in ["offline"] if problem else dict.fromkeys([wanted or "online", "offline"]):
+        try:
+            logger = _start(Path(directory), project, mode, limits, options)
+        except Exception as error:
+            problem = _words(error)
+            _abandon_wandb()
+            continue
+        if problem:
+            log.info(f"W&B: offline, {problem}; to send this run later: wandb sync {directory}/wandb/offline-run-*")
+        return logger
+    log.warning(f"W&B: cannot start ({problem}); the run goes on without it")
+    return None
+
+
+def _start(
+    directory: Path, project: str, mode: str, limits: Mapping[str, float], options: Mapping[str, Any]
+) -> WandbLogger:
+    import wandb
+
+    if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
+        wandb.finish(exit_code=1)
+    known = wandb.Settings.model_fields  # older versions lack some
+    settings = {"silent": True} | {name: limit for name, limit in limits.items() if name in known}
+    chosen = {"id": _run_id(directory)} | dict(options)
+    logger = WandbLogger(save_dir=str(directory), project=project, mode=mode, settings=settings, **chosen)
+    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
+    # starts the run now, so that what is wrong with it shows before any work
+    _within(_CALL + limits["init_timeout"], lambda: logger.experiment)
+    return logger
+
+
+def _run_id(directory: Path) -> str:
+    path = directory / "wandb" / "id"
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    return path.read_text().strip()
+
+
+def _require_room(logger: WandbLogger) -> None:
+    # a full disk is not told by wandb, which drops what it cannot write
+    folder = Path(logger.save_dir or ".", "wandb")
+    if folder.is_dir() and shutil.disk_usage(folder).free < _ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _abandon_wandb() -> None:
+    """End W&B's own process, which would be waited for at exit, and let the next job start another."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.setup()._connection._proc._process.kill()  # wandb has no public way to give it up
+    with contextlib.suppress(Exception):
+        _within(_PROBE, wandb.teardown)
+    with contextlib.suppress(Exception):
+        if wandb.run is not None:
+            wandb.run._restore()  # stdout and stderr, which it reads along
+    wandb.run = None
+
+
+def _within(seconds: float, call: Callable[[], _T]) -> _T:
+    """Return what a call returns, or raise TimeoutError and leave it to its thread."""
+    outcome: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # wandb has its ways to call sys.exit
+            outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise TimeoutError(f"no answer in {seconds:g} s") from None
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _obstacle() -> str:
+    import wandb
+
+    try:
+        address = _within(_CALL, wandb.setup).settings.base_url
+    except Exception as error:
+        return _words(error)
+    if not _has_account(address):
+        return "no account is set up"
+    return "" if _answers(address, _PROBE) else "its server does not answer"
+
+
+def _has_account(address: str) -> bool:
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    try:
+        known = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return known.authenticators(urlsplit(address).hostname or "") is not None
+
+
+def _answers(address: str, seconds: float) -> bool:
+    def ask() -> bool:
+        try:
+            urllib.request.urlopen(f"{address.rstrip('/')}/healthz", timeout=seconds).close()
+        except urllib.error.HTTPError as error:
+            return error.code < 500
+        except urllib.error.URLError as error:
+            return isinstance(error.reason, ssl.SSLCertVerificationError)  # wandb may know the certificate
+        return True
+
+    try:
+        return _within(seconds, ask)
+    except Exception:
+        return False

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from depthnet.changes import check_changes, config_changes
+from depthnet.types import InputError
+
+DATA = {"contents": "a" * 64, "frames": {"train": 4}}
+VERSIONS = {"torch": "2.15.0", "wandb": None}
+
+
+def test_a_run_is_compared_with_what_it_was_started_with(tmp_path):
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["data"] == DATA
+    assert len(record["code"]["depthnet/changes.py"]) == 64
+    assert [resumed["code"] for resumed in record["resumed"]] == [[]]
+
+
+def test_other_data_is_named_and_let_through_when_it_is_allowed(tmp_path):
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    other = {"contents": "b" * 64, "frames": {"train": 5}}
+    with pytest.raises(InputError, match=r"its data has changed .*: contents, frames .*5.*4.*resume_allow=\[data\]"):
+        check_changes(tmp_path, other, VERSIONS, ["code"])
+    check_changes(tmp_path, other, VERSIONS, ["data"])
+    assert json.loads((tmp_path / "run.json").read_text())["resumed"][-1]["data"][0] == "contents"
+    check_changes(tmp_path, other, VERSIONS, [])  # what it has gone on with is what it is compared with now
+
+
+def test_other_code_is_named_by_file_and_version(tmp_path):
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"torch": "2.15.0"', '"torch": "2.14.1"'))
+    with pytest.raises(InputError, match=r"its code has changed .*: torch 2\.15\.0 \(was 2\.14\.1\)"):
+        check_changes(tmp_path, DATA, VERSIONS, [])
+    record = json.loads(path.read_text())
+    record["code"]["torch"] = "2.15.0"
+    record["code"]["depthnet/losses.py"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"its code has changed .*: depthnet/losses\.py;"):
+        check_changes(tmp_path, DATA, VERSIONS, ["data", "config"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": 3, "code": {}, "resumed": []}'])
+def test_a_torn_record_is_one_line(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: no record"):
+        check_changes(tmp_path, DATA, VERSIONS, [])
+
+
+def test_a_config_may_differ_where_nothing_is_learned_otherwise():
+    stored = {"seed": 1, "data": {"root": "/a", "num_workers": 2}, "model": {"pretrained": False}, "logger": {}}
+    given = {
+        "seed": 1,
+        "data": {"root": "/b", "num_workers": 0},
+        "model": {"pretrained": "auto"},
+        "logger": {"_target_": "x", "tags": ["a"]},
+    }
+    changed, otherwise = config_changes("run", stored, given, [])
+    assert changed == {"logger": {"_target_": "x", "tags": ["a"]}, "data.root": "/b", "data.num_workers": 0}
+    assert not otherwise
+
+
+def test_another_config_is_named_and_taken_when_it_is_allowed():
+    stored, given = {"optimizer": {"lr": 0.1, "betas": [0.9]}}, {"optimizer": {"lr": 0.2}}
+    with pytest.raises(InputError, match=r"optimizer\.lr=0\.2 \(was 0\.1\), optimizer\.betas=None \(was \[0\.9\]\);"):
+        config_changes("run", stored, given, ["data", "code"])
+    assert config_changes("run", stored, given, ["config"]) == ({}, True)
+
+
+def test_many_differences_are_cut_short():
+    with pytest.raises(InputError, match="and 3 more;"):
+        config_changes("run", {str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, [])

@@ -1,0 +1,144 @@
+import multiprocessing
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from depthnet.finite import FiniteSteps
+from depthnet.losses import DepthLoss
+from depthnet.saving import Last
+from depthnet.types import DepthRange, InputError, Sample
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("seen", torch.zeros(()))
+        self.frozen = nn.BatchNorm2d(1).eval()
+
+    def forward(self, image):
+        return image[:, :1].float() * self.scale / 100 + 1
+
+
+class Learner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = Scaled()
+        self.loss = DepthLoss({"l1": 1.0}, DepthRange(1e-3, 10.0))
+
+
+def batch(spoilt=()):
+    image = torch.full((4, 3, 2, 3), 100, dtype=torch.uint8)
+    depth = torch.full((4, 1, 2, 3), 3.0)
+    depth[list(spoilt)] = torch.nan
+    return Sample(image, depth, torch.ones_like(depth, dtype=torch.bool), torch.arange(10, 14))
+
+
+def trainer(**changes):
+    layout = SimpleNamespace(label=lambda split, frame: f"{split}/{frame}")
+    plain = {"world_size": 1, "global_rank": 0, "current_epoch": 1, "global_step": 7, "precision_plugin": None}
+    return SimpleNamespace(datamodule=SimpleNamespace(layout=layout), **(plain | changes))
+
+
+def step(callback, learner, *batches, **changes):
+    """Do what Lightning does until the optimiser's step; return the gradient that it would take."""
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    for number, given in enumerate(batches):
+        callback.on_train_batch_start(None, learner, given, number)
+        loss = learner.loss(learner.network(given.image), given.depth, given.mask)[0]
+        callback.on_before_backward(None, learner, loss)
+        loss.backward()
+    callback.on_before_optimizer_step(trainer(**changes), learner, optimizer)
+    return learner.network.scale.grad
+
+
+def test_a_finite_step_is_taken_and_nothing_is_kept(tmp_path):
+    callback = FiniteSteps(tmp_path)
+    assert step(callback, Learner(), batch()).isfinite()
+    assert not list(tmp_path.iterdir())
+    assert callback.state_dict() == {"count": 0}
+
+
+def test_a_step_that_is_not_finite_is_left_out_named_and_kept(tmp_path, caplog):
+    callback, learner = FiniteSteps(tmp_path), Learner()
+    assert step(callback, learner, batch(), batch(spoilt=[2])) is None  # both batches of a gathered gradient
+    assert "epoch 2, step 7" in caplog.text
+    assert "samples train/12;" in caplog.text
+    kept = torch.load(tmp_path / "nonfinite/step_000007_process_0.pt", weights_only=True)
+    assert torch.equal(kept["batch_1"]["depth"], batch(spoilt=[2]).depth) is False  # NaN is not itself
+    assert kept["batch_1"]["depth"].isnan().sum() == 6
+    assert kept["batch_0"]["frame"].tolist() == [10, 11, 12, 13]
+    assert learner.network.training
+    assert not learner.network.frozen.training
+    assert step(callback, learner, batch()).isfinite()
+
+
+def test_where_no_sample_is_at_fault_alone_all_are_named(tmp_path, caplog):
+    learner = Learner()
+    learner.network.scale.register_hook(lambda gradient: gradient * torch.inf)
+    assert step(FiniteSteps(tmp_path), learner, batch()) is None
+    assert "samples train/10, train/11, train/12, train/13;" in caplog.text
+
+
+def test_too_many_in_an_epoch_stop_the_run(tmp_path):
+    callback, learner = FiniteSteps(tmp_path, limit=2), Learner()
+    step(callback, learner, batch(spoilt=[0]))
+    resumed = FiniteSteps(tmp_path, limit=2)
+    resumed.load_state_dict(callback.state_dict())
+    with pytest.raises(InputError, match=r"2 times in this epoch, the last time for samples train/11 "):
+        step(resumed, learner, batch(spoilt=[1]))
+    callback.on_train_epoch_start(None, None)
+    step(callback, learner, batch(spoilt=[1]))  # another epoch
+
+
+def test_spoilt_statistics_stop_the_run_at_once(tmp_path):
+    learner = Learner()
+    learner.network.seen.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"network\.seen is not finite any more"):
+        step(FiniteSteps(tmp_path), learner, batch(spoilt=[0]))
+
+
+def test_float16_may_overflow_its_gradients_but_not_its_loss(tmp_path):
+    scaled = SimpleNamespace(scaler=object())
+    learner = Learner()
+    learner.network.scale.register_hook(lambda gradient: gradient * torch.inf)
+    assert step(FiniteSteps(tmp_path), learner, batch(), precision_plugin=scaled) is not None
+    assert step(FiniteSteps(tmp_path), Learner(), batch(spoilt=[0]), precision_plugin=scaled) is None
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, None])
+def test_the_limit_is_a_whole_number(tmp_path, limit):
+    with pytest.raises(InputError, match=r"callbacks\.finite\.limit"):
+        FiniteSteps(tmp_path, limit)
+
+
+def process(rank, folder, answers):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    callback, learner = FiniteSteps(folder), Learner()
+    place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
+    taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
+    last = Last(folder, every_minutes=1e-9 if rank == 0 else 1e9)
+    last.signals.received = signal.SIGTERM if rank else None
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    answers.put((taken, callback.state_dict()["count"], last._agree(trainer(**place, strategy=strategy))))
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork saves two imports of torch")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_processes_leave_out_the_same_steps_and_stop_alike(tmp_path):
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [context.Process(target=process, args=(rank, tmp_path, answers), daemon=True) for rank in range(2)]
+    for worker in processes:
+        worker.start()
+    found = [answers.get(timeout=60) for _ in processes]
+    for worker in processes:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert found == [([False, True, False], 2, (signal.SIGTERM, True))] * 2

@@ -1,0 +1,242 @@
+import http.server
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from faults.loggers import Server
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from depthnet import loggers
+from depthnet.loggers import SafeLogger, make_loggers, wandb_logger
+
+
+class Faulty(Logger):
+    """Counts its calls and does the same wrong thing in each."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.calls = 0
+        self.fault = fault
+
+    def _call(self, *args, **kwargs):
+        self.calls += 1
+        return self.fault()
+
+    log_metrics = log_hyperparams = log_graph = after_save_checkpoint = save = finalize = _call
+    name = version = save_dir = property(_call)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "depthnet"]
+
+
+def fail():
+    raise OSError("no space left")
+
+
+CALLS = {
+    "log_metrics": lambda logger: logger.log_metrics({"a": 1.0}, 3),
+    "log_hyperparams": lambda logger: logger.log_hyperparams({"seed": 1}),
+    "log_graph": lambda logger: logger.log_graph(None),
+    "after_save_checkpoint": lambda logger: logger.after_save_checkpoint(None),
+    "save": lambda logger: logger.save(),
+    "finalize": lambda logger: logger.end("success"),
+    "name": lambda logger: logger.name,
+    "version": lambda logger: logger.version,
+    "save_dir": lambda logger: logger.save_dir,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_logger_raises_is_one_line_and_then_it_is_left_alone(caplog, call):
+    faulty = Faulty(fail)
+    safe = SafeLogger(faulty)
+    assert CALLS[call](safe) is None
+    for later in CALLS.values():
+        assert later(safe) is None
+    assert faulty.calls == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    for words in ("Faulty", call, "no space left", "the run goes on", "history.csv"):
+        assert words in record.getMessage()
+
+
+def test_a_logger_that_ends_the_process_does_not(caplog):
+    SafeLogger(Faulty(lambda: sys.exit(3))).log_metrics({})
+    assert "SystemExit(3)" in caplog.text
+
+
+def test_a_logger_that_hangs_is_left_behind(caplog, monkeypatch):
+    monkeypatch.setattr(loggers, "_CALL", 0.2)
+    safe = SafeLogger(Faulty(lambda: time.sleep(60)))
+    start = time.monotonic()
+    safe.log_metrics({})
+    safe.end("success")
+    assert time.monotonic() - start < 5
+    (line,) = warnings(caplog)
+    assert "no answer in 0.2 s" in line
+
+
+def test_a_sound_logger_works_as_ever(tmp_path):
+    safe = SafeLogger(CSVLogger(tmp_path, name="n", version="v"))
+    assert (safe.name, safe.version, safe.save_dir) == ("n", "v", str(tmp_path))
+    safe.log_hyperparams({"seed": 1})
+    safe.log_metrics({"loss": 0.5}, 7)
+    safe.images("panels", {"a": np.zeros((2, 2, 3), np.uint8)})
+    assert not safe.shows_images
+    safe.end("success")
+    assert (tmp_path / "n/v/metrics.csv").read_text() == "loss,step\n0.5,7\n"
+
+
+def test_a_config_names_no_logger_one_or_several(tmp_path):
+    one, other = CSVLogger(tmp_path), CSVLogger(tmp_path)
+    assert make_loggers(None) == make_loggers({}) == make_loggers({"wandb": None}) == []
+    assert len(make_loggers(one)) == 1
+    assert all(isinstance(logger, SafeLogger) for logger in make_loggers({"a": one, "b": other}))
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """W&B as on a machine where nobody has logged in, and as in a process that has not used it."""
+    pytest.importorskip("wandb")
+    loggers._abandon_wandb()
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield monkeypatch
+    loggers._abandon_wandb()
+
+
+def test_wandb_is_offline_without_an_account_and_says_how_to_send(tmp_path, fresh, caplog):
+    with caplog.at_level("INFO", "depthnet"):
+        logger = wandb_logger(tmp_path, "p", finish_timeout=7.0)
+    settings = logger.experiment.settings
+    assert (settings.mode, settings.init_timeout, settings.finish_timeout) == ("offline", 10.0, 7.0)
+    assert "no account" in caplog.text
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
+
+
+def test_wandb_is_offline_when_its_server_does_not_answer(tmp_path, fresh, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        fresh.setenv("WANDB_API_KEY", "0" * 40)
+        fresh.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fresh.setattr(loggers, "_PROBE", 0.5)
+        with caplog.at_level("INFO", "depthnet"):
+            logger = wandb_logger(tmp_path, "p")
+        silent.settimeout(0)
+        silent.accept()[0].close()  # it was this server that was asked
+    assert logger.experiment.settings.mode == "offline"
+    assert "does not answer" in caplog.text
+
+
+def test_wandb_is_offline_when_its_server_answers_no_more_than_the_probe(tmp_path, fresh, caplog):
+    fresh.setenv("WANDB_API_KEY", "0" * 40)
+    fresh.setenv("WANDB_BASE_URL", Server("healthy").url)
+    start = time.monotonic()
+    with caplog.at_level("INFO", "depthnet"):
+        logger = wandb_logger(tmp_path, "p", init_timeout=1.0)
+    assert time.monotonic() - start < 15
+    assert logger.experiment.settings.mode == "offline"
+    assert logger.version == (tmp_path / "wandb/id").read_text()
+    (line,) = warnings(caplog)
+    assert "W&B: offline, " in line
+    assert "does not answer" not in line
+
+
+def test_without_wandb_a_run_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with caplog.at_level("INFO", "depthnet"):
+        assert wandb_logger(tmp_path, "p") is None
+    assert "not installed" in caplog.text
+
+
+def test_where_wandb_cannot_write_a_run_goes_on(tmp_path, fresh, caplog):
+    (tmp_path / "wandb").write_text("in the way")
+    assert wandb_logger(tmp_path, "p") is None
+    (line,) = warnings(caplog)
+    assert "W&B: cannot start" in line
+
+
+def test_each_job_is_a_run_of_its_own_and_shows_pictures(tmp_path, fresh):
+    for job in ("0", "1"):
+        safe = SafeLogger(wandb_logger(tmp_path / job, "p"))
+        assert safe.shows_images
+        safe.images("panels/val", {"a": np.zeros((20, 30, 3), np.uint8), "b": np.zeros((10, 40, 3), np.uint8)})
+        safe.end("success")
+        (run,) = (tmp_path / job / "wandb").glob("offline-run-*")
+        assert len(list(run.glob("files/media/images/panels/*.png"))) == 2
+    assert (tmp_path / "0/wandb/id").read_text() != (tmp_path / "1/wandb/id").read_text()
+
+
+def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
+    safe = SafeLogger(wandb_logger(tmp_path, "p"))
+    fresh.setattr(loggers, "_ROOM", 2**62)
+    safe.log_metrics({"a": 1.0})
+    safe.end("success")
+    (line,) = warnings(caplog)
+    assert "No space left" in line
+    assert f"wandb sync {tmp_path}/wandb/offline-run-" in line
+    fresh.setattr(loggers, "_ROOM", 0)
+    again = SafeLogger(wandb_logger(tmp_path / "next", "p"))  # W&B itself was ended, and starts anew
+    again.log_metrics({"a": 1.0})
+    assert again.version == (tmp_path / "next/wandb/id").read_text()
+    again.end("success")
+
+
+class _Status(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, True), (404, True), (500, False), (503, False)])
+def test_a_server_answers_if_it_speaks_and_is_in_order(status, expected):
+    with http.server.HTTPServer(("127.0.0.1", 0), _Status) as server:
+        server.status = status
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert loggers._answers(f"http://127.0.0.1:{server.server_address[1]}/", 3.0) is expected
+
+
+def test_a_server_that_only_listens_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        start = time.monotonic()
+        assert not loggers._answers(f"http://127.0.0.1:{server.getsockname()[1]}", 0.3)
+        assert time.monotonic() - start < 3
+
+
+KILLED = """
+import os, pathlib, sys
+from depthnet.loggers import SafeLogger, wandb_logger
+safe = SafeLogger(wandb_logger(sys.argv[1], "p"))
+while not any(path.stat().st_size > 10000 for path in pathlib.Path(sys.argv[1]).rglob("*.wandb")):
+    safe.log_metrics({"loss": 1.0, "filling": "x" * 10000})
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_goes_on(tmp_path, fresh):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    SafeLogger(wandb_logger(tmp_path, "p")).end("success")
+    identity = (tmp_path / "wandb/id").read_text()
+    logs = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(logs) == 2
+    for path in logs:
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        runs = [record["run"] for record in map(json.loads, lines) if record["type"] == "run"]
+        assert runs
+        assert {run["run_id"] for run in runs} == {identity}
