@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from depthnet.run import check_choices, config_of, error_line, owned, register_r
 from depthnet.signals import Signals
 
 log = logging.getLogger("depthnet")
-CONF = str(Path(__file__).resolve().parent / "conf")
 register_resolvers()
 
 
@@ -34,7 +32,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
     from depthnet.saving import DurableCheckpointIO
 
-    if cfg.resume and (figure := finished(directory, cfg.watch)) is not None:
+    if (figure := finished(cfg, directory)) is not None:
         return figure
     fit, split = cfg.mode == "fit", "val" if cfg.mode == "fit" else cfg.split
     settle(cfg, directory)
@@ -43,12 +41,12 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
     network = build(cfg.model, "model") if fit else load_network(cfg.ckpt)
-    fine_tune(network, cfg.ckpt if fit else None)
+    fine_tune(network, cfg.ckpt if fit else None, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
     results = Results(directory, data, split, cfg.seed, cfg.ckpt)
-    chosen = [callback for callback in build(cfg.callbacks, "callbacks").values() if callback]
+    chosen = filter(None, build(cfg.callbacks, "callbacks").values())
     trainer = build(
         cfg.trainer,
         "trainer",
@@ -57,14 +55,14 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
     )
-    begin(directory, text, data if fit and trainer.is_global_zero else None, cfg.resume_allow)
+    begin(directory, text, module, data if fit and trainer.is_global_zero else None, cfg.resume_allow)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")
     return results.figure(cfg.watch)
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
@@ -84,10 +82,11 @@ def job(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Compose the command line's config and run it."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hands errors on instead of printing them
     try:
         install(sys.argv[1:])
         job()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         line, sweep = error_line(error, (*USER_ERRORS, OSError)), {"-m", "--multirun"} & set(sys.argv)
         if line is None and not sweep:

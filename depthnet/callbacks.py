@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ log = logging.getLogger("depthnet")
 
 _MEAN_MAP_FRAMES = 300
 _STEP_COLUMNS = ("epoch", "step", "lr", "loss", "delta1")
+_STEP_ROW = re.compile(r"\d+,\d+(,[^,\n]+){3}\n")
 
 
 class History(lightning.pytorch.callbacks.Checkpoint):
@@ -68,10 +70,9 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         self._step = trainer.global_step
         kept = [f"{','.join(_STEP_COLUMNS)}\n"]
         if trainer.global_step and self._steps.is_file():
-            for line in self._steps.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
-                values = line.split(",")
-                if line.endswith("\n") and len(values) == len(_STEP_COLUMNS) and int(values[1]) <= trainer.global_step:
-                    kept.append(line)
+            text = self._steps.read_text(encoding="utf-8", errors="replace")
+            whole = [line for line in text.splitlines(keepends=True) if _STEP_ROW.fullmatch(line)]
+            kept += [line for line in whole if int(line.split(",")[1]) <= trainer.global_step]
         write_text(self._steps, "".join(kept))
 
     @rank_zero_only

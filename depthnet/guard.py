@@ -55,6 +55,7 @@ def install(arguments: Sequence[str]) -> None:
     Raises:
         InputError: If one of its options loads code.
     """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them
     check_options(arguments)
     hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
     forbid_environment()

@@ -14,12 +14,13 @@ from rich.console import Console
 from torch import nn
 
 from depthnet.changes import check_changes
-from depthnet.checkpoint import fitting_weights, load_weights, newest_whole, read_checkpoint
+from depthnet.checkpoint import fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
-from depthnet.run import BEST, CONFIG, LAST, METRICS, store
+from depthnet.report.write import write_report
+from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, quiet_libraries, store
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
@@ -41,8 +42,9 @@ def settle(cfg: Any, directory: Path) -> None:
     Raises:
         InputError: If the checkpoint or the pretrained weights cannot be had.
     """
+    quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
-    source = read_checkpoint(cfg.ckpt) if cfg.ckpt else None
+    source = read_checkpoint(cfg.ckpt) if cfg.ckpt and new else None
     if source and cfg.mode == "test":
         cfg.data.image_size = source.config["image_size"]
     elif new and "pretrained" in cfg.model:
@@ -51,13 +53,18 @@ def settle(cfg: Any, directory: Path) -> None:
     seed_everything(cfg.seed, verbose=False)
 
 
-def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None) -> None:
+def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory: Path) -> None:
     """Start a network from a checkpoint's weights, if one is named; what did not fit is listed.
+
+    Args:
+        network: Changed in place.
+        path: The checkpoint.
+        directory: The run's; one that goes on has weights of its own.
 
     Raises:
         InputError: If the file cannot be read, or next to nothing in it fits.
     """
-    if path is None:
+    if path is None or any((directory / LAST.parent).glob("last*.ckpt")):
         return
     state = read_checkpoint(path).state
     fitting = len(fitting_weights(network, state))
@@ -71,19 +78,29 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None) -> None:
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
-def begin(directory: Path, text: str, data: DepthDataModule | None, allow: Sequence[str]) -> None:
+def begin(directory: Path, text: str, module: nn.Module, data: DepthDataModule | None, allow: Sequence[str]) -> None:
     """Store what a run is started with.
 
     Args:
         directory: The run's directory.
         text: Its config, as :func:`depthnet.run.stored_text` gives it.
+        module: What learns.
         data: What it learns from; None where it does not learn, or another process sees to this.
         allow: The kinds of change that do not stop a resumed run.
 
     Raises:
-        InputError: If a resumed run would learn from other data or by other code.
+        InputError: If a resumed run would learn from other data or by other code, or its weights fit no more.
     """
     if data is not None:
+        path = directory / CONFIG
+        if path.exists() and path.read_text(encoding="utf-8") != text and (last := last_whole(directory)):
+            state = load_plain(last)["state_dict"]
+            shapes = {name: value.shape for name, value in module.state_dict().items()}
+            if {name: value.shape for name, value in state.items()} != shapes:
+                raise InputError(
+                    f"resume={directory}: its weights do not fit this model; start another run with "
+                    f"ckpt={directory / BEST}, which takes what fits"
+                )
         check_changes(directory, data.facts(), versions(), allow)
     store(directory, text)
 
@@ -132,8 +149,14 @@ def fit_and_judge(
             logger.log_hyperparams(module.run)
         if directory is not None:
             trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
+            chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
             if (directory / BEST).exists():
                 module.network.load_state_dict(read_checkpoint(directory / BEST).state)
+            elif chosen:
+                raise InputError(
+                    f"{directory / BEST}: is missing, though the run had chosen it; put it back, or judge "
+                    f"{directory / LAST} with mode=test ckpt="
+                )
             else:
                 log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
         trainer.test(module, data.eval_dataloader(split), verbose=False)
@@ -146,14 +169,18 @@ def fit_and_judge(
             (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
 
 
-def finished(directory: Path, watch: str) -> float | None:
+def finished(cfg: Any, directory: Path) -> float | None:
     """Print the figures of a run that has ended, and return the watched one; None where it has not.
+
+    Args:
+        cfg: The config to run; one by which the run learns otherwise lets it go on.
+        directory: The run's directory.
 
     Raises:
         InputError: If its record cannot be read.
     """
     path = directory / METRICS
-    if not path.is_file():
+    if not cfg.resume or not path.is_file() or altered(cfg, directory):
         return None
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -162,9 +189,11 @@ def finished(directory: Path, watch: str) -> float | None:
             figures["mean map"] = stored["mean_map"]
         title = f"{stored['data']['description']}, {stored['split']}: {stored['images']} images"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
-        figure = float(next(iter(stored["protocols"].values()))[watch.partition("/")[2]])
+        figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
         raise InputError(f"{path}: no record of a judgement; remove it, and the run is judged again") from None
     print(f"run:  {directory}\nit has ended; its figures, as {path} holds them:")
     Console().print(table)
+    if cfg.get("report") and not (directory / "report.html").exists():
+        print(f"report: {write_report(directory)}")
     return figure

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from depthnet.changes import KINDS, config_changes
 from depthnet.durable import locked, remove_leftovers, write_text
-from depthnet.signals import Signals
+from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
 __all__ = [
@@ -26,11 +26,13 @@ __all__ = [
     "CONFIG",
     "LAST",
     "METRICS",
+    "altered",
     "best_direction",
     "check_choices",
     "config_of",
     "default_data",
     "error_line",
+    "first_process",
     "gpu_or_cpu",
     "owned",
     "quiet_libraries",
@@ -44,6 +46,7 @@ __all__ = [
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+_CONFIG_BYTES = 1_000_000
 BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -90,9 +93,11 @@ def run_directory(data: str, model: str, encoder: str | None, mode: str, resume:
     """Return the directory of a run: the one that is resumed, or a new one named after data, model and time.
 
     Raises:
-        InputError: If the run to resume is not there.
+        InputError: If the run to resume is not there, or resume=auto has no directory of its own.
     """
-    if resume is not None and resume != "auto":
+    if resume == "auto":
+        raise InputError("resume=auto goes on in a directory that every start names: add hydra.run.dir=DIR")
+    if resume is not None:
         resumable(resume)
         return str(resume)
     name = "test" if mode == "test" else encoder if model == "unet_attn" and encoder else model
@@ -143,6 +148,12 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def first_process() -> bool:
+    """Return whether this is the first of a run's processes, by what launchers tell each: ours, torchrun, or srun."""
+    told = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
+    return told == "0" and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
+
+
 @contextlib.contextmanager
 def owned(directory: Path) -> Iterator[Signals]:
     """Keep a directory to one run, cleared of what a killed one left half written, and listen to signals.
@@ -150,13 +161,17 @@ def owned(directory: Path) -> Iterator[Signals]:
     Raises:
         InputError: If another run is at work there.
     """
-    quiet_libraries()
     with Signals() as signals, contextlib.ExitStack() as stack:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # the others belong to the first process
+        if first_process():
             stack.enter_context(locked(directory))
-            for folder in (directory, directory / LAST.parent):
-                remove_leftovers(folder)
-        yield signals
+            for folder in ("", LAST.parent, "panels", "nonfinite"):
+                remove_leftovers(directory / folder)
+        try:
+            yield signals
+        except Stopped:
+            if signals.requeues and first_process():
+                print(requeue(), flush=True)
+            raise
 
 
 def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
@@ -172,27 +187,28 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
             cannot be read.
     """
     path = directory / CONFIG
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others take the config that the first process has stored
-    if first:
-        if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
-            if path.exists():
-                raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
-            return cfg
-        changes = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
-        if cfg.resume != "auto" and changes:
-            raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
-    try:
-        stored = cast(DictConfig, OmegaConf.load(path if cfg.resume == "auto" else resumable(directory)))
-        stored.directory = str(directory)
-        stored.resume_allow = cfg.resume_allow
-    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path}: cannot be read as a run's config ({' '.join(str(error).split())})") from None
-    if first and cfg.resume == "auto":
+    allow = cfg.resume_allow
+    unknown = [word for word in allow if word not in KINDS] if OmegaConf.is_list(allow) else [allow]
+    if unknown:
+        raise InputError(f"resume_allow={unknown[0]}: write a list of {', '.join(KINDS)}, such as [data]")
+    if not first_process():  # the others take the config that the first one has stored, or the same command line's
+        return _stored(directory, cfg) if path.exists() else cfg
+    if cfg.resume not in (None, "auto") and Path(cfg.resume).resolve() != directory.resolve():
+        raise InputError(f"resume={cfg.resume} goes on in that directory; leave out hydra.run.dir and -m")
+    if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
+        if path.exists():
+            raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
+        if cfg.mode == "fit" and any((directory / LAST.parent).glob("last*.ckpt")):
+            raise InputError(f"{directory} holds checkpoints, but no {CONFIG}; put it back, or name another directory")
+        return cfg
+    changes = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
+    if cfg.resume != "auto" and changes:
+        raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
+    stored = _stored(directory, cfg)
+    if cfg.resume == "auto":
         then, now = (OmegaConf.to_container(config, resolve=True) for config in (stored, cfg))
-        changed, otherwise = config_changes(directory, cast(Any, then), cast(Any, now), cfg.resume_allow)
+        changed, otherwise = config_changes(directory, cast(Any, then), cast(Any, now), allow)
         if otherwise:
-            if (directory / METRICS).exists():  # it has to end anew
-                (directory / METRICS).replace(directory / "metrics.previous.json")
             if OmegaConf.select(cfg, "model.pretrained") == "auto":  # decided at the start
                 cfg.model.pretrained = stored.model.pretrained
             return cfg
@@ -201,19 +217,54 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
     return stored
 
 
+def altered(cfg: DictConfig, directory: Path) -> bool:
+    """Return whether a run goes on with a config by which it learns otherwise than by the stored one."""
+    then, now = (OmegaConf.to_container(config, resolve=True) for config in (_stored(directory, cfg), cfg))
+    return config_changes(directory, cast(Any, then), cast(Any, now), KINDS)[1]
+
+
+def _stored(directory: Path, cfg: DictConfig) -> DictConfig:
+    """A run's stored config, with what belongs to this start alone."""
+    path = resumable(directory)
+    try:
+        if path.stat().st_size > _CONFIG_BYTES:
+            raise ValueError(f"larger than {_CONFIG_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it has an alias, and ours have none")
+        stored = cast(DictConfig, OmegaConf.create(text))
+        stored.directory = str(directory)
+        stored.resume, stored.resume_allow = cfg.resume, cfg.resume_allow
+    except (OSError, ValueError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: cannot be read as a run's config ({' '.join(str(error).split())})") from None
+    return stored
+
+
 def stored_text(cfg: DictConfig, directory: Path) -> str:
     """Return a config as ``config.yaml`` holds it: resolved, but free of the directory, so that a run can be moved."""
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    plain["resume_allow"] = []  # of one start, not of the run
-    return OmegaConf.to_yaml(OmegaConf.create(plain)).replace(str(directory), "${directory}")
+    plain |= {"resume": None, "resume_allow": []}  # of one start, not of the run
+    return OmegaConf.to_yaml(OmegaConf.create(_movable(plain, str(directory))))
+
+
+def _movable(value: Any, place: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _movable(item, place) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_movable(item, place) for item in value]
+    if isinstance(value, str) and (value == place or value.startswith(f"{place}{os.sep}")):
+        return "${directory}" + value[len(place) :]
+    return value
 
 
 def store(directory: Path, text: str) -> None:
-    """Write ``config.yaml`` into a run's directory; where it is changed, the one before stays beside it."""
+    """Write ``config.yaml`` into a run's directory; where it is changed, it and its figures stay under other names."""
     path = directory / CONFIG
     former = path.read_text(encoding="utf-8") if path.exists() else text
     if former != text:
         write_text(directory / "config.previous.yaml", former)
+        if (directory / METRICS).exists():  # the run has to end anew
+            (directory / METRICS).replace(directory / "metrics.previous.json")
     if former != text or not path.exists():
         write_text(path, text)
 
@@ -227,9 +278,6 @@ def check_choices(config: Mapping[str, Any]) -> None:
     for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test", "published")}.items():
         if config[key] not in allowed:
             raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
-    unknown = [word for word in config["resume_allow"] if word not in KINDS]
-    if unknown:
-        raise InputError(f"resume_allow={unknown[0]}: it is a list of {', '.join(KINDS)}")
     seed = config["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed}: it is a whole number from 0 to {2**32 - 1}")

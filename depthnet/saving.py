@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 
 from depthnet.checkpoint import load_plain, not_finite, save_plain
 from depthnet.run import LAST
-from depthnet.signals import Signals, Stopped, requeue
+from depthnet.signals import Signals, Stopped
 from depthnet.types import InputError
 
 __all__ = ["DurableCheckpointIO", "Last"]
@@ -96,6 +96,7 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         self._seconds = None if every_minutes is None else 60 * every_minutes
         self._saved = time.monotonic()
         self._step = 0  # the last one that was looked at
+        self._gathering = False
         self._ended = False
         self._before_validation = False  # what is being saved
         self._before = 0  # batches of this epoch's earlier validations
@@ -116,16 +117,19 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         if self._step:
             log.info("resumed in epoch %d after step %d", trainer.current_epoch + 1, self._step)
         trainer.should_stop = self._ended
+        if self._ended:
+            log.info("training had stopped before its last epoch; nothing more is trained")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save after a step when it is time to, or when the run is to stop."""
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        self._gathering = not stepped  # gradients, which stand in no checkpoint
         if trainer.is_last_batch or _validates_after(trainer, batch_idx):
             return  # the next place to save follows at once
         number, due = self._agree(trainer)
-        if stepped and (due or number):  # gradients that are still gathered stand in no checkpoint
+        if stepped and (due or number):
             self._save(trainer)
             self._stop(trainer, number)
 
@@ -136,14 +140,20 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
             total.ready = total.started = total.completed  # type: ignore[attr-defined]  # without the mark below
             self._before = total.completed
             number, due = self._agree(trainer)
-            if due or number:
+            if (due or number) and not self._gathering:
                 self._save_before_validation(trainer)
                 self._stop(trainer, number)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         """Stop in a validation without waiting for its end; several processes do wait."""
         number = self.signals.received
-        if number and trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.world_size == 1:
+        if (
+            number
+            and not self._gathering
+            and trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and trainer.world_size == 1
+        ):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, pl_module)  # the weights of training are back in place
@@ -198,9 +208,8 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         self.signals.patient = False
         if trainer.is_global_zero:
             where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-            print(f"stopped in {where}; go on with resume={self._path.parent.parent}", flush=True)
-            if number == signal.SIGUSR1:
-                print(requeue(), flush=True)
+            place = shlex.quote(f"resume={self._path.parent.parent}")
+            print(f"stopped in {where}; go on with {place}", flush=True)
         raise Stopped(number)
 
 

@@ -57,6 +57,11 @@ class Signals:
         for number in self._former:
             signal.signal(number, self._handle)
 
+    @property
+    def requeues(self) -> bool:
+        """Whether SLURM's signal came, after which the job is to run again."""
+        return self.received is not None and self.received == getattr(signal, "SIGUSR1", None)
+
     def check(self) -> None:
         """Raise :class:`Stopped` if a signal came."""
         if self.received is not None:

@@ -48,8 +48,9 @@ LAYERS = [
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
     {"module", "callbacks", "saving", "finite", "prediction", "report.judge"},
-    {"report.page", "resume"},
+    {"report.page"},
     {"report.write"},
+    {"resume"},
     {"train", "predict", "score", "compare", "robustness", "data.__main__", "report.__main__"},
 ]
 HOMES = {

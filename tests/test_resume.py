@@ -46,8 +46,8 @@ def test_fine_tuning_takes_what_fits_and_refuses_another_network(tmp_path, caplo
     save(tmp_path / "tiny.ckpt", tiny)
     other = DepthNet("test_resnet", depth_range=RANGE, image_size=(48, 64), decoder_widths=(16, 16, 16, 16, 8))
     with caplog.at_level("INFO", "depthnet"):
-        fine_tune(other, tmp_path / "tiny.ckpt")
+        fine_tune(other, tmp_path / "tiny.ckpt", tmp_path)
     assert torch.equal(next(other.encoder.parameters()), next(tiny.encoder.parameters()))
     assert any("in the checkpoint" in message for message in caplog.messages)
     with pytest.raises(InputError, match="tensors fit this network"):
-        fine_tune(BasicNet(RANGE, (32, 48)), tmp_path / "tiny.ckpt")
+        fine_tune(BasicNet(RANGE, (32, 48)), tmp_path / "tiny.ckpt", tmp_path)

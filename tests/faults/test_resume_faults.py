@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from functools import partial
@@ -203,3 +204,75 @@ def test_a_directory_that_cannot_be_written_is_told_before_any_data_is_read(forg
     assert ended.code == 2
     assert str(tmp_path / "file/run") in ended.output
     assert "/nowhere" not in ended.output
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is_now(forge, reference, tmp_path):
+    name = "a run of november with a rather long name so that the lines of its config would be folded"
+    old, new = tmp_path / name / "a", tmp_path / "moved"
+    assert stopped(forge, old, signal.SIGTERM, b"t", 3, "data.num_workers=0").code == 143
+    old.rename(new)
+    ended = forge.run(new, f"resume={new}")
+    assert ended.code == 0, ended.output
+    assert not old.exists()
+    assert differences(reference, new) == []
+    assert "it has ended" in forge.run(new, f"resume={new}").output
+
+
+def test_a_change_that_cannot_work_is_a_line_and_leaves_the_run_as_it_was(forge, tmp_path):
+    run = tmp_path / "run"
+    assert stopped(forge, run, signal.SIGTERM, b"t", 3, "data.num_workers=0").code == 143
+    before = (run / "config.yaml").read_bytes()
+    ended = forge.run(run, *RUN, "data.num_workers=0", "model.decoder_widths=[8,8,8,8,8]", "resume_allow=[config]")
+    assert ended.code == 2, ended.output
+    assert "its weights do not fit this model" in ended.output
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_is_allowed_another_config_goes_on_with_it(forge, tmp_path):
+    run = tmp_path / "run"
+    words = [*(word for word in RUN if "max_epochs" not in word), "data.num_workers=0", "scheduler=constant"]
+    assert forge.run(run, *words, "trainer.max_epochs=1").code == 0
+    assert forge.run(run, *words, "trainer.max_epochs=2").code == 2
+    ended = forge.run(run, *words, "trainer.max_epochs=2", "resume_allow=[config]")
+    assert (ended.code, ended.steps) == (0, 6), ended.output
+    assert (run / "metrics.previous.json").exists()
+    assert len((run / "history.csv").read_text().splitlines()) == 3
+
+
+def test_a_lost_best_checkpoint_is_not_replaced_by_another(forge, reference, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    (run / "metrics.json").unlink()
+    (run / "checkpoints/best.ckpt").unlink()
+    ended = forge.run(run, f"resume={run}")
+    assert ended.code == 2
+    assert "best.ckpt: is missing" in ended.output
+    assert not (run / "metrics.json").exists()
+
+
+def test_checkpoints_without_a_config_are_no_new_run(forge, reference, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    (run / "config.yaml").unlink()
+    ended = forge.run(run, *RUN, "seed=7")
+    assert ended.code == 2
+    assert "holds checkpoints, but no config.yaml" in ended.output
+
+
+def test_a_resumed_run_is_the_one_that_is_named(forge, reference, tmp_path):
+    ended = forge.run(tmp_path / "other", f"resume={reference}")
+    assert ended.code == 2
+    assert "leave out hydra.run.dir" in ended.output
+
+
+def test_slurm_is_asked_also_before_training(forge, tmp_path):
+    command = tmp_path / "bin/scontrol"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    command.chmod(0o755)
+    slow = "import time, depthnet.data.datamodule as m; m.DepthDataModule.describe = lambda self: time.sleep(30)"
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "PATH": f"{command.parent}:{os.environ['PATH']}"}
+    watch = partial(send, signal.SIGUSR1, b"", 0, 2.0)
+    ended = forge.run(tmp_path / "run", *RUN, before=slow, watch=watch, environment=job)
+    assert ended.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
