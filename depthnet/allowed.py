@@ -29,6 +29,7 @@ ALLOWED = frozenset(
         "depthnet.losses.DepthLoss",
         "depthnet.models.basic.BasicNet",
         "depthnet.models.depth_net.DepthNet",
+        "depthnet.models.published.PublishedNet",
         "depthnet.optim.build_optimizer",
         "depthnet.optim.constant",
         "depthnet.optim.cosine",

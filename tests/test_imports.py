@@ -43,6 +43,7 @@ LAYERS = [
         "report.charts",
         "models.decoder",
         "models.basic",
+        "models.published",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},

@@ -131,6 +131,13 @@ def test_impossible_values_are_refused(options, message):
         TwoLayers(**options)
 
 
+def test_head_may_look_at_neighbours_and_keeps_the_size():
+    head = DepthHead(2, DepthRange(1e-3, 10.0), kernel_size=3)
+    x = torch.randn(1, 2, 6, 8)
+    z = F.conv2d(x, head.projection.weight, head.projection.bias, padding=1)
+    assert torch.allclose(head(x, (6, 8)), 1e-3 + 9.999 * torch.sigmoid(z), rtol=1e-5)
+
+
 def test_unknown_head_is_refused():
     with pytest.raises(InputError, match="head=linear: choose sigmoid or log"):
         DepthHead(4, DepthRange(1e-3, 10.0), "linear")

@@ -14,6 +14,7 @@ from depthnet.models.basic import BasicNet
 from depthnet.models.decoder import Decoder
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import DepthHead, DepthNetwork
+from depthnet.models.published import PublishedNet
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
@@ -95,7 +96,7 @@ class DepthNet(DepthNetwork):
         }
 
 
-NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet}
+NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet, "PublishedNet": PublishedNet}
 """The networks that a checkpoint may name."""
 
 

@@ -23,7 +23,7 @@ _FIRST_GUESS = 0.27  # of the range's length: 2.7 m indoors, where the mean dept
 class DepthHead(nn.Module):
     r"""Turns the decoder's feature into metres inside the depth range, at the input's size.
 
-    A 1x1 convolution gives one number z for each pixel, which is resized bilinearly. Then, with :math:`s = \sigma(z)`,
+    A convolution gives one number z for each pixel, which is resized bilinearly. Then, with :math:`s = \sigma(z)`,
     depth is :math:`d_{min} + s (d_{max} - d_{min})` for ``sigmoid`` and :math:`d_{min} (d_{max} / d_{min})^s` for
     ``log``. It computes in float32, under autocast too: bfloat16 knows only steps of 3 cm at 5 m. Untrained, it says
     about a quarter of the range everywhere.
@@ -32,6 +32,7 @@ class DepthHead(nn.Module):
         in_channels: Channels of the feature.
         depth_range: What it can say.
         kind: ``sigmoid`` or ``log``.
+        kernel_size: Of the convolution, odd.
 
     Raises:
         InputError: If ``kind`` is neither.
@@ -43,13 +44,13 @@ class DepthHead(nn.Module):
         (torch.Size([1, 1, 11, 15]), 2.7)
     """
 
-    def __init__(self, in_channels: int, depth_range: DepthRange, kind: str = "sigmoid") -> None:
+    def __init__(self, in_channels: int, depth_range: DepthRange, kind: str = "sigmoid", kernel_size: int = 1) -> None:
         super().__init__()
         if kind not in ("sigmoid", "log"):
             raise InputError(f"model.head={kind}: choose sigmoid or log")
         self.kind = kind
         self.depth_range = depth_range
-        self.projection = nn.Conv2d(in_channels, 1, kernel_size=1)
+        self.projection = nn.Conv2d(in_channels, 1, kernel_size, padding=kernel_size // 2)
         low, high = depth_range.min, depth_range.max
         share = _FIRST_GUESS
         if kind == "log":
