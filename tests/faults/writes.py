@@ -1,7 +1,7 @@
 """Faults while files are written: kills between any two calls and at random, full disks, flipped bits, for real.
 
 :func:`run_all` gives a row for each fault. The saves are killed in processes forked from one that has imported torch,
-so that a hundred kills take a minute; ``predict.py`` is started anew each time.
+so that a hundred kills take a minute; so are the predictions.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def flipped_bits(folder: Path, tries: int) -> Row:
     return "flipped bit in a checkpoint", tries, tries, tries - lost, lost
 
 
-def killed_predictions(folder: Path, tries: int) -> Row:
+def killed_predictions(folder: Path, kills: int) -> Row:
     """Kill ``predict.py`` at random times after its first output; what is there decodes, and is not made again."""
     import predict
     from depthnet.models.depth_net import DepthNet
@@ -270,9 +270,10 @@ def killed_predictions(folder: Path, tries: int) -> Row:
         done = predicted(output)
         return code == 0 and counts in said.read_text() and len(done) == PHOTOGRAPHS and whole.items() <= done.items()
 
-    landed = lost = 0
+    tries = landed = lost = 0
     whole: dict[Path, int] = {}
-    for _ in range(tries):
+    while landed < kills:
+        tries += 1
         if len(whole) > PHOTOGRAPHS - 10:
             lost += not finish(whole)
             shutil.rmtree(output)
@@ -281,7 +282,7 @@ def killed_predictions(folder: Path, tries: int) -> Row:
         deadline = time.monotonic() + 60
         while len(list(output.glob("*.json"))) == len(whole) and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.5))
+        time.sleep(random.uniform(0, 0.2))
         os.kill(child, signal.SIGKILL)
         landed += ended(child) == -signal.SIGKILL
         try:
