@@ -15,7 +15,7 @@ train: $(READY) ## train irv2_attn from scratch on built-in rooms: some ten minu
 test: lint type ## lint, type and run every test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
-torture: $(READY) ## inject every fault, many times: some two hours on two cores, and a table
+torture: $(READY) ## inject every fault, many times: half an hour on two cores, and a table
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/faults/torture.py
 
 lint: $(READY) ## check style

@@ -1,4 +1,4 @@
-"""Injects every fault many times, for real, and prints what was lost: make torture (an hour on two cores).
+"""Injects every fault many times, for real, and prints what was lost: make torture (half an hour on two cores).
 
 The table goes to stdout as Markdown, what went wrong to stderr. Exit code 1 if anything was lost.
 """
