@@ -23,7 +23,7 @@ __all__ = ["KINDS", "check_changes", "config_changes"]
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
 
-_FREE = ("directory", "resume", "resume_allow", "report", "logger", "callbacks.progress", "data.root", "data.test_root",
+_FREE = ("report", "logger", "callbacks.progress", "data.root", "data.test_root",
          "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 

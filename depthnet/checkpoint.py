@@ -31,6 +31,7 @@ __all__ = [
     "RECORD_KEY",
     "Checkpoint",
     "count_test",
+    "fits",
     "fitting_weights",
     "load_plain",
     "load_weights",
@@ -39,6 +40,7 @@ __all__ = [
     "not_finite",
     "previous",
     "read_checkpoint",
+    "remove_plain",
     "save_plain",
 ]
 
@@ -134,6 +136,12 @@ def save_plain(path: str | os.PathLike[str], content: Mapping[str, Any], keep: b
     finally:
         with contextlib.suppress(OSError):
             old.unlink(missing_ok=True)
+
+
+def remove_plain(path: str | os.PathLike[str]) -> None:
+    """Remove a checkpoint and its digest; none of them need be there."""
+    Path(path).unlink(missing_ok=True)
+    _sidecar(Path(path)).unlink(missing_ok=True)
 
 
 def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -235,6 +243,12 @@ def fitting_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str
     """Return the tensors of ``state`` that a network has by the same name and shape."""
     own = network.state_dict()
     return {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+
+
+def fits(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Return whether ``state`` has just the tensors of a network, by name and shape."""
+    own = {name: value.shape for name, value in network.state_dict().items()}
+    return own == {name: value.shape for name, value in state.items()}
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

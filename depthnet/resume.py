@@ -14,13 +14,13 @@ from rich.console import Console
 from torch import nn
 
 from depthnet.changes import check_changes
-from depthnet.checkpoint import fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
+from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.report.write import write_report
-from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, quiet_libraries, store
+from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, has_last, quiet_libraries, store
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
@@ -64,7 +64,7 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory
     Raises:
         InputError: If the file cannot be read, or next to nothing in it fits.
     """
-    if path is None or any((directory / LAST.parent).glob("last*.ckpt")):
+    if path is None or has_last(directory):
         return
     state = read_checkpoint(path).state
     fitting = len(fitting_weights(network, state))
@@ -93,14 +93,13 @@ def begin(directory: Path, text: str, module: nn.Module, data: DepthDataModule |
     """
     if data is not None:
         path = directory / CONFIG
-        if path.exists() and path.read_text(encoding="utf-8") != text and (last := last_whole(directory)):
-            state = load_plain(last)["state_dict"]
-            shapes = {name: value.shape for name, value in module.state_dict().items()}
-            if {name: value.shape for name, value in state.items()} != shapes:
-                raise InputError(
-                    f"resume={directory}: its weights do not fit this model; start another run with "
-                    f"ckpt={directory / BEST}, which takes what fits"
-                )
+        changed = path.exists() and path.read_text(encoding="utf-8") != text
+        last = last_whole(directory) if changed else None
+        if last and not fits(module, load_plain(last)["state_dict"]):
+            raise InputError(
+                f"resume={directory}: its weights do not fit this model; start another run with "
+                f"ckpt={directory / BEST}, which takes what fits"
+            )
         check_changes(directory, data.facts(), versions(), allow)
     store(directory, text)
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ __all__ = [
     "error_line",
     "first_process",
     "gpu_or_cpu",
+    "has_last",
     "owned",
     "quiet_libraries",
     "register_resolvers",
@@ -198,7 +199,7 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
     if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
         if path.exists():
             raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
-        if cfg.mode == "fit" and any((directory / LAST.parent).glob("last*.ckpt")):
+        if cfg.mode == "fit" and has_last(directory):
             raise InputError(f"{directory} holds checkpoints, but no {CONFIG}; put it back, or name another directory")
         return cfg
     changes = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
@@ -206,8 +207,7 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
         raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
     stored = _stored(directory, cfg)
     if cfg.resume == "auto":
-        then, now = (OmegaConf.to_container(config, resolve=True) for config in (stored, cfg))
-        changed, otherwise = config_changes(directory, cast(Any, then), cast(Any, now), allow)
+        changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
             if OmegaConf.select(cfg, "model.pretrained") == "auto":  # decided at the start
                 cfg.model.pretrained = stored.model.pretrained
@@ -219,8 +219,19 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
 
 def altered(cfg: DictConfig, directory: Path) -> bool:
     """Return whether a run goes on with a config by which it learns otherwise than by the stored one."""
-    then, now = (OmegaConf.to_container(config, resolve=True) for config in (_stored(directory, cfg), cfg))
-    return config_changes(directory, cast(Any, then), cast(Any, now), KINDS)[1]
+    return _compared(_stored(directory, cfg), cfg, directory, KINDS)[1]
+
+
+def _compared(
+    stored: DictConfig, cfg: DictConfig, directory: Path, allow: Collection[str]
+) -> tuple[dict[str, Any], bool]:
+    then, now = (cast(Any, OmegaConf.to_container(config, resolve=True)) for config in (stored, cfg))
+    return config_changes(directory, then, now, allow)
+
+
+def has_last(directory: Path) -> bool:
+    """Return whether a run has saved its place, in whichever generation."""
+    return any((directory / LAST.parent).glob(f"{LAST.stem}*{LAST.suffix}"))
 
 
 def _stored(directory: Path, cfg: DictConfig) -> DictConfig:

@@ -19,7 +19,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import WeightAveraging
 
-from depthnet.checkpoint import load_plain, not_finite, save_plain
+from depthnet.checkpoint import load_plain, not_finite, remove_plain, save_plain
 from depthnet.run import LAST
 from depthnet.signals import Signals, Stopped
 from depthnet.types import InputError
@@ -62,9 +62,7 @@ class DurableCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint and its digest."""
-        path = Path(path)
-        path.unlink(missing_ok=True)
-        path.with_name(path.name + ".sha256").unlink(missing_ok=True)
+        remove_plain(path)
 
 
 class Last(lightning.pytorch.callbacks.Checkpoint):

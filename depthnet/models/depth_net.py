@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from depthnet.checkpoint import read_checkpoint
+from depthnet.checkpoint import fits, read_checkpoint
 from depthnet.models.basic import BasicNet
 from depthnet.models.decoder import Decoder
 from depthnet.models.encoder import Encoder
@@ -139,8 +139,8 @@ def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu
     if not all(value.isfinite().all() for value in checkpoint.state.values()):
         raise InputError(f"{path}: holds weights that are not finite; its training diverged, take another checkpoint")
     with torch.device("meta"):  # takes no memory, whatever sizes the record states
-        stated = build_network(checkpoint.network, checkpoint.config).state_dict()
-    if {name: value.shape for name, value in stated.items()} != {n: v.shape for n, v in checkpoint.state.items()}:
+        stated = build_network(checkpoint.network, checkpoint.config)
+    if not fits(stated, checkpoint.state):
         raise InputError(f"{path}: its tensors do not fit its own record; it is damaged")
     network = build_network(checkpoint.network, checkpoint.config)
     network.load_state_dict(checkpoint.state)
