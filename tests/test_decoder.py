@@ -41,6 +41,20 @@ def test_every_feature_counts():
 
 
 @torch.no_grad()
+def test_context_is_the_whole_image():
+    """With pyramid pooling every pixel of the coarsest feature is felt at every other; a convolution reaches one."""
+    pooled, local = (Decoder((8, 16), (24, 8), context=context).eval() for context in (True, False))
+    fine, coarse = torch.randn(1, 8, 24, 24), torch.randn(1, 16, 12, 12)
+    changed = coarse.clone()
+    changed[..., 0, 0] += 5
+    far = (slice(None), slice(None), -4, -4)
+    assert not torch.equal(pooled([fine, coarse])[far], pooled([fine, changed])[far])
+    assert torch.equal(local([fine, coarse])[far], local([fine, changed])[far])
+    pooled.train()
+    assert pooled([fine, coarse]).isfinite().all(), "a batch of one"
+
+
+@torch.no_grad()
 def test_closed_gates_keep_the_skips_out():
     decoder = built()
     for merge in decoder.merges:

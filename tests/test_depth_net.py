@@ -79,6 +79,8 @@ def test_every_option_survives_the_record():
     options = {
         "encoder_pad": "same",
         "attention": False,
+        "context": True,
+        "frozen_norm": True,
         "head": "log",
         "mean": [0.1, 0.2, 0.3],
         "std": [0.4, 0.5, 0.6],
@@ -93,6 +95,20 @@ def test_every_option_survives_the_record():
     photograph = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     assert np.array_equal(net.infer(photograph), again.infer(photograph))
     assert net.infer(photograph).shape == (70, 100)
+
+
+def test_frozen_statistics_stay_and_the_rest_learns():
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        net = DepthNet(**TINY, frozen_norm=frozen).train()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        net(images(48, 64)).log().mean().backward()
+        optimizer.step()
+        changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+        assert any(name.startswith("decoder.") and name.endswith("running_mean") for name in changed)
+        assert any(name.startswith("encoder.") and name.endswith("running_mean") for name in changed) is not frozen
+        assert all(parameter.grad is not None for parameter in net.parameters())
 
 
 def test_one_batch_can_be_learnt():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ class Decoder(nn.Module):
         widths: Channels of the decoder's levels, coarse to fine. Where there are more widths than features, the first
             ones are used, so that a width stays with its stride.
         attention: Whether a gate weighs the pixels of each skip.
+        context: Whether the coarsest feature is seen together with its means over the whole image and over 2x2, 3x3
+            and 6x6 parts of it (pyramid pooling).
 
     Attributes:
         channels: Channels of the result.
@@ -39,7 +42,9 @@ class Decoder(nn.Module):
         torch.Size([1, 8, 31, 41])
     """
 
-    def __init__(self, encoder_channels: Sequence[int], widths: Sequence[int], attention: bool = True) -> None:
+    def __init__(
+        self, encoder_channels: Sequence[int], widths: Sequence[int], attention: bool = True, context: bool = False
+    ) -> None:
         super().__init__()
         if len(widths) < len(encoder_channels) or min(widths) < 1:
             raise InputError(
@@ -49,7 +54,9 @@ class Decoder(nn.Module):
         widths = list(widths)[: len(encoder_channels)]
         skips = list(encoder_channels)[-2::-1]
         self.channels = widths[-1]
-        self.bottleneck = _conv_norm_act(encoder_channels[-1], widths[0], kernel_size=1)
+        bottleneck: Callable[[int, int], nn.Module]
+        bottleneck = _PyramidPooling if context else functools.partial(_conv_norm_act, kernel_size=1)
+        self.bottleneck = bottleneck(encoder_channels[-1], widths[0])
         self.merges = nn.ModuleList(
             _Merge(coarse, skip, width, convolutions=1 if level == len(skips) else 2, attention=attention)
             for level, (coarse, skip, width) in enumerate(zip(widths, skips, widths[1:], strict=False), start=1)
@@ -80,6 +87,27 @@ class Decoder(nn.Module):
             if alpha is not None:
                 coefficients.insert(0, alpha)
         return merged, coefficients
+
+
+class _PyramidPooling(nn.Module):
+    """Joins a feature with its means over parts of the image: Zhao et al., "Pyramid Scene Parsing Network", 2017."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        share = max(1, out_channels // 4)
+        # no normalisation: of the mean over the whole image, a batch of one has a single value for each channel
+        self.parts = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(parts), nn.Conv2d(in_channels, share, 1), nn.ReLU(inplace=True))
+            for parts in (1, 2, 3, 6)
+        )
+        self.reduce = _conv_norm_act(in_channels, out_channels, kernel_size=1)
+        self.fuse = _conv_norm_act(out_channels + 4 * share, out_channels, kernel_size=3)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        size = feature.shape[-2:]
+        means = (F.interpolate(part(feature), size, mode="bilinear", align_corners=False) for part in self.parts)
+        joined: Tensor = self.fuse(torch.cat((self.reduce(feature), *means), dim=1))
+        return joined
 
 
 class _Merge(nn.Module):

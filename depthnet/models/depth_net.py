@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from depthnet.checkpoint import fits, read_checkpoint
 from depthnet.models.basic import BasicNet
@@ -29,6 +29,9 @@ class DepthNet(DepthNetwork):
         encoder_pad: ``default`` or ``same``, as :class:`depthnet.models.encoder.Encoder`.
         decoder_widths: Channels of the decoder's levels, coarse to fine; an encoder with fewer levels uses the first.
         attention: Whether skips are gated.
+        context: Whether the decoder begins with pyramid pooling.
+        frozen_norm: Whether the encoder's normalisation keeps its weights' statistics in training, which small batches
+            would spoil; its gains and offsets are trained.
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size: (height, width) [px] that it is trained at, and that ``infer`` resizes to.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
@@ -53,6 +56,8 @@ class DepthNet(DepthNetwork):
         encoder_pad: Literal["default", "same"] = "default",
         decoder_widths: Sequence[int] = (256, 192, 128, 64, 32),
         attention: bool = True,
+        context: bool = False,
+        frozen_norm: bool = False,
         *,
         depth_range: DepthRange | Sequence[float] | Mapping[str, float],
         image_size: Sequence[int],
@@ -63,10 +68,21 @@ class DepthNet(DepthNetwork):
         super().__init__(depth_range, image_size)
         self.encoder = Encoder(encoder, pretrained, encoder_pad, self.image_size, mean, std)
         self.set_normalisation(self.encoder.mean, self.encoder.std)
-        self.decoder = Decoder(self.encoder.channels, decoder_widths, attention)
+        self.decoder = Decoder(self.encoder.channels, decoder_widths, attention, context)
         self.head = DepthHead(self.decoder.channels, self.depth_range, head)
         self.decoder_widths = [int(width) for width in decoder_widths]
         self.attention = attention
+        self.context = context
+        self.frozen_norm = frozen_norm
+
+    def train(self, mode: bool = True) -> DepthNet:
+        """Switch between training and evaluation; frozen normalisation stays in evaluation."""
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def features(self, image: Tensor) -> Tensor:
         """Return the decoder's result, from a normalised image of shape ``(B, 3, H, W)``."""
@@ -92,6 +108,8 @@ class DepthNet(DepthNetwork):
             "encoder_pad": self.encoder.pad,
             "decoder_widths": self.decoder_widths,
             "attention": self.attention,
+            "context": self.context,
+            "frozen_norm": self.frozen_norm,
             **self._shared_config(),
         }
 
