@@ -137,7 +137,7 @@ def test_turned_camera_sees_the_same_plane():
         source = source[..., :2] / source[..., 2:]
         inside = valid & (turned[..., 2] == 100)  # away from the rim, where black is mixed in
         errors = abs(turned[..., :2] / 100 - 1 - source)[inside]
-        assert np.quantile(errors, 0.98) < 0.0065, "half a level is 0.005, half a pixel would be 0.004 more"
+        assert np.quantile(errors, 0.98) < 0.0085, "half a level and interpolation; half a pixel more makes it 0.010"
         pitches.append(math.degrees(math.asin(rotation[2, 1])))
         covered.append(valid.mean())
     assert min(pitches) < -9
