@@ -129,6 +129,6 @@ class FiniteSteps(Callback):
         for module, training in modes.items():  # train() would also wake what is kept frozen
             module.training = training
         frames = alone or [frame for _, batch in self._batches for frame in torch.as_tensor(batch.frame).tolist()]
-        layout = trainer.datamodule.layout  # type: ignore[attr-defined]  # Lightning's type leaves it out
-        names = [layout.label("train", frame) for frame in frames]
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        names = [data.train_label(frame) for frame in frames]
         return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

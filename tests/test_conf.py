@@ -62,6 +62,7 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
         ("trainer", "gpu"): ["trainer.accelerator=cpu"],
         ("trainer", "ddp"): ["trainer.accelerator=cpu"],
         ("experiment", "nyu"): [f"data.root={tmp_path / 'nyu'}"],
+        ("experiment", "nyu_small"): [f"data.root={tmp_path / 'nyu'}"],
         ("experiment", "published"): [f"data.root={tmp_path / 'nyu'}"],
     }.get((group, option), [])
     if group == "model" and option != "tiny":

@@ -70,6 +70,37 @@ def test_rooms_serve_all_three_splits():
     assert data.record()["frames"] == {"train": 4, "val": 2, "test": 1}
 
 
+def test_rooms_are_trained_on_beside_the_pairs(make_lists, tmp_path):
+    root, options = make_lists(train=6, val=3), {"image_size": [24, 32], "batch_size": 3, "seed": 1}
+
+    def served(rooms, **more):
+        data = DepthDataModule.from_root(root, extra_rooms=rooms, num_workers=0, **options, **more)
+        return data, list(data.train_dataloader())
+
+    alone, pairs = served(0)
+    mixed, batches = served(6)
+    frames = torch.cat([batch.frame for batch in batches])
+    assert sorted(frames.tolist()) == list(range(12))
+    names = [mixed.train_label(int(frame)) for frame in frames]
+    assert sum(name.startswith("train_00000") for name in names) == 6
+    assert {name for name in names if "rgb" in name} == {alone.train_label(frame) for frame in range(6)}
+
+    def sample(batches, frame):
+        return next(b.image[i] for b in batches for i, f in enumerate(b.frame.tolist()) if f == frame)
+
+    room = DepthDataModule.rooms({"train": 6}, image_size=[24, 32], batch_size=3, seed=1, num_workers=0)
+    for frame in range(6):
+        assert torch.equal(sample(batches, frame), sample(pairs, frame))
+        assert torch.equal(sample(batches, 6 + frame), sample(list(room.train_dataloader()), frame))
+    assert mixed.record()["extra_rooms"] == 6
+    assert mixed.facts() != alone.facts() != served(5)[0].facts()
+    assert "6 built-in rooms to train on" in mixed.describe()
+    assert len(list(mixed.val_dataloader())) == len(list(alone.val_dataloader()))
+    cached = served(6, cache="disk", cache_dir=tmp_path / "cache")[1]
+    for frame in range(12):
+        assert torch.equal(sample(cached, frame), sample(batches, frame))
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -82,6 +113,7 @@ def test_rooms_serve_all_three_splits():
         ({"num_workers": "many"}, r"data\.num_workers"),
         ({"depth_range": {"min": 2, "max": 1}}, "depth_range"),
         ({"check": "some"}, r"data\.check=some: it is full or cheap"),
+        ({"extra_rooms": -1}, r"data\.extra_rooms=-1"),
         ({"cache": "ram"}, r"data\.cache=ram: it is disk or none"),
     ],
 )

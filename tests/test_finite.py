@@ -40,9 +40,9 @@ def batch(spoilt=()):
 
 
 def trainer(**changes):
-    layout = SimpleNamespace(label=lambda split, frame: f"{split}/{frame}")
+    data = SimpleNamespace(train_label=lambda frame: f"train/{frame}")
     plain = {"world_size": 1, "global_rank": 0, "current_epoch": 1, "global_step": 7, "precision_plugin": None}
-    return SimpleNamespace(datamodule=SimpleNamespace(layout=layout), **(plain | changes))
+    return SimpleNamespace(datamodule=data, **(plain | changes))
 
 
 def step(callback, learner, *batches, **changes):

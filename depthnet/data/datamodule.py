@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from depthnet.data.cache import CachedLayout
 from depthnet.data.check import cheap_findings, examine, require_sound
-from depthnet.data.dataset import DepthDataset
+from depthnet.data.dataset import DepthDataset, MixedDataset
 from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import cache_folder, open_root
@@ -43,6 +43,7 @@ class DepthDataModule(LightningDataModule):
         allow: Names of findings (:data:`depthnet.data.layout.FINDINGS`) that do not stop training.
         cache: "disk": decoded and resized pairs are kept in ``cache_dir``; "none".
         cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
+        extra_rooms: How many built-in rooms are trained on beside the layout's frames, each once an epoch.
 
     Raises:
         InputError: If an option is impossible.
@@ -61,6 +62,7 @@ class DepthDataModule(LightningDataModule):
         allow: str | Sequence[str] = (),
         cache: Literal["disk", "none"] = "none",
         cache_dir: str | os.PathLike[str] | None = None,
+        extra_rooms: int = 0,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -73,10 +75,14 @@ class DepthDataModule(LightningDataModule):
         for name, word, known in (("check", check, ("full", "cheap")), ("cache", cache, ("disk", "none"))):
             if word not in known:
                 raise InputError(f"data.{name}={word}: it is {' or '.join(known)}")
+        if not isinstance(extra_rooms, int) or extra_rooms < 0:
+            raise InputError(f"data.extra_rooms={extra_rooms}: it is a whole number, at least 0")
         self._full_check = check == "full" and isinstance(layout, SourceLayout)
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         self._cached = cache == "disk"
         self._cache_folder = cache_folder(cache_dir)
+        limits = layout.depth_range
+        self._rooms = RoomsLayout({"train": extra_rooms}, self.image_size, depth_range=limits) if extra_rooms else None
         self._digest: str | None = None  # of the pairs' contents, once they were examined
         self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
         require_sound((), self._allow, SPLITS)
@@ -145,8 +151,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no training frames, or they are unsound.
         """
-        layout = self._served("train", self.image_size)
-        dataset = DepthDataset(layout, "train", self.image_size, self._augment, self._seed)
+        layouts = [self._served("train", self.image_size)]
+        if self._rooms:
+            layouts.append(self._cache_of(self._rooms, "train", self.image_size))
+        dataset = MixedDataset(
+            [DepthDataset(layout, "train", self.image_size, self._augment, self._seed) for layout in layouts]
+        )
         sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
         sampler.go_on(*self._done)
         return self._loader(dataset, sampler, self._batch_size)
@@ -186,11 +196,21 @@ class DepthDataModule(LightningDataModule):
         self._examine()
         known = ("frames", "truth", "scenes", "val", "image_size")
         facts = {name: value for name, value in self.record().items() if name in known}
+        if self._rooms:
+            facts["extra_rooms"] = self._rooms.identity()
         return facts | {"contents": self._digest or self.layout.identity()}
+
+    def train_label(self, frame: int) -> str:
+        """Return the name of a frame that is trained on, by the number that its sample has."""
+        count = self.layout.count("train")
+        if self._rooms and frame >= count:
+            return self._rooms.label("train", frame - count)
+        return self.layout.label("train", frame)
 
     def describe(self) -> str:
         """Return a line that says what this data is, and another for each thing one has to know."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
+        counts += f", {self._rooms.count('train')} built-in rooms to train on" if self._rooms else ""
         height, width = self.image_size
         line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
         notes = [f"note: {note}" for note in self.layout.notes]
@@ -205,6 +225,7 @@ class DepthDataModule(LightningDataModule):
             "layout": self.layout.name,
             "truth": self.layout.truth,
             "frames": {split: self.layout.count(split) for split in SPLITS},
+            "extra_rooms": self._rooms.count("train") if self._rooms else 0,
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),
@@ -220,9 +241,13 @@ class DepthDataModule(LightningDataModule):
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))
         exact = depth_size is not None or all(self.layout.metres_per_level(split, i) is not None for i in frames)
-        if not (self._cached and exact and self.layout.identity()):
-            return self.layout
-        cached = CachedLayout(self.layout, split, self._cache_folder, self.image_size, depth_size)
+        return self._cache_of(self.layout, split, depth_size) if exact else self.layout
+
+    def _cache_of(self, layout: Layout, split: str, depth_size: tuple[int, int] | None) -> Layout:
+        """Return a layout's split from the cache, which is made if it is wanted and not there."""
+        if not (self._cached and layout.identity()):
+            return layout
+        cached = CachedLayout(layout, split, self._cache_folder, self.image_size, depth_size)
         with progress_bar(f"{split} pairs decoded") as advance:
             cached.build(self._spare_workers, advance)
         return cached
@@ -238,7 +263,7 @@ class DepthDataModule(LightningDataModule):
         return self._findings
 
     def _loader(
-        self, dataset: DepthDataset, sampler: TrainSampler | EvalSampler, batch_size: int
+        self, dataset: DepthDataset | MixedDataset, sampler: TrainSampler | EvalSampler, batch_size: int
     ) -> DataLoader[Sample]:
         return _LazyLoader(
             dataset,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,7 +15,7 @@ from depthnet.data.transforms import Augment
 from depthnet.image import resize_image, resize_nearest
 from depthnet.types import Sample
 
-__all__ = ["DepthDataset"]
+__all__ = ["DepthDataset", "MixedDataset"]
 
 
 class DepthDataset(Dataset[Sample]):
@@ -75,3 +77,27 @@ class DepthDataset(Dataset[Sample]):
         with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
             valid: npt.NDArray[np.bool_] = (depth > limits.min) & (depth < limits.max)
         return valid
+
+
+class MixedDataset(Dataset[Sample]):
+    """Training sets one behind the other; a sample's ``frame`` is its number among all.
+
+    Args:
+        parts: The sets.
+    """
+
+    def __init__(self, parts: Sequence[DepthDataset]) -> None:
+        self._parts = list(parts)
+
+    def __len__(self) -> int:
+        """Return the number of frames of all parts."""
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Return the sample of an (epoch, frame) key, the frame counted over all parts."""
+        epoch, frame = key
+        for part in self._parts:
+            if frame < len(part):
+                return part[epoch, frame]._replace(frame=key[1])
+            frame -= len(part)
+        raise IndexError(f"frame {key[1]} of {len(self)}")
