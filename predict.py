@@ -1,5 +1,6 @@
 """Predict depth for photographs.
 
+    python predict.py PHOTO... --output DIR                 (the model that ships with depthnet, nyu_small)
     python predict.py PHOTO... --ckpt runs/.../checkpoints/best.ckpt --output DIR
 
 PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
@@ -30,7 +31,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
     )
-    parser.add_argument("--ckpt", metavar="PATH", help="checkpoint that train.py wrote")
+    parser.add_argument("--ckpt", metavar="PATH", help="checkpoint that train.py wrote, or a shipped model's name")
     parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
     parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
@@ -47,8 +48,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.photos += given[end + 1 :]
     if not options.photos:
         parser.error("no photograph: name files, folders or globs")
-    if options.ckpt is None:
-        parser.error("no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt")
     return options
 
 
@@ -57,19 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no valid text
-    from depthnet.prediction import predict_files
+    from depthnet.shipped import default_model
     from depthnet.types import InputError
 
-    predict = functools.partial(
-        predict_files,
-        options.photos,
-        options.ckpt,
-        options.output,
-        overwrite=options.overwrite,
-        color_range=options.color_range,
-        device=options.device,
-    )
     try:
+        if options.ckpt is None:
+            options.ckpt, line = default_model()
+            print(line, flush=True)
+        from depthnet.prediction import predict_files
+
+        settings = {"color_range": options.color_range, "device": options.device, "overwrite": options.overwrite}
+        predict = functools.partial(predict_files, options.photos, options.ckpt, options.output, **settings)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from depthnet.durable import file_digest, open_durable, temporary_name, write_json, write_text
+from depthnet.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
 from depthnet.types import InputError
 
 __all__ = [
@@ -221,21 +222,31 @@ def not_finite(content: Any) -> list[str]:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read one of this project's checkpoints.
+    """Read one of this project's checkpoints, or a file of half-precision weights.
+
+    Args:
+        path: A file, or the name of a model that ships with the package.
 
     Raises:
-        InputError: If it cannot be loaded, or was not written by this project or by a newer form of it.
+        InputError: If it cannot be loaded, was not written by this project or by a newer form of it, or its weights are
+            not finite.
     """
-    content = load_plain(path)
-    record, state = content.get(RECORD_KEY), content.get("state_dict")
-    if not isinstance(record, dict) or not isinstance(state, dict):
-        raise InputError(f"{path}: not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
+    path = find_checkpoint(path)
+    if path.suffix == SUFFIX:
+        record, weights = read_weights(path)
+    else:
+        content = load_plain(path)
+        record, state = content.get(RECORD_KEY, {}), content.get("state_dict")
+        if not isinstance(record, dict) or not isinstance(state, dict) or not record:
+            raise InputError(f"{path}: not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
+        weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
     if record.get("format") != FORMAT:
         raise InputError(f"{path}: its format is {record.get('format')!r}, this version reads {FORMAT}")
     network, config = record.get("network"), record.get("config")
     if not isinstance(network, str) or not isinstance(config, dict):
         raise InputError(f"{path}: its record names no network; it is damaged")
-    weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    if not_finite(weights):
+        raise InputError(f"{path}: holds weights that are not finite; its training diverged, take another checkpoint")
     return Checkpoint(network, config, weights, record)
 
 
@@ -285,10 +296,14 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
         entry: What to keep of this judgement, as plain values.
 
     Returns:
-        How many judgements of these very weights are noted there; None where the record cannot be read or written.
+        How many judgements of these very weights are noted there; None where the record cannot be read or written, or
+        would stand among the package's files.
     """
-    record = Path(f"{os.fspath(path)}.tests.json")
     try:
+        path = find_checkpoint(path)
+        if is_shipped(path):
+            return None
+        record = Path(f"{path}.tests.json")
         digest = file_digest(path)
         entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
         if not isinstance(entries, list):
@@ -296,13 +311,7 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
         entries.append({"sha256": digest, **entry})
         write_json(record, entries)
         return [known["sha256"] for known in entries].count(digest)
-    except (
-        InputError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-    ):  # a checkpoint that is only lent, or a torn record
+    except (InputError, OSError, ValueError, TypeError, LookupError):  # a checkpoint only lent, or a torn record
         return None
 
 

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import depthnet
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
 from depthnet.image import check_header, read_image, write_depth_png, write_image_png
+from depthnet.shipped import find_checkpoint
 from depthnet.types import InputError
 from depthnet.visualize import colorize, depth_limits, with_scale_bar
 
@@ -75,7 +76,8 @@ def predict_files(
 
     Args:
         paths: Files, folders and globs; a name that exists is never read as a glob. In folders, hidden files are left.
-        network: A checkpoint file, loaded when the first photograph needs it; or a network, and then nothing is kept.
+        network: A checkpoint file or a shipped model's name, loaded when the first photograph needs it; or a network,
+            and then nothing is kept.
         output: The folder to write in; it may be, hold or lie in a folder of ``paths``.
         overwrite: Predict anew whatever is there.
         color_range: Ends of the colour scale of ``_color.png`` [m]; None: each picture's own.
@@ -93,7 +95,8 @@ def predict_files(
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = _expanded([os.fspath(path) for path in given])
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
-    job = _Job(network, _digest(network), device, require_writable(output), overwrite, settings)
+    chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
+    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings)
     photographs = _Photographs(arguments, job.output)
     total = sum(1 for _ in photographs)
     if not total:
@@ -267,7 +270,7 @@ def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
 class _Job:
     """What is done to every photograph."""
 
-    given: DepthNetwork | str | os.PathLike[str]
+    given: DepthNetwork | Path
     digest: str | None
     device: str
     output: Path
@@ -277,7 +280,7 @@ class _Job:
     @functools.cached_property
     def network(self) -> DepthNetwork:
         """The network, loaded when it is first needed."""
-        if not isinstance(self.given, str | os.PathLike):
+        if not isinstance(self.given, Path):
             return self.given
         from depthnet.models.depth_net import load_network
 
@@ -327,6 +330,7 @@ class _Job:
             "scale": scale,
             "depth_range": {"min": self.network.depth_range.min, "max": deepest},
             "color_range": [low, high],
+            "checkpoint": self.given.name if isinstance(self.given, Path) else None,
             "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},
             "image_size": list(self.network.image_size),
             "files": _sizes(base),
@@ -334,15 +338,11 @@ class _Job:
         write_json(f"{base}.json", sidecar)
 
 
-def _digest(network: DepthNetwork | str | os.PathLike[str]) -> str | None:
-    if not isinstance(network, str | os.PathLike):
-        return None
-    if os.path.exists(network) and not os.path.isfile(network):  # a pipe would block, and a device has no end
-        raise InputError(f"checkpoint {os.fspath(network)}: not a regular file")
+def _digest(network: DepthNetwork | Path) -> str | None:
     try:
-        return file_digest(network)
+        return file_digest(network) if isinstance(network, Path) else None
     except OSError as error:
-        raise InputError(f"checkpoint {os.fspath(network)}: cannot be read: {error.strerror}") from None
+        raise InputError(f"checkpoint {network}: cannot be read: {error.strerror}") from None
 
 
 def _find_device(name: str) -> str:

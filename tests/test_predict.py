@@ -92,7 +92,7 @@ def test_help_and_mistakes_answer_before_anything_is_imported() -> None:
         "assert not {'numpy', 'PIL', 'torch', 'rich'} & sys.modules.keys()\n"
         "sys.exit(code)"
     )
-    for arguments, code in ((["--help"], 0), (["a.jpg"], 2)):
+    for arguments, code in ((["--help"], 0), (["--output", "out"], 2)):
         started = time.perf_counter()
         command = [sys.executable, "-c", check % str(SCRIPT), *arguments]
         answer = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
@@ -103,7 +103,6 @@ def test_help_and_mistakes_answer_before_anything_is_imported() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["in"], "--ckpt"),
         (["--ckpt", "best.ckpt"], "no photograph"),
         (["in", "--ckpt", "none.ckpt"], "none.ckpt"),
         (["in", "--ckpt", "in"], "checkpoint in"),
@@ -243,10 +242,44 @@ def test_a_real_checkpoint_gives_what_infer_gives(
         assert np.array_equal(depth, loaded.infer(image))
         assert np.allclose(depth, tiny.network.infer(image), atol=1e-4)
     sidecar = json.loads(Path("out/odd.json").read_text())
+    assert sidecar["checkpoint"] == "tiny.ckpt"
     assert sidecar["model"] == {"network": "DepthNet", "encoder": "test_resnet"}
     assert sidecar["image_size"] == [60, 80]
     assert predict.main(arguments) == 0
     assert capsys.readouterr().out == "0 written, 4 kept, 0 failed → out\n"
+
+
+def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
+    predict: ModuleType, tiny: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from depthnet import shipped
+    from depthnet.checkpoint import read_checkpoint
+
+    weights = Path("package").resolve()
+    monkeypatch.setattr(shipped, "WEIGHTS", weights)
+    assert predict.main(["in"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "predict.py: no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt\n",
+    )
+    weights.mkdir()
+    source = read_checkpoint(tiny.path)
+    (weights / "nyu_small.safetensors").write_bytes(shipped.pack_weights(source.state, source.record))
+    Path("nyu_small").mkdir()  # is no reason to take another
+    assert predict.main(["in", "--output", "out", "--device", "cpu"]) == 0
+    said, closing = capsys.readouterr().out.splitlines()
+    assert said == (
+        "model: nyu_small, trained on NYU Depth V2; its figures are of indoor photographs like those; "
+        f"see {weights}/nyu_small.md"
+    )
+    assert closing == "2 written, 0 kept, 0 failed → out"
+    sidecar = json.loads(Path("out/0.json").read_text())
+    assert sidecar["checkpoint"] == "nyu_small.safetensors"
+    assert str(weights) not in json.dumps(sidecar)
+    Path("nyu_small").rmdir()
+    assert predict.main(["in", "--ckpt", "nyu_small", "--output", "out", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "0 written, 2 kept, 0 failed → out\n"
+    assert [path.name for path in weights.iterdir()] == ["nyu_small.safetensors"]
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network
 from depthnet.report.atlas import Atlas
 from depthnet.run import BEST, CONFIG
+from depthnet.shipped import find_checkpoint
 from depthnet.types import DepthRange, InputError, read_size
 
 __all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "open_data", "read_run"]
@@ -273,10 +274,10 @@ def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict
 
 def _checkpoint(run: Run, stated: str | os.PathLike[str] | None) -> Path:
     if stated is not None:
-        return Path(stated)  # load_network says what is wrong with it
+        return find_checkpoint(stated)
     path = run.directory / BEST
-    if run.config.get("ckpt"):  # a run that only judged
-        path = path if path.is_file() else Path(run.config["ckpt"])
+    if not path.is_file() and run.config.get("ckpt"):  # a run that only judged
+        return find_checkpoint(run.config["ckpt"])
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name the one that was judged with --ckpt")
     return path

@@ -1,0 +1,160 @@
+"""Models that ship with the package: their names, and files of half-precision weights that describe themselves.
+
+``depthnet/weights/NAME.safetensors`` is known by its NAME wherever a checkpoint may stand; ``NAME.md`` is its card.
+Such a file holds a network's state, most of it in float16, and as its only metadata, ``depthnet``, the record that a
+checkpoint has, as JSON. Nothing heavy is imported before a file is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from depthnet.types import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "SUFFIX",
+    "WEIGHTS",
+    "default_model",
+    "find_checkpoint",
+    "is_shipped",
+    "pack_weights",
+    "portable",
+    "read_weights",
+    "shipped_models",
+]
+
+WEIGHTS = Path(__file__).parent / "weights"
+SUFFIX = ".safetensors"
+
+_DEFAULT = "nyu_small"
+_KEY = "depthnet"
+_ROUNDING = 2.0**-11  # of float16, relative to a number that is not among its smallest
+_ABSOLUTE = re.compile(r"(?<![\w/\\.:}~*])(?:~|[A-Za-z]:(?=[\\/]))?[\\/][^\s,;'\"`()\[\]{}]+")
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the models that are in the package."""
+    return sorted(path.stem for path in WEIGHTS.glob(f"*{SUFFIX}"))
+
+
+def is_shipped(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is one of the package's own."""
+    return Path(path).resolve().parent == WEIGHTS.resolve()
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Return the file that is meant where a checkpoint is named: what is there by this path, else a shipped model.
+
+    Raises:
+        InputError: If there is neither, or it is no regular file: a pipe would block, and a device has no end.
+    """
+    if os.path.isfile(path):  # noqa: PTH113  it answers False where pathlib raises
+        return Path(path)
+    if os.path.lexists(path):
+        raise InputError(f"checkpoint {os.fspath(path)}: not a regular file")
+    names = shipped_models()
+    if path in names:
+        return WEIGHTS / f"{path}{SUFFIX}"
+    known = f"; models that need no path: {', '.join(names)}" if names else ""
+    raise InputError(f"{os.fspath(path)}: no such checkpoint file{known}")
+
+
+def default_model() -> tuple[Path, str]:
+    """Return the file of the model that is used where none is named, and a line that says what it is.
+
+    Raises:
+        InputError: If this copy of the package has none.
+    """
+    path = WEIGHTS / f"{_DEFAULT}{SUFFIX}"
+    if not path.is_file():
+        raise InputError("no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt")
+    about = "trained on NYU Depth V2; its figures are of indoor photographs like those"
+    return path, f"model: {_DEFAULT}, {about}; see {path.with_suffix('.md')}"
+
+
+def pack_weights(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a file of half-precision weights; the same input gives the same bytes.
+
+    Vectors (biases, and all of normalisation) stay as they are, and so does a tensor that float16 would not hold to
+    its own precision: one with numbers too large for it, or with none but tiny ones.
+
+    Args:
+        state: A network's state, by its own names.
+        record: As :func:`depthnet.checkpoint.make_record` gives it; of its paths only the files' names are kept.
+    """
+    from safetensors.torch import save
+
+    text = json.dumps(portable(record), sort_keys=True)
+    return save({name: _halved(state[name]) for name in sorted(state)}, {_KEY: text})
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file that :func:`pack_weights` made.
+
+    Returns:
+        Its record, unchecked, and the network's state, all that is not whole numbers as float32.
+
+    Raises:
+        InputError: If it cannot be read, is torn, or has no record of ours.
+    """
+    import torch
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            record = None if text is None else json.loads(text)
+            tensors = {} if text is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copied, because what is read is the file itself, which may change
+            state = {
+                name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+                for name, value in tensors.items()
+            }
+    except Exception as error:  # safetensors, torch and json have no common error
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{path}: cannot be read as a safetensors file ({reason}); it may be torn") from None
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{path}: not a depthnet model (its header has no '{_KEY}' record); weights of an encoder alone are named "
+            "with model.pretrained=PATH"
+        )
+    return record, state
+
+
+def portable(value: Any) -> Any:
+    """Return plain data without what is true of one machine only: absolute paths, of which files' names are kept.
+
+    Example:
+        >>> portable({"root": "/home/me/nyu", "text": "data.root=/home/me/nyu ckpt=~/a/best.ckpt at 1/4 of it"})
+        {'root': 'PATH', 'text': 'data.root=PATH ckpt=PATH/best.ckpt at 1/4 of it'}
+    """
+    if isinstance(value, Mapping):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if "\n" not in value and _ABSOLUTE.match(value):  # a path may have spaces
+        return _without_folder(value)
+    return _ABSOLUTE.sub(lambda found: _without_folder(found[0]), value)
+
+
+def _without_folder(path: str) -> str:
+    name = re.split(r"[\\/]", path)[-1]
+    return f"PATH/{name}" if Path(name).suffix else "PATH"
+
+
+def _halved(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    if not value.is_floating_point() or value.ndim < 2:
+        return value
+    half = value.half()
+    return half if (half.float() - value).abs().max() <= _ROUNDING * value.abs().max() else value

@@ -1,0 +1,209 @@
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import save, save_file
+
+from depthnet import shipped
+from depthnet.checkpoint import count_test, make_record, read_checkpoint
+from depthnet.models.depth_net import DepthNet, load_network
+from depthnet.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
+from depthnet.types import InputError
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return DepthNet("test_resnet", decoder_widths=(8,) * 5, depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
+
+
+def packed(net, run=None):
+    return pack_weights(net.state_dict(), make_record(net, run))
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The folder of shipped models, with one in it, and another folder to work in."""
+    folder, work = tmp_path / "weights", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    (folder / "rooms_small.safetensors").write_bytes(packed(small()))
+    monkeypatch.setattr(shipped, "WEIGHTS", folder)
+    monkeypatch.chdir(work)
+    return folder
+
+
+def test_it_is_read_back_as_the_network_that_it_was(weights):
+    net = small()
+    checkpoint = read_checkpoint(weights / "rooms_small.safetensors")
+    assert (checkpoint.network, checkpoint.config) == ("DepthNet", net.config())
+    assert all(value.dtype in (torch.float32, torch.int64) for value in checkpoint.state.values())
+    again = load_network("rooms_small")
+    image = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(again(image), net(image), rtol=1e-3)
+    for name, value in net.state_dict().items():
+        exact = value.ndim < 2  # all of normalisation, and biases
+        assert torch.equal(again.state_dict()[name], value if exact else value.half().float()), name
+    ours = sum(value.nbytes for value in net.state_dict().values())
+    assert (weights / "rooms_small.safetensors").stat().st_size < 0.6 * ours
+
+
+def test_what_float16_would_spoil_stays_float32(tmp_path):
+    large, tiny, mixed = torch.full((2, 2), 1e6), torch.full((2, 2), 3e-7), torch.tensor([[1.0, 3e-7]])
+    state = {"large": large, "tiny": tiny, "mixed": mixed, "zero": torch.zeros(2, 2), "count": torch.tensor(2**40)}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pack_weights(state, {"format": 1}))
+    back = read_weights(path)[1]
+    assert torch.equal(back["large"], large)
+    assert torch.equal(back["tiny"], tiny)
+    assert torch.equal(back["mixed"], mixed.half().float())
+    assert torch.equal(back["zero"], torch.zeros(2, 2))
+    assert back["count"].item() == 2**40
+
+
+def test_the_same_weights_give_the_same_bytes():
+    net = small()
+    state = net.state_dict()
+    backwards = dict(reversed(list(state.items())))
+    laid_out = {name: value.clone() for name, value in net.to(memory_format=torch.channels_last).state_dict().items()}
+    run = {"seed": 1, "data": {"root": "x"}}
+    files = [pack_weights(some, make_record(net, run)) for some in (state, backwards, laid_out)]
+    assert files[0] == files[1] == files[2]
+
+
+def test_nothing_of_one_machine_is_in_it(tmp_path):
+    root, run = "/home/me/my pairs", {"model": {"pretrained": "/srv/a b/net.safetensors"}, "x": [r"C:\data\nyu", 1.5]}
+    data = packed(small(), {**run, "data": {"root": root}, "directory": "${directory}/checkpoints", "size": "192/256"})
+    assert b"/home" not in data
+    (tmp_path / "a.safetensors").write_bytes(data)
+    record, _ = read_weights(tmp_path / "a.safetensors")
+    assert record["run"] == {
+        "data": {"root": "PATH"},
+        "model": {"pretrained": "PATH/net.safetensors"},
+        "x": ["PATH", 1.5],
+        "directory": "${directory}/checkpoints",
+        "size": "192/256",
+    }
+    kept = ["https://a.org/b", "../shared/nyu", "runs/a/b.ckpt", "m / s", "a [1/2] b", "${a}/b"]
+    assert portable(kept) == kept
+    assert portable("x --root=/a/b,/c/d.ckpt '/e/f'") == "x --root=PATH,PATH/d.ckpt 'PATH'"
+
+
+def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(weights):
+    inside = weights / "rooms_small.safetensors"
+    assert find_checkpoint("rooms_small") == inside
+    assert shipped_models() == ["rooms_small"]
+    for path in ("none", "rooms", "./rooms_small", "rooms_small.safetensors"):
+        with pytest.raises(InputError, match=rf"{path}: no such checkpoint file; .*: rooms_small$"):
+            read_checkpoint(path)
+    own = Path("rooms_small")
+    own.write_bytes(b"")
+    assert find_checkpoint("rooms_small") == own
+    own.unlink()
+    own.mkdir()
+    with pytest.raises(InputError, match="rooms_small: not a regular file"):
+        find_checkpoint("rooms_small")
+    inside.unlink()
+    with pytest.raises(InputError, match=r"none\.ckpt: no such checkpoint file$"):
+        find_checkpoint("none.ckpt")
+
+
+def test_a_judgement_on_test_leaves_nothing_in_the_package(weights):
+    assert count_test("rooms_small", {"when": "now"}) is None
+    assert count_test(weights / "rooms_small.safetensors", {"when": "now"}) is None
+    assert [path.name for path in weights.iterdir()] == ["rooms_small.safetensors"]
+    shutil.copy(weights / "rooms_small.safetensors", "mine.safetensors")
+    assert count_test("mine.safetensors", {"when": "now"}) == 1
+
+
+def changed(state=(), **record):
+    net = small()
+    return pack_weights(net.state_dict() | dict(state), make_record(net) | record)
+
+
+def with_header(text):
+    return len(text).to_bytes(8, "little") + text
+
+
+HOSTILE = {
+    "empty": lambda: b"",
+    "a header of an exabyte": lambda: (2**60).to_bytes(8, "little") + b"{}",
+    "no JSON": lambda: with_header(b"{" * 50),
+    "offsets beyond the end": lambda: with_header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
+    "a shape that is not its bytes": lambda: (
+        with_header(b'{"a":{"dtype":"F32","shape":[99999,99999],"data_offsets":[0,4]}}') + bytes(4)
+    ),
+    "a foreign network": lambda: save({"conv_stem.weight": torch.ones(2, 2)}, {"architecture": "mobilenetv2_100"}),
+    "no metadata": lambda: save({"a": torch.ones(2)}),
+    "a record that is no JSON": lambda: save({"a": torch.ones(2)}, {"depthnet": "{"}),
+    "a record that is a list": lambda: save({"a": torch.ones(2)}, {"depthnet": "[1]"}),
+    "a record without end": lambda: save({"a": torch.ones(2)}, {"depthnet": "[" * 100_000}),
+    "a record of nothing": lambda: save({"a": torch.ones(2)}, {"depthnet": "{}"}),
+    "a newer form": lambda: changed(format=2),
+    "a target for a network": lambda: changed(network="os.system"),
+    "a network of the wrong arguments": lambda: changed(config={"encoder": "test_resnet", "x": 1}),
+    "a network of any size": lambda: changed(config=small().config() | {"decoder_widths": [10**7] * 5}),
+    "a tensor too many": lambda: changed({"extra": torch.ones(1)}),
+    "a tensor of another shape": lambda: changed({"head.projection.bias": torch.ones(3)}),
+    "NaN": lambda: changed({"head.projection.bias": torch.tensor([torch.nan])}),
+    "infinity among halves": lambda: changed({"head.projection.weight": torch.full((1, 8, 1, 1), torch.inf)}),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_bad_file_is_one_line(tmp_path, kind):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(HOSTILE[kind]())
+    with pytest.raises(InputError) as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value)
+    assert kind.startswith("a network") or kind.startswith("a target") or "bad.safetensors" in str(caught.value)
+    if kind in ("a foreign network", "no metadata"):
+        assert "model.pretrained=PATH" in str(caught.value)
+
+
+def test_a_torn_file_is_one_line(tmp_path):
+    data = packed(small())
+    for length in range(0, len(data), len(data) // 9):
+        path = tmp_path / "torn.safetensors"
+        path.write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"torn\.safetensors: cannot be read"):
+            load_network(path)
+
+
+def test_what_is_read_does_not_hang_on_the_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(5000)}, path, {"depthnet": "{}"})
+    _, state = read_weights(path)
+    with path.open("r+b") as file:
+        file.truncate(200)
+    assert state["a"].sum() == 5000
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_a_shipped_model_is_small_whole_and_has_its_card(name):
+    path = find_checkpoint(name)
+    assert path.stat().st_size <= 8_000_000
+    assert load_network(name).depth_range.max == 10.0
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    for text in (card, json.dumps(read_weights(path)[0])):
+        assert portable(text) == text
+    assert re.search(r"\A---\n.*?\n---\n", card, re.DOTALL)
+
+
+def test_wheel_and_sdist_take_the_weights_along():
+    hatch = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert hatch == {"targets": {"wheel": {"packages": ["depthnet"]}}}  # all in it that git does not ignore
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = [f"depthnet/weights/nyu_small.{suffix}" for suffix in ("safetensors", "md")]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (ignored.returncode, ignored.stdout) == (1, "")
