@@ -36,8 +36,9 @@ SUFFIX = ".safetensors"
 
 _DEFAULT = "nyu_small"
 _KEY = "depthnet"
+_SMALL = 4096  # numbers; by far most of rounding's harm to a network is done in its small convolutions
 _ROUNDING = 2.0**-11  # of float16, relative to a number that is not among its smallest
-_ABSOLUTE = re.compile(r"(?<![\w/\\.:}~*])(?:~|[A-Za-z]:(?=[\\/]))?[\\/][^\s,;'\"`()\[\]{}]+")
+_ABSOLUTE = re.compile(r"(?<![\w/\\.:}~*])(?:~?/|[A-Za-z]:[\\/])[^\s,;'\"`()\[\]{}]+")
 
 
 def shipped_models() -> list[str]:
@@ -83,8 +84,8 @@ def default_model() -> tuple[Path, str]:
 def pack_weights(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
     """Return the bytes of a file of half-precision weights; the same input gives the same bytes.
 
-    Vectors (biases, and all of normalisation) stay as they are, and so does a tensor that float16 would not hold to
-    its own precision: one with numbers too large for it, or with none but tiny ones.
+    Vectors (biases, and all of normalisation) and small tensors stay as they are, and so does one that float16 would
+    not hold to its own precision, having numbers too large for it, or none but tiny ones.
 
     Args:
         state: A network's state, by its own names.
@@ -154,7 +155,7 @@ def _without_folder(path: str) -> str:
 
 def _halved(value: Tensor) -> Tensor:
     value = value.detach().cpu().contiguous()
-    if not value.is_floating_point() or value.ndim < 2:
+    if not value.is_floating_point() or value.ndim < 2 or value.numel() <= _SMALL:
         return value
     half = value.half()
     return half if (half.float() - value).abs().max() <= _ROUNDING * value.abs().max() else value

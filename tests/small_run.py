@@ -59,15 +59,18 @@ def write_run(
         versions={"torch": "2"},
         data={
             "description": layout.description,
+            "layout": layout.name,
             "truth": layout.truth,
             "frames": {name: layout.count(name) for name in SPLITS},
             "scenes": layout.scene_rule,
             "val": layout.val,
             "digest": "d1935t",
+            "image_size": list(IMAGE_SIZE),
         },
         mean_map=evaluation.figures(),
     )
-    config = {"data": dict(data), "ckpt": None, "split": split, "directory": "${directory}"}
+    config = {"data": dict(data), "model": {"pretrained": False}, "ckpt": None, "split": split}
+    config |= {"watch": "val/delta1", "directory": "${directory}"}
     (directory / "config.yaml").write_text(OmegaConf.to_yaml(config))
     (directory / "history.csv").write_text(HISTORY)
     return directory

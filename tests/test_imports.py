@@ -49,10 +49,10 @@ LAYERS = [
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
     {"module", "callbacks", "saving", "finite", "prediction", "report.judge"},
-    {"report.page"},
+    {"report.page", "card"},
     {"report.write"},
     {"resume"},
-    {"train", "predict", "score", "compare", "robustness", "data.__main__", "report.__main__"},
+    {"train", "predict", "score", "compare", "robustness", "export", "data.__main__", "report.__main__"},
 ]
 HOMES = {
     "timm": {"models.encoder"},

@@ -1,0 +1,121 @@
+"""A run's best weights as one small file to hand on, with its card.
+
+    python -m depthnet.export RUN --name nyu_small --output DIR --command "python train.py experiment=nyu_small"
+
+RUN is the directory of a fit that has ended. DIR/NAME.safetensors holds its best weights in half precision and what a
+checkpoint knows of the network; whatever takes a checkpoint takes it. DIR/NAME.md is its card: data, truth, protocol,
+figures with 95 % intervals, seed, command, versions, licence, limits. One run always gives the same bytes.
+
+Exit code: 0, both were written; 2, something is wrong, and nothing was written; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthnet.command import finish
+from depthnet.durable import file_digest, require_writable, write_bytes, write_text
+from depthnet.shipped import SUFFIX, pack_weights
+from depthnet.types import InputError
+
+if TYPE_CHECKING:
+    from depthnet.data.layout import Layout
+    from depthnet.models.network import DepthNetwork
+    from depthnet.report.judge import Run
+
+__all__ = ["depth_changes", "main"]
+
+_PHOTOGRAPHS = 4
+_MOST = 1e-3  # mean relative change of depth
+
+
+def depth_changes(
+    network: DepthNetwork, other: DepthNetwork, layout: Layout, split: str, count: int = _PHOTOGRAPHS
+) -> tuple[float, float]:
+    """Compare two networks on some images of a split, evenly spaced.
+
+    Returns:
+        The mean and the largest change of depth over all pixels, as a share of the first network's.
+    """
+    import numpy as np
+
+    total = layout.count(split)
+    places = sorted({place * total // count for place in range(count)})
+    images = [layout.read(split, place)[0] for place in places]
+    changes = [np.abs(other.infer(image) / network.infer(image) - 1) for image in images]
+    return float(np.mean([change.mean() for change in changes])), float(max(change.max() for change in changes))
+
+
+def _frames(run: Run, network: DepthNetwork) -> tuple[Layout, str, str]:
+    """The frames to compare on: the run's own where they are at hand, else rooms; and both in words."""
+    from depthnet.data.rooms import RoomsLayout
+    from depthnet.report.judge import open_data
+
+    split = str(run.metrics["split"])
+    try:
+        layout = open_data(run.config["data"])
+        if layout.count(split):
+            return layout, split, f"{min(_PHOTOGRAPHS, layout.count(split))} {split} frames"
+    except InputError:  # the data is elsewhere
+        pass
+    rooms = RoomsLayout({"val": _PHOTOGRAPHS}, network.image_size, depth_range=network.depth_range)
+    return rooms, "val", f"{_PHOTOGRAPHS} built-in rooms"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m depthnet.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="directory of a fit that has ended")
+    parser.add_argument("--name", required=True, help="the model's name, and its files'")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="where to write; NAME's files there are replaced"
+    )
+    parser.add_argument("--command", required=True, metavar="TEXT", help="what trains it anew, for the card")
+    parser.add_argument("--license", default="mit", metavar="TEXT", help="of the weights (default: mit)")
+    parser.add_argument("--note", action="append", default=[], metavar="TEXT", help="a limit, for the card; repeatable")
+    options = parser.parse_args(arguments)
+    return finish("depthnet.export", partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from depthnet.card import Export, model_card
+    from depthnet.checkpoint import read_checkpoint
+    from depthnet.models.depth_net import load_network
+    from depthnet.report.judge import read_run
+    from depthnet.run import BEST
+
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
+        raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")
+    run = read_run(options.run)
+    output = require_writable(options.output)
+    best = run.directory / BEST
+    network, checkpoint = load_network(best), read_checkpoint(best)
+    content = pack_weights(checkpoint.state, checkpoint.record)
+    with tempfile.TemporaryDirectory() as folder:  # what is judged is what a user will read
+        file = Path(folder, options.name + SUFFIX)
+        file.write_bytes(content)
+        rounded, digest = load_network(file), file_digest(file)
+    layout, split, words = _frames(run, network)
+    changes = depth_changes(network, rounded, layout, split)
+    said = f"float16 changes depth by {changes[0]:.1e} of itself on average and {changes[1]:.1e} at most, on {words}"
+    if not changes[0] <= _MOST:
+        raise InputError(f"{best}: {said}, and only {_MOST:g} on average is let pass; hand on the checkpoint itself")
+    export = Export(options.name, options.command, options.license, options.note, len(content), digest, changes, words)
+    write_text(output / f"{options.name}.md", model_card(run, rounded, export))
+    write_bytes(output / f"{options.name}{SUFFIX}", content)
+    parameters = sum(parameter.numel() for parameter in rounded.parameters())
+    print(f"{output / options.name}{SUFFIX}: {len(content) / 1e6:.2f} MB, {parameters:,} parameters\n{said}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+import dataclasses
+import re
+
+import pytest
+import yaml
+from small_run import ROOMS, from_root, write_run
+
+from depthnet.card import Export, model_card
+from depthnet.data.rooms import RoomsLayout
+from depthnet.data.roots import open_root
+from depthnet.models.depth_net import load_network
+from depthnet.report.judge import read_run
+from depthnet.shipped import portable
+from depthnet.types import DepthRange
+
+RANGE = DepthRange(1e-3, 10.0)
+EXPORT = Export(
+    name="small",
+    command="python train.py experiment=nyu_small data.root=/work/nyu",
+    terms="mit",
+    notes=["It saw no street."],
+    size=1234567,
+    digest="d1935t",
+    changes=(1.23e-4, 4.56e-3),
+    photographs="4 val frames",
+)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    layout = RoomsLayout(ROOMS["frames"], (48, 64), 3, RANGE)
+    return read_run(write_run(tmp_path_factory.mktemp("run"), ROOMS, layout, protocols=["uncropped", "median_scaled"]))
+
+
+def card(run, export=EXPORT, **config):
+    run = dataclasses.replace(run, config=run.config | config)
+    return model_card(run, load_network(run.directory / "checkpoints/best.ckpt"), export)
+
+
+def head(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_it_tells_what_the_run_knows(rooms):
+    text = card(rooms, model={"pretrained": "/srv/w/net.safetensors"})
+    assert head(text) == {"license": "mit", "library_name": "depthnet", "pipeline_tag": "depth-estimation"}
+    for words in (
+        "# small\n",
+        "`DepthNet` with the encoder test_resnet",
+        "depths of\n0.001 to 10 m, and sees a photograph at 48x64",
+        "1,234,567 bytes",
+        "SHA-256: `d1935t`",
+        "--ckpt small",
+        'load_network("small")',
+        "- Data: built-in rooms, scene seed 3; 5 val, 2 test; filled truth; images 48x64\n",
+        "- First weights: those of PATH/net.safetensors for the encoder\n",
+        "- Seed: 0\n",
+        "- Command: `python train.py experiment=nyu_small data.root=PATH`\n",
+        "- Commit: c0ffee\n",
+        "- Versions: torch 2\n",
+        "Judged on val, 5 images, before the weights were rounded. The weights were chosen by `val/delta1` on these",
+        "95%",
+        "- It saw no street.\n- Nothing beyond 10 m",
+        "Rounding to float16 changes depth by 1.2e-04 of itself on average and 4.6e-03 at most, on 4 val frames.",
+        "- Weights: mit\n- Data: The rooms are made by depthnet itself",
+    ):
+        assert words in text, words
+    assert portable(text) == text
+
+
+def test_its_figures_are_the_runs_with_their_intervals(rooms):
+    text = card(rooms)
+    for protocol, figures in rooms.metrics["protocols"].items():
+        section = text.split(f"### {protocol}\n\n{rooms.metrics['definitions'][protocol]}\n")[1].split("###")[0]
+        rows = re.findall(r"^\| (\w+)(?: \[m\])? \| (\S+) \| (\S+) to (\S+) \| (\S+) \|$", section, re.MULTILINE)
+        assert len(rows) == len(figures) == 9
+        for name, value, low, high, constant in rows:
+            ends = rooms.metrics["intervals"][protocol][name]
+            found = [float(number) for number in (value, low, high, constant)]
+            assert found == pytest.approx([figures[name], *ends, figures[name]], abs=6e-4)
+
+
+def test_terms_that_are_no_licence_of_the_list_stand_as_they_are(rooms):
+    text = card(rooms, dataclasses.replace(EXPORT, terms='Research "only": see \\ note'))
+    assert (head(text)["license"], head(text)["license_name"]) == ("other", 'Research "only": see \\ note')
+    assert head(card(rooms, dataclasses.replace(EXPORT, terms="apache-2.0")))["license"] == "apache-2.0"
+
+
+def test_where_the_weights_began(rooms):
+    assert "- First weights: random\n" in card(rooms)
+    assert "- First weights: those of rooms_small\n" in card(rooms, ckpt="rooms_small")
+    assert "- First weights: timm's pretrained ones for the encoder\n" in card(rooms, model={"pretrained": True})
+
+
+def test_nyu_is_named_and_where_it_lay_is_not(make_lists, tmp_path):
+    root = make_lists(train=2, val=2)
+    layout = open_root(root, depth_range=RANGE)
+    text = card(read_run(write_run(tmp_path / "run", from_root(root), layout, protocols="uncropped")))
+    assert head(text)["datasets"] == ["nyu_depth_v2"]
+    assert "- Data: NYU, lists layout; 2 train, 2 val;" in text
+    assert "Silberman" in text
+    assert "none, one scene" in text
+    assert str(tmp_path) not in text

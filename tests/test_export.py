@@ -1,0 +1,121 @@
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import ROOMS, from_root, write_run
+
+from depthnet import export
+from depthnet.checkpoint import RECORD_KEY, load_plain
+from depthnet.data.rooms import RoomsLayout
+from depthnet.data.roots import open_root
+from depthnet.durable import file_digest
+from depthnet.export import depth_changes, main
+from depthnet.models.depth_net import load_network
+from depthnet.shipped import read_weights
+from depthnet.types import DepthRange
+
+RANGE = DepthRange(1e-3, 10.0)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    layout = RoomsLayout(ROOMS["frames"], (48, 64), 3, RANGE)
+    return write_run(tmp_path_factory.mktemp("judged") / "run", ROOMS, layout, protocols="uncropped")
+
+
+@pytest.fixture
+def command(judged, tmp_path, monkeypatch):
+    """A command line that exports ``run``, a run on rooms, to ``out``; both in the working directory."""
+    shutil.copytree(judged, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return ["run", "--name", "small", "--output", "out", "--command", "python train.py data.root=/work/nyu"]
+
+
+def test_the_file_is_read_wherever_a_checkpoint_is_and_two_exports_are_equal(command, capsys):
+    assert main(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"out/small\.safetensors: 3\.70 MB, [\d,]+ parameters", said[0])
+    assert said[1].endswith("on 4 val frames")
+    first = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert first.keys() == {"small.safetensors", "small.md"}
+    assert main(command) == 0
+    assert first == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    best, small = load_network("run/checkpoints/best.ckpt"), load_network("out/small.safetensors")
+    layout = RoomsLayout({"val": 2}, (48, 64))
+    mean, largest = depth_changes(best, small, layout, "val")
+    assert 0 < mean < largest < 1e-3
+    assert depth_changes(best, best, layout, "val") == (0, 0)
+    assert read_weights("out/small.safetensors")[0] == load_plain("run/checkpoints/best.ckpt")[RECORD_KEY]
+
+
+def test_the_card_is_of_this_file(command):
+    assert main([*command, "--note", "It saw no street.", "--note", "And no lake.", "--license", "Research only"]) == 0
+    card, file = Path("out/small.md").read_text(), Path("out/small.safetensors")
+    assert f"{file.stat().st_size:,} bytes" in card
+    assert file_digest(file) in card
+    assert "- Command: `python train.py data.root=PATH`\n" in card
+    assert "- It saw no street.\n- And no lake.\n" in card
+    assert "- Weights: Research only\n" in card
+    assert " at most, on 4 val frames.\n" in card
+
+
+def test_data_that_is_elsewhere_is_no_hindrance(command, make_lists, capsys):
+    root = make_lists(train=2, val=2)
+    write_run(Path("nyu_run"), from_root(root), open_root(root, depth_range=RANGE), protocols="uncropped")
+    assert main(["nyu_run", *command[1:]]) == 0
+    assert "on 2 val frames" in capsys.readouterr().out
+    root.rename("elsewhere")
+    assert main(["nyu_run", *command[1:]]) == 0
+    assert "on 4 built-in rooms" in capsys.readouterr().out
+
+
+def test_what_float16_would_spoil_is_not_exported(command, capsys, monkeypatch):
+    monkeypatch.setattr(export, "_MOST", 1e-9)
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "float16 changes depth by" in err
+    assert not list(Path("out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "nothing: no run there"),
+        (["run", "--name", "a/b"], "--name a/b"),
+        (["run", "--name", ".."], "--name .."),
+        (["run", "--output", "run/config.yaml"], "cannot write in run/config.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line(command, capsys, arguments, says):
+    assert main([arguments[0], *command[1:], *arguments[1:]]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("depthnet.export: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_that_only_judged_or_was_not_judged_is_no_model(command, capsys):
+    Path("run/checkpoints/best.ckpt").unlink()
+    assert main(command) == 2
+    assert "best.ckpt: no such checkpoint file" in capsys.readouterr().err
+    Path("run/metrics.json").unlink()
+    assert main(command) == 2
+    assert "not judged yet" in capsys.readouterr().err
+
+
+def test_the_mean_is_over_all_pixels():
+    class Flat:
+        def __init__(self, *depths):
+            self.depths = list(depths)
+
+        def infer(self, image):
+            return torch.full(image.shape[:2], self.depths.pop(0)).numpy()
+
+    layout = RoomsLayout({"val": 2}, (24, 32))
+    mean, largest = depth_changes(Flat(1.0, 2.0), Flat(1.1, 2.0), layout, "val", count=5)
+    assert math.isclose(mean, 0.05, rel_tol=1e-5)
+    assert math.isclose(largest, 0.1, rel_tol=1e-5)
