@@ -86,10 +86,10 @@ ENTRIES = {
 class Bench:
     """One network with its optimizer and a batch."""
 
-    def __init__(self, entry: Entry, options: argparse.Namespace) -> None:
+    def __init__(self, entry: Entry, options: argparse.Namespace, device: str | None = None) -> None:
         height, width = entry.size or tuple(options.size)
         self.entry = entry
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.bf16 = options.precision == "bf16"
         self.steps = max(1, options.images // options.batch)
         self.images = self.steps * options.batch

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import REPOSITORY
 from safetensors.torch import save, save_file
 
 from depthnet import shipped
 from depthnet.checkpoint import count_test, make_record, read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
+from depthnet.report.__main__ import main as report
 from depthnet.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
 from depthnet.types import InputError
 
@@ -134,6 +136,7 @@ def with_header(text):
 
 HOSTILE = {
     "empty": lambda: b"",
+    "a pickle": lambda: b"\x80\x04cos\nsystem\n",
     "a header of an exabyte": lambda: (2**60).to_bytes(8, "little") + b"{}",
     "no JSON": lambda: with_header(b"{" * 50),
     "offsets beyond the end": lambda: with_header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
@@ -185,6 +188,32 @@ def test_what_is_read_does_not_hang_on_the_file(tmp_path):
     with path.open("r+b") as file:
         file.truncate(200)
     assert state["a"].sum() == 5000
+
+
+def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, tmp_path):
+    rooms = ["data=rooms", "data.frames={train: 4, val: 2, test: 2}", "data.image_size=[48,64]", "data.num_workers=0"]
+    small = [*rooms, "logger=none", "model=tiny", "model.decoder_widths=[8,8,8,8,8]", "trainer=cpu"]
+    start = [*small, "trainer.max_epochs=1", "ckpt=rooms_small", "hydra.run.dir=tuned", "resume=auto"]
+    first = train(*start)
+    assert first.code == 0, first.err
+    assert "ckpt: started from rooms_small; 0 tensors did not fit" in first.err
+    assert yaml.safe_load(Path("tuned/config.yaml").read_text())["ckpt"] == "rooms_small"
+    Path("tuned/metrics.json").unlink()
+    again = train(*start)
+    assert again.code == 0, again.err
+    assert "started from" not in again.err
+    moved = weights / "rooms_small.safetensors"
+    assert train("resume=tuned").code == 0
+    judge = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=judged"]
+    done = train(*judge)
+    assert done.code == 0, done.err
+    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] is None
+    assert list(weights.iterdir()) == [moved]
+    assert report(["judged"]) == 0
+    assert "rooms_small.safetensors" in Path("judged/report.html").read_text()
+    missing = train(*small, "ckpt=rooms_large", "hydra.run.dir=other")
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    assert "rooms_large: no such checkpoint file; models that need no path: rooms_small" in missing.err
 
 
 @pytest.mark.parametrize("name", shipped_models())
