@@ -61,11 +61,11 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         return Path(path)
     if os.path.lexists(path):
         raise InputError(f"checkpoint {os.fspath(path)}: not a regular file")
-    names = shipped_models()
-    if path in names:
-        return WEIGHTS / f"{path}{SUFFIX}"
-    known = f"; models that need no path: {', '.join(names)}" if names else ""
-    raise InputError(f"{os.fspath(path)}: no such checkpoint file{known}")
+    name, names = os.fspath(path), shipped_models()
+    if name in names:
+        return WEIGHTS / f"{name}{SUFFIX}"
+    known = f"; models that ship with depthnet: {', '.join(names)}" if names else ""
+    raise InputError(f"{name}: no such checkpoint file{known}")
 
 
 def default_model() -> tuple[Path, str]:

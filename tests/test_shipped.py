@@ -100,7 +100,7 @@ def test_nothing_of_one_machine_is_in_it(tmp_path):
 
 def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(weights):
     inside = weights / "rooms_small.safetensors"
-    assert find_checkpoint("rooms_small") == inside
+    assert find_checkpoint("rooms_small") == find_checkpoint(Path("rooms_small")) == inside
     assert shipped_models() == ["rooms_small"]
     for path in ("none", "rooms", "./rooms_small", "rooms_small.safetensors"):
         with pytest.raises(InputError, match=rf"{path}: no such checkpoint file; .*: rooms_small$"):
@@ -213,7 +213,7 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     assert "rooms_small.safetensors" in Path("judged/report.html").read_text()
     missing = train(*small, "ckpt=rooms_large", "hydra.run.dir=other")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
-    assert "rooms_large: no such checkpoint file; models that need no path: rooms_small" in missing.err
+    assert "rooms_large: no such checkpoint file; models that ship with depthnet: rooms_small" in missing.err
 
 
 @pytest.mark.parametrize("name", shipped_models())
