@@ -80,7 +80,7 @@ def test_normalisation_is_the_first_thing_and_not_in_the_state(net):
     assert torch.equal(seen[0], net.normalise(image))
 
 
-@pytest.mark.parametrize("size", [(12, 16), (31, 45), (9, 40)])
+@pytest.mark.parametrize("size", [(12, 16), (33, 45), (120, 150)])
 def test_infer_does_what_evaluation_does(net, size):
     image = photograph(*size)
     depth = net.train().infer(image)
@@ -93,6 +93,33 @@ def test_infer_does_what_evaluation_does(net, size):
     with torch.no_grad():
         expected = F.interpolate(net(resized), size, mode="bilinear", align_corners=True)[0, 0]
     assert np.array_equal(depth, expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((480, 640), (192, 256)),
+        ((440, 640), (192, 256)),
+        ((640, 480), (256, 192)),
+        ((500, 500), (224, 224)),
+        ((9, 16), (160, 288)),
+        ((100, 4000), (128, 400)),  # too long to keep its shape
+    ],
+)
+def test_a_photograph_of_another_shape_keeps_it_at_as_many_pixels(size, seen):
+    net = TwoLayers(image_size=(192, 256)).eval()
+    assert net.size_for(size) == seen
+    assert 0.9 < seen[0] * seen[1] / (192 * 256) < 1.1
+    shapes = []
+    net.encoder.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape[-2:])))
+    assert net.infer(photograph(*size)).shape == size
+    assert shapes == [seen]
+
+
+def test_a_network_of_one_size_sees_every_photograph_at_it():
+    net = TwoLayers(image_size=(192, 256))
+    net.encoder.fixed_size = (192, 256)
+    assert net.size_for((640, 480)) == (192, 256)
 
 
 def test_infer_is_finite_whatever_the_network_says(net):

@@ -18,6 +18,9 @@ from depthnet.types import DepthRange, InputError, read_size
 __all__ = ["DepthHead", "DepthNetwork"]
 
 _FIRST_GUESS = 0.27  # of the range's length: 2.7 m indoors, where the mean depth of NYU is
+_SAME_SHAPE = 1.1
+_LONGEST = 2.5
+_STEP = 16  # of sides [px]: what most encoders take without padding
 
 
 class DepthHead(nn.Module):
@@ -137,12 +140,31 @@ class DepthNetwork(nn.Module):
         depth: Tensor = self.head(self.features(self.normalise(image)), (height, width))
         return depth
 
+    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) that a photograph of this (height, width) is resized to.
+
+        That is :attr:`image_size` for one of nearly its shape, and for a network of a single size. Another keeps its
+        shape, up to two and a half times as long, at as many pixels: an upright photograph stays upright.
+
+        Example:
+            >>> network = DepthNetwork((1e-3, 10.0), (192, 256))
+            >>> network.size_for((480, 640)), network.size_for((4032, 3024)), network.size_for((1080, 1920))
+            ((192, 256), (256, 192), (160, 288))
+        """
+        height, width = self.image_size
+        longer = size[0] / size[1] * width / height
+        if 1 / _SAME_SHAPE < longer < _SAME_SHAPE or getattr(getattr(self, "encoder", None), "fixed_size", None):
+            return self.image_size
+        factor = math.sqrt(min(max(longer, 1 / _LONGEST), _LONGEST))
+        rows, columns = (max(_STEP, round(side / _STEP) * _STEP) for side in (height * factor, width / factor))
+        return rows, columns
+
     @torch.inference_mode()
     def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict the depth of one photograph, as evaluation does.
+        """Predict the depth of one photograph, as evaluation does where it has the shape of :attr:`image_size`.
 
-        The photograph is resized to :attr:`image_size` whatever its aspect, and the depth back to the photograph's
-        size, bilinearly with aligned corners.
+        The photograph is resized to :meth:`size_for` it, and the depth back to the photograph's size, bilinearly with
+        aligned corners.
 
         Args:
             image: RGB, ``uint8``, shape ``(H, W, 3)``.
@@ -155,7 +177,9 @@ class DepthNetwork(nn.Module):
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"image: {image.dtype} of shape {image.shape}; needs uint8 RGB of shape (H, W, 3)")
-        pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, self.image_size))).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, self.size_for(image.shape[:2])))).permute(
+            2, 0, 1
+        )[None]
         training = self.training
         self.eval()
         try:
