@@ -30,7 +30,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from depthnet.module import DepthModule
     from depthnet.report.write import write_report
     from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
-    from depthnet.saving import DurableCheckpointIO
+    from depthnet.saving import Clock, DurableCheckpointIO
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
@@ -50,12 +50,13 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     trainer = build(
         cfg.trainer,
         "trainer",
-        callbacks=[*chosen, results, Panels(directory, data.layout, split)],
+        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory)],
         logger=make_loggers(build(cfg.logger, "logger")),
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
     )
-    begin(directory, text, module, data if fit and trainer.is_global_zero else None, cfg.resume_allow)
+    learns, words = data if fit and trainer.is_global_zero else None, HydraConfig.get().overrides.task
+    begin(directory, text, module, learns, cfg.resume_allow, words)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")

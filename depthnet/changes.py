@@ -1,7 +1,8 @@
 """What a run was started with, and what of it is different when it goes on: its data, code and config.
 
-``run.json`` in a run's directory holds digests of the data and of the package's files, versions, and every time the
-run was resumed. A run that goes on with other data or other code would be neither the old one nor a new one.
+``run.json`` in a run's directory holds digests of the data and of the package's files, versions, every time the run was
+resumed, its command line, and how long it has trained. A run that goes on with other data or other code would be
+neither the old one nor a new one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import depthnet
 from depthnet.durable import write_json
 from depthnet.types import InputError
 
-__all__ = ["KINDS", "check_changes", "config_changes"]
+__all__ = ["KINDS", "RECORD", "add_seconds", "check_changes", "config_changes", "note_overrides"]
+
+RECORD = "run.json"
 
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
@@ -41,7 +44,7 @@ def check_changes(
     """Note what a run is started with, or compare it with what it was started with.
 
     Args:
-        directory: The run's directory; ``run.json`` is written there.
+        directory: The run's directory; its ``run.json`` is written.
         data: What is learned from, as plain values.
         versions: Of the packages that figures may depend on.
         allow: The kinds of change that do not stop the run.
@@ -49,7 +52,7 @@ def check_changes(
     Raises:
         InputError: If data or code has changed, with the differences.
     """
-    path = Path(directory) / "run.json"
+    path = Path(directory) / RECORD
     now: dict[str, Any] = json.loads(json.dumps({"data": data, "code": {**_digests(), **versions}}))
     if not path.is_file():
         write_json(path, now | {"resumed": []})
@@ -62,7 +65,47 @@ def check_changes(
         raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
     for kind, differences in found.items():
         _refuse(directory, kind, differences, allow)
-    write_json(path, now | {"resumed": resumed})
+    write_json(path, then | now | {"resumed": resumed})
+
+
+def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) -> None:
+    """Note the command line that a run has its config from, without what concerns one start alone.
+
+    Args:
+        directory: The run's directory.
+        overrides: Hydra's, such as ``["model=basic", "seed=1"]``; with ``resume=DIR`` the config is the stored one, and
+            what was noted stays.
+    """
+    if any(word.startswith("resume=") and word != "resume=auto" for word in overrides):
+        return
+    kept = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
+    stored = _record(Path(directory))
+    if kept != stored.get("overrides"):
+        write_json(Path(directory) / RECORD, stored | {"overrides": kept})
+
+
+def add_seconds(directory: str | os.PathLike[str], hardware: str, seconds: float) -> None:
+    """Add to the time that a run has trained.
+
+    Args:
+        directory: The run's directory.
+        hardware: What it trains on, in words; the time on each is kept apart.
+        seconds: By the wall clock.
+    """
+    stored = _record(Path(directory))
+    spent = dict(stored.get("seconds", {}))
+    spent[hardware] = round(spent.get(hardware, 0.0) + seconds, 3)
+    write_json(Path(directory) / RECORD, stored | {"seconds": spent})
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    path = directory / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
 
 
 def config_changes(

@@ -13,14 +13,14 @@ from lightning import Trainer, seed_everything
 from rich.console import Console
 from torch import nn
 
-from depthnet.changes import check_changes
+from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.report.write import write_report
-from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, has_last, quiet_libraries, store
+from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, first_process, has_last, quiet_libraries, store
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
@@ -78,7 +78,14 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
-def begin(directory: Path, text: str, module: nn.Module, data: DepthDataModule | None, allow: Sequence[str]) -> None:
+def begin(
+    directory: Path,
+    text: str,
+    module: nn.Module,
+    data: DepthDataModule | None,
+    allow: Sequence[str],
+    overrides: Sequence[str],
+) -> None:
     """Store what a run is started with.
 
     Args:
@@ -87,6 +94,7 @@ def begin(directory: Path, text: str, module: nn.Module, data: DepthDataModule |
         module: What learns.
         data: What it learns from; None where it does not learn, or another process sees to this.
         allow: The kinds of change that do not stop a resumed run.
+        overrides: The command line that the config is from.
 
     Raises:
         InputError: If a resumed run would learn from other data or by other code, or its weights fit no more.
@@ -101,6 +109,8 @@ def begin(directory: Path, text: str, module: nn.Module, data: DepthDataModule |
                 f"ckpt={directory / BEST}, which takes what fits"
             )
         check_changes(directory, data.facts(), versions(), allow)
+    if first_process():
+        note_overrides(directory, overrides)
     store(directory, text)
 
 

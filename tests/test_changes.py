@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from depthnet.changes import check_changes, config_changes
+from depthnet.changes import add_seconds, check_changes, config_changes, note_overrides
 from depthnet.types import InputError
 
 DATA = {"contents": "a" * 64, "frames": {"train": 4}}
@@ -72,3 +72,25 @@ def test_another_config_is_named_and_taken_when_it_is_allowed():
 def test_many_differences_are_cut_short():
     with pytest.raises(InputError, match="and 3 more;"):
         config_changes("run", {str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, [])
+
+
+def test_the_command_line_and_the_time_stay_over_resumes(tmp_path):
+    def record():
+        return json.loads((tmp_path / "run.json").read_text())
+
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    note_overrides(tmp_path, ["model=basic", "resume=auto", "resume_allow=[code]"])
+    add_seconds(tmp_path, "2 CPU cores, torch on 1", 60.25)
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    note_overrides(tmp_path, [f"resume={tmp_path}"])
+    add_seconds(tmp_path, "2 CPU cores, torch on 1", 30.0)
+    add_seconds(tmp_path, "a GPU", 1.0)
+    assert record()["overrides"] == ["model=basic"]
+    assert record()["seconds"] == {"2 CPU cores, torch on 1": 90.25, "a GPU": 1.0}
+    assert len(record()["resumed"]) == 1
+    note_overrides(tmp_path, ["model=basic", "data.num_workers=1", "resume=auto"])  # what it goes on with
+    assert record()["overrides"] == ["model=basic", "data.num_workers=1"]
+    (tmp_path / "run.json").write_text("[")
+    for note in (lambda: note_overrides(tmp_path, []), lambda: add_seconds(tmp_path, "a GPU", 1.0)):
+        with pytest.raises(InputError, match=r"run\.json: no record"):
+            note()
