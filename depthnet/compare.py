@@ -3,10 +3,13 @@
     python -m depthnet.compare RUN RUN...
     python -m depthnet.compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
 
-A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. Intervals are
-of 95 %, by bootstrap over scenes. A difference is a run's figure less the baseline's, image by image, so that what
-makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called better or worse
-only where the interval of its difference excludes 0.
+A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. Where
+`python -m depthnet.record` has looked closer, --metrics may also name boundary_f1; robustness, which is how far delta1
+changes when photographs are spoilt; robustness_light, the same in varying light; and robustness_dark and its like.
+
+Intervals are of 95 %, by bootstrap over scenes. A difference is a run's figure less the baseline's, image by image, so
+that what makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called
+better or worse only where the interval of its difference excludes 0.
 
 Exit code: 0, done; 2, the runs cannot be compared.
 """
@@ -25,48 +28,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from depthnet.command import finish
 from depthnet.durable import write_text
 from depthnet.intervals import Interval, bootstrap
+from depthnet.per_image import Run, exact_mean, read_run
 from depthnet.types import InputError
 
-__all__ = ["Comparison", "Row", "Run", "compare", "differing_keys", "main", "name_runs", "read_run"]
+__all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
 
 _METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
-_BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
 _NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
+_HIGHER_IS_BETTER = ("delta", "boundary_f1", "robustness")
 _MOST_KEYS = 12
 _WIDTH = 100
 _FEW_SCENES = 10  # at ten, nine in ten intervals of 95 % hold the true mean
-
-
-class Image(NamedTuple):
-    """What one protocol found of one image; the figures are NaN where it has no valid pixel."""
-
-    scene: str
-    figures: dict[str, float]
-
-
-class Run(NamedTuple):
-    """A finished run as its files tell of it.
-
-    Attributes:
-        path: Its directory.
-        split: Which split was judged.
-        data: What the data is and how it was prepared.
-        digests: Each protocol's digest.
-        images: Each image by protocol and label.
-        config: What it was run with, the keys joined by dots; None where it has no ``config.yaml``.
-    """
-
-    path: Path
-    split: str
-    data: Mapping[str, Any]
-    digests: Mapping[str, str]
-    images: Mapping[str, Mapping[str, Image]]
-    config: Mapping[str, Any] | None
 
 
 class Row(NamedTuple):
@@ -74,6 +50,7 @@ class Row(NamedTuple):
 
     metric: str
     run: str
+    images: int
     mean: float
     interval: Interval
     difference: float
@@ -85,7 +62,7 @@ class Row(NamedTuple):
         low, high = self.difference_interval
         if not (low > 0 or high < 0):
             return ""
-        return "better" if (low > 0) == self.metric.startswith("delta") else "worse"
+        return "better" if (low > 0) == self.metric.startswith(_HIGHER_IS_BETTER) else "worse"
 
 
 class Comparison(NamedTuple):
@@ -100,73 +77,6 @@ class Comparison(NamedTuple):
     scenes: int
     empty: int
     rows: list[Row]
-
-
-def read_run(path: Path) -> Run:
-    """Read a run's files.
-
-    Args:
-        path: The run's directory, or the ``metrics.json`` in it.
-
-    Raises:
-        InputError: If a file is missing or not an evaluation's, or the two are of different evaluations.
-    """
-    directory = (path.parent if path.name == "metrics.json" else path).resolve()
-    if not directory.is_dir():
-        raise InputError(f"{path}: no directory of a run; name one that holds metrics.json and per_image.csv")
-    try:
-        content = json.loads((directory / "metrics.json").read_text(encoding="utf-8", errors="surrogateescape"))
-        images = _read_images(directory / "per_image.csv")
-        data = {key: content["data"].get(key) for key in ("description", "truth", "frames", "digest", "image_size")}
-        run = Run(directory, content["split"], data, content["digests"], images, _config(directory / "config.yaml"))
-        for name in run.digests:
-            rows = [image.figures for image in images[name].values()]
-            for metric in rows[0]:
-                found = _mean(row[metric] for row in rows if not math.isnan(row[metric]))
-                stored = content["protocols"][name][metric]  # JSON has null for NaN
-                if found != stored and not (stored is None and math.isnan(found)):
-                    raise ValueError(f"per_image.csv and metrics.json disagree on {name}")
-    except FileNotFoundError as error:
-        raise InputError(f"{directory}: has no {Path(error.filename).name}; compare runs that were judged") from None
-    except Exception as error:  # JSON, CSV and YAML each have their own
-        reason = " ".join(str(error).split())
-        raise InputError(f"{directory}: its files are not those of one evaluation ({reason}); judge it again") from None
-    return run
-
-
-def _read_images(path: Path) -> dict[str, dict[str, Image]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    before = len(_BEFORE_FIGURES)
-    if header[:before] != _BEFORE_FIGURES:
-        raise ValueError(f"per_image.csv does not begin with {', '.join(_BEFORE_FIGURES)}")
-    images: dict[str, dict[str, Image]] = {}
-    for protocol, _, label, scene, *figures in rows:
-        under = images.setdefault(protocol, {})
-        if label in under:
-            raise ValueError(f"per_image.csv has two rows of {label} under {protocol}")
-        under[label] = Image(scene, dict(zip(header[before:], map(float, figures), strict=True)))
-    return images
-
-
-def _mean(values: Iterable[float]) -> float:
-    """The mean, exactly rounded, as an evaluation has it."""
-    column = list(values)
-    return math.fsum(column) / len(column) if column else math.nan
-
-
-def _config(path: Path) -> dict[str, Any] | None:
-    return dict(_flat(yaml.safe_load(path.read_text("utf-8", "surrogateescape")))) if path.exists() else None
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        yield key, value
-        return
-    for name, item in value.items():
-        yield from _flat(item, f"{key}.{name}" if key else str(name))
 
 
 def name_runs(paths: Sequence[Path]) -> list[str]:
@@ -222,7 +132,9 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
             known = next(iter(run.images[each].values())).figures
             for metric in metrics:
                 if metric not in known:
-                    raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}")
+                    more = "; python -m depthnet.record measures boundary_f1 and robustness"
+                    more = more if metric.startswith(_HIGHER_IS_BETTER[1:]) else ""
+                    raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}{more}")
     return [_compare(runs, metrics, each) for each in chosen]
 
 
@@ -238,20 +150,22 @@ def _require_same_images(protocol: str, first: str, baseline: Run, name: str, ru
 
 def _compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str) -> Comparison:
     first, *_ = found = [run.images[protocol] for run in runs.values()]
-    table = np.array([[[under[label].figures[name] for name in metrics] for label in first] for under in found])
-    valid = ~np.isnan(table).any(axis=(0, 2))
-    table = table[:, valid]
-    scenes = [image.scene for image, counts in zip(first.values(), valid, strict=True) if counts]
-    # one table of figures and differences, so that all are seen under the same draws of scenes
-    columns = np.concatenate([*table, *(table - table[0])], axis=1)
-    means, intervals = [_mean(column) for column in columns.T.tolist()], bootstrap(columns, scenes)
-    rows = []
-    for place, metric in enumerate(metrics):
-        for number, name in enumerate(runs):
-            own, paired = number * len(metrics) + place, (len(runs) + number) * len(metrics) + place
-            rows.append(Row(metric, name, means[own], intervals[own], means[paired], intervals[paired]))
-    digest = next(iter(runs.values())).digests[protocol]
-    return Comparison(protocol, digest, len(scenes), len(set(scenes)), len(first) - len(scenes), rows)
+    rows, most = [], np.zeros(len(first), bool)
+    for metric in metrics:
+        table = np.array([[under[label].figures[metric] for label in first] for under in found])
+        valid = ~np.isnan(table).any(axis=0)
+        most = valid if valid.sum() > most.sum() else most
+        # figures and differences together, so that all are seen under the same draws of scenes
+        columns = np.concatenate([table, table - table[0]])[:, valid]
+        scenes = [image.scene for image, counts in zip(first.values(), valid, strict=True) if counts]
+        means, intervals = [exact_mean(column) for column in columns.tolist()], bootstrap(columns.T, scenes)
+        for own, name in enumerate(runs):
+            paired = len(runs) + own
+            figures = means[own], intervals[own], means[paired], intervals[paired]
+            rows.append(Row(metric, name, len(scenes), *figures))
+    judged = {image.scene for image, counts in zip(first.values(), most, strict=True) if counts}
+    digest, images = next(iter(runs.values())).digests[protocol], int(most.sum())
+    return Comparison(protocol, digest, images, len(judged), len(first) - images, rows)
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -290,6 +204,8 @@ def _document(comparisons: Sequence[Comparison], runs: Mapping[str, Run], markdo
         parts.append(f"{counts}; {baseline.data['description']}")
         if each.empty:
             parts.append(f"{each.empty} images without a valid pixel are left out")
+        fewer = {row.metric: row.images for row in each.rows if row.images < each.images}
+        parts += [f"{metric}: of {images} images, which have one" for metric, images in fewer.items()]
         if each.scenes < _FEW_SCENES:
             parts.append(f"fewer than {_FEW_SCENES} scenes: intervals are too narrow, and one scene gives none")
         header = ["metric", "run", "figure", "95 % interval", "difference", "95 % interval", ""]
@@ -351,7 +267,7 @@ def _csv(comparisons: Sequence[Comparison], split: str) -> str:
     writer.writerow(("protocol", "digest", "split", "images", "scenes", "empty", "metric", "run", *figures))
     for each in comparisons:
         for row in each.rows:
-            head = (each.protocol, each.digest, split, each.images, each.scenes, each.empty, row.metric, row.run)
+            head = (each.protocol, each.digest, split, row.images, each.scenes, each.empty, row.metric, row.run)
             writer.writerow((*head, row.mean, *row.interval, row.difference, *row.difference_interval, row.verdict))
     return text.getvalue()
 

@@ -25,11 +25,16 @@ from depthnet.progress import progress_bar
 from depthnet.types import InputError
 
 if TYPE_CHECKING:
-    from depthnet.report.judge import Bench
+    from depthnet.report.judge import Bench, Shot
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "shoot"]
 
 _SHOWN = ("delta1", "delta2", "abs_rel", "rmse", "log10")
+
+
+def shoot(bench: Bench, frame: int, kind: str) -> tuple[Shot, list[float]]:
+    """Judge a frame whose photograph is "clean", or spoilt by a corruption, as :meth:`Bench.shoot` does."""
+    return bench.shoot(frame, None if kind == "clean" else partial(corrupt, name=kind, seed=frame))
 
 
 def measure(
@@ -62,8 +67,7 @@ def measure(
     rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     for done, frame in enumerate(bench.frames):
         for number, kind in enumerate(kinds, start=1):
-            change = None if kind == "clean" else partial(corrupt, name=kind, seed=frame)
-            rows[kind].append(bench.shoot(frame, change)[1])
+            rows[kind].append(shoot(bench, frame, kind)[1])
             if advance is not None:
                 advance(done * len(kinds) + number, len(bench.frames) * len(kinds))
     clean = np.array(rows["clean"])

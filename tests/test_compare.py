@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthnet.compare import compare, main, read_run
+from depthnet.compare import compare, main
 from depthnet.intervals import bootstrap
+from depthnet.per_image import read_run
 
 METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 DATA = {

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
     {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
-    {"image", "changes", "guard"},
+    {"image", "changes", "guard", "per_image"},
     {
         "data.layout",
         "data.scenes",
@@ -44,6 +44,7 @@ LAYERS = [
         "models.decoder",
         "models.basic",
         "models.published",
+        "cost",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
@@ -53,6 +54,7 @@ LAYERS = [
     {"report.write"},
     {"resume"},
     {"train", "predict", "score", "compare", "robustness", "export", "data.__main__", "report.__main__"},
+    {"record"},
 ]
 HOMES = {
     "timm": {"models.encoder"},

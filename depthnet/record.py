@@ -1,0 +1,294 @@
+"""Make a row of the results table from a finished run: its figures, its commands, its cost.
+
+    python -m depthnet.record RUN --name "irv2_attn" --set "NYU labelled, official training half" \\
+        --output results/nyu_irv2_attn.json
+    python -m depthnet.record RUN RUN RUN ...         runs that differ in the seed alone make one row
+
+What the run has measured is taken from its files. Its best checkpoint then judges the same images again, as they are
+for the sharpness of depth boundaries and with every corruption for robustness; RUN/per_image_more.csv holds both, image
+by image, for `python -m depthnet.compare`. Last the network is timed on one core: leave the machine alone meanwhile.
+
+A record holds no path of this machine: PATH, FILE and BEST stand in its commands, BEST for checkpoints/best.ckpt of the
+command before.
+
+Exit code: 0, done; 2, something is wrong, and there is no record; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from depthnet.changes import RECORD
+from depthnet.command import finish
+from depthnet.compare import compare, differing_keys
+from depthnet.corruptions import CORRUPTIONS, STRENGTHS
+from depthnet.cost import measure_cost
+from depthnet.durable import file_digest, require_writable, write_json
+from depthnet.intervals import DRAWS, LEVEL
+from depthnet.metrics import METRIC_NAMES
+from depthnet.models.depth_net import load_network
+from depthnet.per_image import flat, write_more
+from depthnet.per_image import read_run as read_images
+from depthnet.progress import progress_bar
+from depthnet.report.atlas import mean_figures
+from depthnet.report.judge import Bench, Run, read_run
+from depthnet.robustness import shoot
+from depthnet.sharpness import boundary_f1
+from depthnet.types import InputError
+
+__all__ = ["MORE", "command", "look", "main", "make_record"]
+
+LIGHT = ("dark", "bright", "contrast")
+"""The corruptions that are another light."""
+
+MORE = ("boundary_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
+"""What a record measures of each image beside the nine figures of a judgement."""
+
+DEFINITIONS = {
+    "boundary_f1": (
+        "Scale-invariant boundary F1 (Bochkovskii et al., Depth Pro, 2024) of the maps that the protocol compares, at "
+        "the truth's size: neighbouring valid pixels have a boundary where one is more than t times as deep as the "
+        "other; the harmonic mean of precision and recall over four directions, averaged over ten t from 1.05 to 1.25 "
+        "with weights proportional to t; per image, then averaged over the images whose truth has a boundary."
+    ),
+    "robustness": (
+        "delta1 of spoilt photographs less delta1 of the clean ones, image by image, truth unchanged; the mean over "
+        + ", ".join(f"{name} ({STRENGTHS[name]})" for name in CORRUPTIONS)
+        + f"; robustness_light: the mean over {', '.join(LIGHT)}."
+    ),
+    "intervals": f"{LEVEL:.0%}, by bootstrap over scenes, {DRAWS} draws; of several seeds, of their mean.",
+    "parameters": "Of the whole network, learned or frozen.",
+    "gmacs": "10^9 multiply-accumulates for one image: half of the FLOPs that torch.utils.flop_counter counts.",
+    "ms": "Milliseconds for one image: float32, channels_last, one core; median of rounds in which the network and its "
+    "bare encoder (encoder_ms) take turns.",
+    "minutes": "Wall clock of fitting with its validations, of all commands of the row; the mean over the seeds.",
+}
+
+_NOT_OF_THE_RUN = ("data.cache_dir", "report")
+_WEIGHTS = ("ckpt", "model.pretrained")
+
+
+class Made(NamedTuple):
+    """A command that a run was made by: Hydra's overrides, and seconds of training by hardware."""
+
+    overrides: list[str]
+    seconds: dict[str, float]
+
+
+def command(overrides: Sequence[str], *, chained: bool = False, sweep: bool = False) -> str:
+    """Return the command line of a run, free of paths.
+
+    Args:
+        overrides: Hydra's.
+        chained: Whether ``ckpt`` is the best checkpoint of the command before.
+        sweep: Whether it is one command for several runs.
+
+    Example:
+        >>> command(["data=nyu", "data.root=/here/nyu", "data.image_size=[120,160]", "ckpt=/there/best.ckpt"])
+        "python train.py data=nyu data.root=PATH 'data.image_size=[120,160]' ckpt=FILE"
+    """
+    words = ["python", "train.py", *["-m"] * sweep]
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        name = key.lstrip("+~")
+        if name in _NOT_OF_THE_RUN:
+            continue
+        if name in _WEIGHTS and value.lower() not in ("auto", "true", "false", "null"):
+            value = "BEST" if chained and name == "ckpt" else "FILE"
+        elif name in ("data.root", "data.test_root") or os.sep in value:
+            value = "PATH"
+        words.append(key + equals + value)
+    return shlex.join(words)
+
+
+def _made_by(directory: Path) -> list[Made]:
+    """The commands that a run was made by, the oldest first: those of the run whose checkpoint it starts from too."""
+    path = directory / RECORD
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        overrides = [str(word) for word in stored["overrides"]]
+        training = {} if "mode=test" in overrides else {str(k): float(v) for k, v in stored["seconds"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        example = '"overrides": ["model=basic", "seed=1"], "seconds": {"2 CPU cores": 600}'
+        raise InputError(
+            f"{path}: does not say by what command and how long the run was trained; add it, such as {example}"
+        ) from None
+    if (directory / "config.previous.yaml").exists():
+        raise InputError(f"{directory}: has gone on with another config, so no command makes it again")
+    start = next((word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("ckpt=")), None)
+    before = None if start in (None, "null") else Path(str(start)).resolve().parent.parent
+    earlier = _made_by(before) if before and before != directory.resolve() and (before / RECORD).is_file() else []
+    return [*earlier, Made(overrides, training)]
+
+
+def _commands(made: Sequence[Sequence[Made]], seeds: Sequence[int]) -> list[str]:
+    """The commands of a row; one for all runs where they differ in the seed."""
+    plain = {tuple(word for word in run[-1].overrides if not word.startswith("seed=")) for run in made}
+    if len(made) > 1 and len(plain) == 1 and all(len(run) == 1 for run in made):
+        return [command([*plain.pop(), f"seed={','.join(map(str, seeds))}"], sweep=True)]
+    return list(
+        dict.fromkeys(command(one.overrides, chained=place > 0) for run in made for place, one in enumerate(run))
+    )
+
+
+def look(bench: Bench, advance: Callable[[], None] = lambda: None) -> dict[int, list[float]]:
+    """Measure of each image what a judgement does not.
+
+    Args:
+        bench: The checkpoint and its frames.
+        advance: Called after each photograph.
+
+    Returns:
+        delta1 and then :data:`MORE`, by frame; NaN where there is nothing to measure by.
+    """
+    place = METRIC_NAMES.index("delta1")
+    found = {}
+    for frame in bench.frames:
+        shot, figures = shoot(bench, frame, "clean")
+        sharp, clean = boundary_f1(shot.pred, shot.depth, shot.mask), figures[place]
+        advance()
+        changes = {}
+        for name in CORRUPTIONS:
+            changes[name] = shoot(bench, frame, name)[1][place] - clean
+            advance()
+        light = math.fsum(changes[name] for name in LIGHT) / len(LIGHT)
+        found[frame] = [clean, sharp, math.fsum(changes.values()) / len(changes), light, *changes.values()]
+    return found
+
+
+def make_record(
+    directories: Sequence[str | os.PathLike[str]],
+    name: str,
+    data: str,
+    root: str | os.PathLike[str] | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Make the record of a row, and write ``per_image_more.csv`` into each run's directory.
+
+    Args:
+        directories: Of one run, or of several that differ in the seed alone.
+        name: Of the row.
+        data: What the data is, in words; rows of the same words stand in one table.
+        root: Where the data is now, if it moved.
+        advance: Called with how many photographs were judged and how many there are.
+
+    Returns:
+        Plain values, free of this machine's paths.
+
+    Raises:
+        InputError: If a run is not finished, does not say how it was made, or differs in more than the seed; or its
+            checkpoint or data are not what was judged.
+    """
+    paths = [Path(directory) for directory in directories]
+    runs = [read_run(path) for path in paths]
+    first, protocol, seeds = runs[0], runs[0].protocol, [run.metrics["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{paths[0]}: the runs of a row differ in the seed; here they are of {seeds}")
+    made = [_made_by(path) for path in paths]
+    for path in paths:
+        require_writable(path)
+    benches = [Bench(run, root=root) for run in runs]
+    images = {path: read_images(path) for path in paths}
+    if len(runs) > 1:
+        compare({str(path): run for path, run in images.items()}, ["delta1"], protocol)
+    differing = differing_keys([run.config or {} for run in images.values()])
+    if differing:
+        raise InputError(f"{paths[0]}: the runs of a row differ in the seed alone; here in {', '.join(differing)}")
+    total, done = sum(len(bench.frames) for bench in benches) * (1 + len(CORRUPTIONS)), 0
+
+    def judged() -> None:
+        nonlocal done
+        done += 1
+        if advance is not None:
+            advance(done, total)
+
+    tables, own = [], []
+    for path, run, bench in zip(paths, runs, benches, strict=True):
+        more = look(bench, judged)
+        rows = run.rows[protocol]
+        write_more(path, protocol, ("delta1", *MORE), {frame: (*rows[frame][:2], more[frame]) for frame in more})
+        read_images(path)  # says so if the checkpoint is another than the one that was judged
+        tables.append([[*rows[frame][2], *more[frame][1:]] for frame in more])
+        scenes = [rows[frame][1] for frame in more]
+        means = {
+            key: figure.mean for key, figure in mean_figures(MORE, [row[1:] for row in more.values()], scenes).items()
+        }
+        own.append(
+            {
+                "seed": run.metrics["seed"],
+                **{key: run.metrics[key] for key in ("commit", "versions")},
+                "checkpoint": file_digest(bench.path),
+                "figures": run.metrics["protocols"][protocol] | means,
+            }
+        )
+    figures = mean_figures((*METRIC_NAMES, *MORE), np.mean(tables, axis=0), scenes)
+    seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]
+    network = load_network(benches[0].path)
+    return {
+        "name": name,
+        "set": data,
+        "commands": _commands(made, seeds),
+        "minutes": sum(spent for _, spent in seconds) / 60 / len(runs) if seconds else None,
+        "hardware": sorted({hardware for hardware, _ in seconds}),
+        "split": first.metrics["split"],
+        "images": first.metrics["images"],
+        "scenes": len(set(scenes)),
+        "data": _without_places(first),
+        "protocol": protocol,
+        "digest": first.metrics["digests"][protocol],
+        "image_size": list(network.image_size),
+        "figures": {
+            key: {"mean": mean, "interval": None if math.isnan(ends.low) else list(ends)}
+            for key, (mean, ends) in figures.items()
+        },
+        "cost": measure_cost(network)._asdict(),
+        "runs": own,
+        "mean_map": first.metrics.get("mean_map", {}).get(protocol),
+        "definitions": {protocol: first.metrics["definitions"][protocol], **DEFINITIONS},
+    }
+
+
+def _without_places(run: Run) -> dict[str, Any]:
+    """What metrics.json says of the data, without the folders that the config names."""
+    data: Mapping[str, Any] = run.metrics["data"]
+    values = [value for key, value in flat(run.config["data"]) if isinstance(value, str) and key[-8:] != "_target_"]
+    description = str(data["description"])
+    for place in sorted(filter(lambda value: os.sep in value, values), key=len, reverse=True):
+        description = description.replace(place, "PATH")
+    return {**data, "description": description}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m depthnet.record", description=__doc__, formatter_class=style)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run that was judged")
+    parser.add_argument("--name", required=True, help="of the row, such as: irv2_attn, scratch, 12 epochs")
+    parser.add_argument("--set", required=True, help="what the data is, in words; rows of the same words make a table")
+    parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the record, as JSON")
+    return finish("depthnet.record", partial(_run, parser.parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    require_writable(options.output.parent)
+    with progress_bar("photographs judged") as advance:
+        record = make_record(options.runs, options.name, options.set, options.root, advance)
+    write_json(options.output, record)
+    print(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
