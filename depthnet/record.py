@@ -44,7 +44,7 @@ from depthnet.progress import progress_bar
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, read_run
 from depthnet.robustness import shoot
-from depthnet.sharpness import boundary_f1
+from depthnet.sharpness import EDGE_ROWS, EDGE_STEP, edge_f1
 from depthnet.types import InputError
 
 __all__ = ["MORE", "command", "look", "main", "make_record"]
@@ -52,15 +52,15 @@ __all__ = ["MORE", "command", "look", "main", "make_record"]
 LIGHT = ("dark", "bright", "contrast")
 """The corruptions that are another light."""
 
-MORE = ("boundary_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
+MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
 """What a record measures of each image beside the nine figures of a judgement."""
 
 DEFINITIONS = {
-    "boundary_f1": (
-        "Scale-invariant boundary F1 (Bochkovskii et al., Depth Pro, 2024) of the maps that the protocol compares, at "
-        "the truth's size: neighbouring valid pixels have a boundary where one is more than t times as deep as the "
-        "other; the harmonic mean of precision and recall over four directions, averaged over ten t from 1.05 to 1.25 "
-        "with weights proportional to t; per image, then averaged over the images whose truth has a boundary."
+    "edge_f1": (
+        f"Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol compares, "
+        f"thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, is longer than "
+        f"{EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then averaged over the "
+        "images whose truth has an edge."
     ),
     "robustness": (
         "delta1 of spoilt photographs less delta1 of the clean ones, image by image, truth unchanged; the mean over "
@@ -156,7 +156,7 @@ def look(bench: Bench, advance: Callable[[], None] = lambda: None) -> dict[int, 
     found = {}
     for frame in bench.frames:
         shot, figures = shoot(bench, frame, "clean")
-        sharp, clean = boundary_f1(shot.pred, shot.depth, shot.mask), figures[place]
+        sharp, clean = edge_f1(shot.pred, shot.depth, shot.mask), figures[place]
         advance()
         changes = {}
         for name in CORRUPTIONS:
