@@ -57,10 +57,10 @@ MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for 
 
 DEFINITIONS = {
     "edge_f1": (
-        f"Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol compares, "
-        f"thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, is longer than "
-        f"{EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then averaged over the "
-        "images whose truth has an edge."
+        "Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol "
+        f"compares, thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, "
+        f"is longer than {EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then "
+        "averaged over the images whose truth has an edge."
     ),
     "robustness": (
         "delta1 of spoilt photographs less delta1 of the clean ones, image by image, truth unchanged; the mean over "

@@ -33,10 +33,15 @@ def from_root(root: Path) -> dict[str, Any]:
 
 
 def write_run(
-    directory: Path, data: Mapping[str, Any], layout: Layout, split: str = "val", protocols: Any = "all"
+    directory: Path,
+    data: Mapping[str, Any],
+    layout: Layout,
+    split: str = "val",
+    protocols: Any = "all",
+    seed: int = 0,
 ) -> Path:
     """Write the files of a run that was judged, and return its directory."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = DepthNet("test_resnet", depth_range=layout.depth_range, image_size=IMAGE_SIZE).eval()
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     save_plain(directory / "checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: make_record(network)})
@@ -54,7 +59,7 @@ def write_run(
         labels=[layout.label(split, frame) for frame in range(len(dataset))],
         scenes=[layout.scene(split, frame) for frame in range(len(dataset))],
         expected=len(dataset),
-        seed=0,
+        seed=seed,
         commit="c0ffee",
         versions={"torch": "2"},
         data={

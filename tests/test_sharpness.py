@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from depthnet.sharpness import EDGE_REACH, boundary_errors, boundary_f1, depth_edges, edge_distance
+from depthnet.sharpness import EDGE_REACH, boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
 
 
 def blocks(seed=0, size=(40, 56), cell=8):
@@ -144,3 +144,34 @@ def test_edge_distance_equals_brute_force(limit, share):
     for row, column in zip(*np.nonzero(edges), strict=True):
         expected = np.minimum(expected, np.hypot(rows - row, columns - column))
     np.testing.assert_allclose(edge_distance(edges, limit), expected, atol=1e-5)
+
+
+def sobel(depth):
+    """The length of Sobel's gradient inside the border, written plainly."""
+    windows = np.lib.stride_tricks.sliding_window_view(depth, (3, 3))
+    across = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    return np.hypot((windows * across).sum((2, 3)), (windows * across.T).sum((2, 3)))
+
+
+@pytest.mark.parametrize(("rows", "every"), [(40, 1), (480, 2), (700, 3)])
+def test_edge_f1_is_that_of_pixels_with_a_steep_gradient(rows, every):
+    depth = blocks(size=(rows, rows), cell=rows // 5)
+    pred = blurred(depth, 2 * every) + np.random.default_rng(1).normal(0, 0.03, depth.shape)
+    said, true = (sobel(values[::every, ::every].astype(np.float32)) > 0.25 for values in (pred, depth))
+    precision, recall = (said & true).sum() / said.sum(), (said & true).sum() / true.sum()
+    expected = 2 * precision * recall / (precision + recall)
+    assert 0.05 < expected < 0.95
+    assert edge_f1(pred, depth, depth > 0) == pytest.approx(expected, abs=1e-3)
+
+
+def test_edge_f1_falls_with_blur_and_knows_holes():
+    depth = blocks(cell=8)
+    everywhere = depth > 0
+    figures = [edge_f1(blurred(depth, reach), depth, everywhere) for reach in (0, 1, 2)]
+    assert figures[0] == 1 > figures[1] > figures[2] > 0
+    assert math.isnan(edge_f1(depth, np.full_like(depth, 2.0), everywhere))
+    mask = everywhere.copy()
+    mask[:, 30:] = False
+    torn = np.where(mask, depth, 0.0)  # a hole is no edge, and nothing counts in it
+    assert edge_f1(depth + 9 * ~mask, torn, mask) == 1
+    assert math.isnan(edge_f1(depth, depth, ~everywhere))

@@ -160,6 +160,9 @@ def test_resume_at_an_epochs_end_equals_the_run_that_was_not_stopped(train, make
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "moved" / name).read_text()
     figures = [json.loads((tmp_path / name / "metrics.json").read_text())["protocols"] for name in ("whole", "moved")]
     assert figures[0] == figures[1]
+    started, ended = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "moved"))
+    assert started["overrides"] == ended["overrides"] == recipe
+    assert all(0 < sum(run["seconds"].values()) < 60 for run in (started, ended))
 
 
 def equal(one, other):

@@ -1,0 +1,180 @@
+import json
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from small_run import ROOMS, from_root, write_run
+
+from depthnet.compare import main as compare
+from depthnet.corruptions import CORRUPTIONS
+from depthnet.data.roots import open_root
+from depthnet.record import MORE, command, main, make_record
+from depthnet.report.judge import Bench, open_data, read_run
+from depthnet.robustness import measure
+from depthnet.sharpness import edge_f1
+
+SECONDS = {"2 CPU cores, torch on 1": 90.0}
+
+
+def made(directory, *overrides, seconds=SECONDS, **options):
+    """A finished run that knows its command and its time."""
+    write_run(directory, ROOMS, open_data(ROOMS), **options)
+    record = {"overrides": list(overrides), "seconds": seconds}
+    (directory / "run.json").write_text(json.dumps(record))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [made(folder / str(seed), "data=rooms", f"seed={seed}", seed=seed) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def record(runs):
+    return make_record(runs[:1], "tiny", "rooms")
+
+
+def test_figures_are_the_runs_own_and_the_rest_is_measured(runs, record):
+    stored = json.loads((runs[0] / "metrics.json").read_text())
+    for metric, value in stored["protocols"]["uncropped"].items():
+        assert record["figures"][metric]["mean"] == pytest.approx(value, rel=1e-12)
+        assert record["figures"][metric]["interval"] == pytest.approx(stored["intervals"]["uncropped"][metric])
+    assert record["runs"][0]["figures"].items() >= stored["protocols"]["uncropped"].items()
+    bench = Bench(read_run(runs[0]))
+    shots = [bench.shoot(frame)[0] for frame in bench.frames]
+    sharp = np.mean([edge_f1(shot.pred, shot.depth, shot.mask) for shot in shots])
+    assert record["figures"]["edge_f1"]["mean"] == pytest.approx(sharp)
+    spoilt = measure(bench, list(CORRUPTIONS))
+    for name in CORRUPTIONS:
+        found, expected = record["figures"][f"robustness_{name}"], spoilt[name]["delta1"]
+        assert found["mean"] == pytest.approx(expected["difference"], abs=1e-12)
+        assert found["interval"] == pytest.approx(expected["interval"], abs=1e-12)
+    for key, names in (("robustness", list(CORRUPTIONS)), ("robustness_light", ["dark", "bright", "contrast"])):
+        mean = np.mean([spoilt[name]["delta1"]["difference"] for name in names])
+        assert record["figures"][key]["mean"] == pytest.approx(mean, abs=1e-12)
+    assert any(record["figures"][f"robustness_{name}"]["mean"] for name in CORRUPTIONS)
+    assert set(record["definitions"]) >= {"uncropped", "edge_f1", "robustness", "gmacs", "ms", "minutes"}
+
+
+def test_the_row_knows_command_time_data_and_cost(record):
+    assert record["commands"] == ["python train.py data=rooms seed=0"]
+    assert (record["minutes"], record["hardware"]) == (1.5, list(SECONDS))
+    assert (record["images"], record["scenes"], record["split"]) == (5, 5, "val")
+    assert (record["digest"], record["data"]["digest"], record["image_size"]) == ("d5c5bac4ba6e", "d1935t", [48, 64])
+    assert record["cost"]["parameters"] > 1e5
+    assert record["cost"]["ms"] > 0 < record["cost"]["encoder_ms"]
+    assert len(record["runs"][0]["checkpoint"]) == 64
+
+
+def test_runs_of_several_seeds_make_one_row(runs, record):
+    steps = []
+    both = make_record(runs, "tiny", "rooms", advance=lambda *step: steps.append(step))
+    assert steps == [(number, 70) for number in range(1, 71)]
+    assert both["commands"] == ["python train.py -m data=rooms seed=0,1"]
+    assert [run["seed"] for run in both["runs"]] == [0, 1]
+    assert both["minutes"] == 1.5
+    assert both["runs"][0]["figures"] == record["runs"][0]["figures"]
+    for metric in ("delta1", "rmse", *MORE):
+        values = [run["figures"][metric] for run in both["runs"]]
+        assert both["figures"][metric]["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+    assert both["runs"][0]["figures"]["rmse"] != both["runs"][1]["figures"]["rmse"]
+
+
+def test_compare_takes_what_a_record_measured(runs, record, capsys, tmp_path):
+    make_record(runs, "tiny", "rooms")
+    words = [*map(str, runs), "--protocol", "uncropped", "--format", "csv"]
+    assert compare([*words, "--metrics", "delta1,edge_f1,robustness,robustness_light"]) == 0
+    rows = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    place = rows[0].index("mean")
+    found = {row[rows[0].index("metric")]: float(row[place]) for row in rows[1:] if row[place - 1] == "0"}
+    for metric, value in found.items():
+        assert value == pytest.approx(record["figures"][metric]["mean"], abs=1e-12)
+    assert len(found) == 4
+    other = made(tmp_path / "other", "data=rooms")
+    assert compare([str(other), str(runs[0]), "--metrics", "edge_f1"]) == 2
+    assert "python -m depthnet.record measures edge_f1" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_judged_elsewhere_brings_its_own_command(tmp_path, make_lists):
+    first = made(tmp_path / "first", "data=rooms")
+    root = make_lists(val=3)
+    judged = write_run(tmp_path / "judged", from_root(root), open_root(root))
+    words = ["mode=test", "data=nyu", f"data.root={root}", f"ckpt={first}/checkpoints/best.ckpt"]
+    (judged / "run.json").write_text(json.dumps({"overrides": words}))
+    record = make_record([judged], "rooms alone", "NYU")
+    assert record["commands"] == [
+        "python train.py data=rooms",
+        "python train.py mode=test data=nyu data.root=PATH ckpt=BEST",
+    ]
+    assert record["minutes"] == 1.5
+    assert record["data"]["description"] == "NYU, lists layout, PATH"
+    assert str(tmp_path) not in json.dumps(record)
+    shutil.rmtree(first)
+    alone = make_record([judged], "rooms alone", "NYU")
+    assert alone["commands"] == ["python train.py mode=test data=nyu data.root=PATH ckpt=FILE"]
+    assert alone["minutes"] is None
+
+
+def test_a_command_holds_no_path_and_nothing_that_a_shell_would_change():
+    words = [
+        "data.depth_range={min: 0.1, max: 10}",
+        "model.pretrained=/w/a.safetensors",
+        "+data.lists={train: /a/b.txt}",
+        "data.cache_dir=/tmp/cache",
+    ]
+    line = command(words)
+    assert shlex.split(line) == [
+        "python",
+        "train.py",
+        "data.depth_range={min: 0.1, max: 10}",
+        "model.pretrained=FILE",
+        "+data.lists=PATH",
+    ]
+    assert command(["model.pretrained=true", "ckpt=null"]) == "python train.py model.pretrained=true ckpt=null"
+
+
+def test_a_mistake_is_one_line(runs, tmp_path, capsys):
+    def refused(*words):
+        output = tmp_path / "record.json"
+        assert main([*map(str, words), "--name", "a", "--set", "b", "--output", str(output)]) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert said.err.startswith("depthnet.record: ")
+        assert not said.out
+        assert not output.exists()
+        return said.err
+
+    assert "no run there" in refused(tmp_path / "nowhere")
+    assert "are of [0, 0]" in refused(runs[0], runs[0])
+    old = made(tmp_path / "old", "data=rooms", seed=3)
+    config = (old / "config.yaml").read_text()
+    (old / "config.yaml").write_text(config + "optimizer: {lr: 1}\n")
+    assert "differ in the seed alone; here in optimizer.lr" in refused(runs[0], old)
+    (old / "config.yaml").write_text(config)
+    (old / "config.previous.yaml").write_text("")
+    assert "no command makes it again" in refused(old)
+    (old / "run.json").write_text("{}")
+    assert "does not say by what command" in refused(old)
+    assert not (old / "per_image_more.csv").exists()
+
+
+def test_each_row_can_be_made_again_by_its_command(train, tmp_path):
+    small = [
+        "data.image_size=[48,64]",
+        "data.batch_size=2",
+        "data.num_workers=0",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+    ]
+    words = ["data=rooms", "model=tiny", "data.frames={train: 4, val: 3}", "logger=none", *small, "seed=5"]
+    assert train(*words, "hydra.run.dir=run", "resume=auto").code == 0
+    output = tmp_path / "out/record.json"
+    assert main([str(tmp_path / "run"), "--name", "tiny", "--set", "rooms", "--output", str(output)]) == 0
+    record = json.loads(output.read_text())
+    assert 0 < record["minutes"] < 1
+    (line,) = record["commands"]
+    assert train(*shlex.split(line)[2:], "hydra.run.dir=again").code == 0
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert again["protocols"]["uncropped"].items() <= record["runs"][0]["figures"].items()
