@@ -25,7 +25,7 @@ from depthnet.checkpoint import count_test
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Layout
 from depthnet.durable import write_text
-from depthnet.evaluation import Evaluation, commit, describe_judged, mean_map, metrics_table, versions
+from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.image import resize_nearest, write_image_png
 from depthnet.loggers import SafeLogger
 from depthnet.types import InputError, Sample
@@ -35,7 +35,6 @@ __all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
 
 log = logging.getLogger("depthnet")
 
-_MEAN_MAP_FRAMES = 300
 _STEP_COLUMNS = ("epoch", "step", "lr", "loss", "delta1")
 _STEP_ROW = re.compile(r"\d+,\d+(,[^,\n]+){3}\n")
 
@@ -253,12 +252,8 @@ class Results(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the mean training depth map."""
-        layout = self._data.layout
-        count = layout.count("train")
-        if count:
-            used = min(count, _MEAN_MAP_FRAMES)
-            depths = (layout.read("train", i * count // used)[1] for i in range(used))
-            self._map = torch.from_numpy(mean_map(depths, layout.size(self._split, 0)))[None, None]
+        self._map = training_mean(self._data.layout, self._split)
+        if self._map is not None:
             self._constant = Evaluation(pl_module.protocols)  # type: ignore[arg-type]
 
     def on_test_batch_end(

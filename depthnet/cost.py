@@ -25,7 +25,7 @@ class Cost(NamedTuple):
         parameters: Of the whole network, learned or frozen.
         gmacs: 10^9 multiply-accumulates: half of what ``torch.utils.flop_counter`` counts, which are those of
             convolutions and matrix products; resizing, normalisation and activations are not in it.
-        ms: Milliseconds on one core.
+        ms: Milliseconds on one core, of its own time: those in which the machine did something else do not count.
         encoder_ms: Those of its encoder alone; None where it has no encoder that stands alone.
     """
 
@@ -64,10 +64,10 @@ def measure_cost(network: DepthNetwork, rounds: int = _ROUNDS) -> Cost:
         with torch.inference_mode():
             for turn in range(rounds + 2):
                 for work, milliseconds in zip(works, taken, strict=True):
-                    start = time.perf_counter()
-                    work()
+                    start = time.thread_time()
+                    work()  # on this thread, as there is but one
                     if turn >= 2:
-                        milliseconds.append(1000 * (time.perf_counter() - start))
+                        milliseconds.append(1000 * (time.thread_time() - start))
     finally:
         torch.set_num_threads(threads)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -40,7 +40,18 @@ from depthnet.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.protocol import Protocol, default_protocol, find_protocols, resize_prediction
 from depthnet.types import InputError
 
-__all__ = ["Evaluation", "choose_protocols", "commit", "describe_judged", "mean_map", "metrics_table", "versions"]
+__all__ = [
+    "Evaluation",
+    "choose_protocols",
+    "commit",
+    "describe_judged",
+    "mean_map",
+    "metrics_table",
+    "training_mean",
+    "versions",
+]
+
+_MEAN_MAP_FRAMES = 300
 
 Figures = Mapping[str, Mapping[str, float]]
 Intervals = Mapping[str, Mapping[str, Sequence[float | None]]]
@@ -308,6 +319,24 @@ def metrics_table(
 def _short(value: float) -> str:
     """Three decimals, fewer where a figure is large: at most six characters for what networks score."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def training_mean(layout: Layout, split: str) -> Tensor | None:
+    """Return the :func:`mean_map` of up to 300 training frames, evenly spaced.
+
+    Args:
+        layout: The data.
+        split: The split that the map is judged on, and has the size of.
+
+    Returns:
+        Depth [m], shape ``(1, 1, H, W)``; None where there is no training frame.
+    """
+    count = layout.count("train")
+    if not count:
+        return None
+    used = min(count, _MEAN_MAP_FRAMES)
+    depths = (layout.read("train", i * count // used)[1] for i in range(used))
+    return torch.from_numpy(mean_map(depths, layout.size(split, 0)))[None, None]
 
 
 def mean_map(depths: Iterable[npt.NDArray[np.floating]], size: tuple[int, int]) -> npt.NDArray[np.float32]:

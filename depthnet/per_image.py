@@ -19,11 +19,13 @@ import yaml
 from depthnet.durable import write_text
 from depthnet.types import InputError
 
-__all__ = ["Image", "Run", "exact_mean", "flat", "read_run", "write_more"]
+__all__ = ["SAME", "Image", "Run", "exact_mean", "flat", "read_run", "write_more"]
 
 _BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
 _MORE = "per_image_more.csv"
-_SAME = 0.005  # of delta1: what batches, threads and precision may change
+
+SAME = 0.005
+"""What batches, threads and precision may change of delta1."""
 
 
 class Image(NamedTuple):
@@ -53,11 +55,12 @@ class Run(NamedTuple):
     config: Mapping[str, Any] | None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, more: bool = True) -> Run:
     """Read a run's files.
 
     Args:
         path: The run's directory, or the ``metrics.json`` in it.
+        more: Also what :func:`write_more` wrote.
 
     Raises:
         InputError: If a file is missing or not an evaluation's, or the two are of different evaluations.
@@ -77,7 +80,8 @@ def read_run(path: Path) -> Run:
                 stored = content["protocols"][name][metric]  # JSON has null for NaN
                 if found != stored and not (stored is None and math.isnan(found)):
                     raise ValueError(f"per_image.csv and metrics.json disagree on {name}")
-        _add_more(images, directory / _MORE)
+        if more and (directory / _MORE).is_file():
+            _add_more(images, directory / _MORE)
     except FileNotFoundError as error:
         raise InputError(f"{directory}: has no {Path(error.filename).name}; compare runs that were judged") from None
     except Exception as error:  # JSON, CSV and YAML each have their own
@@ -102,14 +106,12 @@ def _read_images(path: Path) -> dict[str, dict[str, Image]]:
 
 
 def _add_more(images: dict[str, dict[str, Image]], path: Path) -> None:
-    if not path.is_file():
-        return
     for name, rows in _read_images(path).items():
         if rows.keys() != images[name].keys():
             raise ValueError(f"{path.name} is of other images")
         judged = ([image.figures["delta1"] for image in some[name].values()] for some in (images, {name: rows}))
         here, there = (exact_mean(value for value in values if not math.isnan(value)) for values in judged)
-        if abs(here - there) > _SAME:
+        if abs(here - there) > SAME:
             raise ValueError(f"{path.name} is of another checkpoint; remove it")
         for label, image in rows.items():
             figures = images[name][label].figures

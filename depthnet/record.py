@@ -6,7 +6,7 @@
 
 What the run has measured is taken from its files. Its best checkpoint then judges the same images again, as they are
 for the sharpness of depth boundaries and with every corruption for robustness; RUN/per_image_more.csv holds both, image
-by image, for `python -m depthnet.compare`. Last the network is timed on one core: leave the machine alone meanwhile.
+by image, for `python -m depthnet.compare`. Last the network is timed on one core.
 
 A record holds no path of this machine: PATH, FILE and BEST stand in its commands, BEST for checkpoints/best.ckpt of the
 command before.
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from depthnet.changes import RECORD
 from depthnet.command import finish
@@ -35,10 +36,11 @@ from depthnet.compare import compare, differing_keys
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS
 from depthnet.cost import measure_cost
 from depthnet.durable import file_digest, require_writable, write_json
+from depthnet.evaluation import training_mean
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.depth_net import load_network
-from depthnet.per_image import flat, write_more
+from depthnet.per_image import SAME, flat, write_more
 from depthnet.per_image import read_run as read_images
 from depthnet.progress import progress_bar
 from depthnet.report.atlas import mean_figures
@@ -70,8 +72,11 @@ DEFINITIONS = {
     "intervals": f"{LEVEL:.0%}, by bootstrap over scenes, {DRAWS} draws; of several seeds, of their mean.",
     "parameters": "Of the whole network, learned or frozen.",
     "gmacs": "10^9 multiply-accumulates for one image: half of the FLOPs that torch.utils.flop_counter counts.",
-    "ms": "Milliseconds for one image: float32, channels_last, one core; median of rounds in which the network and its "
-    "bare encoder (encoder_ms) take turns.",
+    "ms": (
+        "Milliseconds of one core for one image: float32, channels_last, batch 1; median of rounds in which the "
+        "network and its bare encoder (encoder_ms) take turns; the thread's own time, so that what else the machine "
+        "does counts little."
+    ),
     "minutes": "Wall clock of fitting with its validations, of all commands of the row; the mean over the seeds.",
 }
 
@@ -199,7 +204,7 @@ def make_record(
     for path in paths:
         require_writable(path)
     benches = [Bench(run, root=root) for run in runs]
-    images = {path: read_images(path) for path in paths}
+    images = {path: read_images(path, more=False) for path in paths}
     if len(runs) > 1:
         compare({str(path): run for path, run in images.items()}, ["delta1"], protocol)
     differing = differing_keys([run.config or {} for run in images.values()])
@@ -213,26 +218,9 @@ def make_record(
         if advance is not None:
             advance(done, total)
 
-    tables, own = [], []
-    for path, run, bench in zip(paths, runs, benches, strict=True):
-        more = look(bench, judged)
-        rows = run.rows[protocol]
-        write_more(path, protocol, ("delta1", *MORE), {frame: (*rows[frame][:2], more[frame]) for frame in more})
-        read_images(path)  # says so if the checkpoint is another than the one that was judged
-        tables.append([[*rows[frame][2], *more[frame][1:]] for frame in more])
-        scenes = [rows[frame][1] for frame in more]
-        means = {
-            key: figure.mean for key, figure in mean_figures(MORE, [row[1:] for row in more.values()], scenes).items()
-        }
-        own.append(
-            {
-                "seed": run.metrics["seed"],
-                **{key: run.metrics[key] for key in ("commit", "versions")},
-                "checkpoint": file_digest(bench.path),
-                "figures": run.metrics["protocols"][protocol] | means,
-            }
-        )
-    figures = mean_figures((*METRIC_NAMES, *MORE), np.mean(tables, axis=0), scenes)
+    found = [_measured(run, bench, judged) for run, bench in zip(runs, benches, strict=True)]
+    scenes = [first.rows[protocol][frame][1] for frame in benches[0].frames]
+    figures = mean_figures((*METRIC_NAMES, *MORE), np.mean([table for _, table in found], axis=0), scenes)
     seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]
     network = load_network(benches[0].path)
     return {
@@ -253,10 +241,44 @@ def make_record(
             for key, (mean, ends) in figures.items()
         },
         "cost": measure_cost(network)._asdict(),
-        "runs": own,
-        "mean_map": first.metrics.get("mean_map", {}).get(protocol),
+        "runs": [one for one, _ in found],
+        "mean_map": _mean_map(first, benches[0]),
         "definitions": {protocol: first.metrics["definitions"][protocol], **DEFINITIONS},
     }
+
+
+def _measured(run: Run, bench: Bench, judged: Callable[[], None]) -> tuple[dict[str, Any], list[list[float]]]:
+    """What is noted of one run, and its figures image by image; those that are new are written beside the others."""
+    rows, more = run.rows[run.protocol], look(bench, judged)
+    names, judged_as = ("delta1", *MORE), run.metrics["protocols"][run.protocol]
+    means = mean_figures(names, list(more.values()), [rows[frame][1] for frame in more])
+    if abs(means["delta1"].mean - judged_as["delta1"]) > SAME:
+        found = f"gives delta1 {means['delta1'].mean:.4f}, but was judged as {judged_as['delta1']:.4f}"
+        raise InputError(f"{bench.path}: {found}; judge the run again")
+    write_more(run.directory, run.protocol, names, {frame: (*rows[frame][:2], more[frame]) for frame in more})
+    noted = {
+        "seed": run.metrics["seed"],
+        "commit": run.metrics["commit"],
+        "versions": run.metrics["versions"],
+        "checkpoint": file_digest(bench.path),
+        "figures": {name: figure.mean for name, figure in means.items()} | judged_as,
+    }
+    return noted, [[*rows[frame][2], *figures[1:]] for frame, figures in more.items()]
+
+
+def _mean_map(run: Run, bench: Bench) -> dict[str, float] | None:
+    """The figures of the mean training depth map, which every network must beat; it looks at no photograph."""
+    stored = run.metrics.get("mean_map", {}).get(run.protocol)
+    constant = training_mean(bench.layout, bench.split) if stored else None
+    if constant is None:
+        return None
+    sharp = []
+    for frame in bench.frames:
+        truth = torch.tensor(bench.layout.read(bench.split, frame)[1])[None, None]
+        pred, depth, mask = (part[0, 0].numpy() for part in bench.protocol(constant, truth, truth > 0))
+        sharp.append(edge_f1(pred, depth, mask))
+    held = [value for value in sharp if not math.isnan(value)]
+    return {**stored, "robustness": 0.0, **({"edge_f1": math.fsum(held) / len(held)} if held else {})}
 
 
 def _without_places(run: Run) -> dict[str, Any]:

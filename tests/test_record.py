@@ -1,14 +1,19 @@
 import json
+import re
 import shlex
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from small_run import ROOMS, from_root, write_run
 
+from depthnet.checkpoint import RECORD_KEY, save_plain
+from depthnet.checkpoint import make_record as describe
 from depthnet.compare import main as compare
 from depthnet.corruptions import CORRUPTIONS
 from depthnet.data.roots import open_root
+from depthnet.models.depth_net import load_network
 from depthnet.record import MORE, command, main, make_record
 from depthnet.report.judge import Bench, open_data, read_run
 from depthnet.robustness import measure
@@ -58,6 +63,19 @@ def test_figures_are_the_runs_own_and_the_rest_is_measured(runs, record):
     assert set(record["definitions"]) >= {"uncropped", "edge_f1", "robustness", "gmacs", "ms", "minutes"}
 
 
+def test_the_mean_map_is_measured_too(tmp_path):
+    data = ROOMS | {"frames": {"train": 4, "val": 3, "test": 0}}
+    run = write_run(tmp_path / "run", data, open_data(data))
+    (run / "run.json").write_text(json.dumps({"overrides": [], "seconds": SECONDS}))
+    found = make_record([run], "tiny", "rooms")
+    assert 0 < found["mean_map"]["edge_f1"] < 1
+    assert found["mean_map"]["robustness"] == 0
+    assert (
+        found["mean_map"]["delta1"] == json.loads((run / "metrics.json").read_text())["mean_map"]["uncropped"]["delta1"]
+    )
+    assert found["commands"] == ["python train.py"]
+
+
 def test_the_row_knows_command_time_data_and_cost(record):
     assert record["commands"] == ["python train.py data=rooms seed=0"]
     assert (record["minutes"], record["hardware"]) == (1.5, list(SECONDS))
@@ -68,10 +86,15 @@ def test_the_row_knows_command_time_data_and_cost(record):
     assert len(record["runs"][0]["checkpoint"]) == 64
 
 
-def test_runs_of_several_seeds_make_one_row(runs, record):
+@pytest.fixture(scope="module")
+def both(runs):
     steps = []
-    both = make_record(runs, "tiny", "rooms", advance=lambda *step: steps.append(step))
+    found = make_record(runs, "tiny", "rooms", advance=lambda *step: steps.append(step))
     assert steps == [(number, 70) for number in range(1, 71)]
+    return found
+
+
+def test_runs_of_several_seeds_make_one_row(record, both):
     assert both["commands"] == ["python train.py -m data=rooms seed=0,1"]
     assert [run["seed"] for run in both["runs"]] == [0, 1]
     assert both["minutes"] == 1.5
@@ -82,8 +105,7 @@ def test_runs_of_several_seeds_make_one_row(runs, record):
     assert both["runs"][0]["figures"]["rmse"] != both["runs"][1]["figures"]["rmse"]
 
 
-def test_compare_takes_what_a_record_measured(runs, record, capsys, tmp_path):
-    make_record(runs, "tiny", "rooms")
+def test_compare_takes_what_a_record_measured(runs, record, both, capsys, tmp_path):
     words = [*map(str, runs), "--protocol", "uncropped", "--format", "csv"]
     assert compare([*words, "--metrics", "delta1,edge_f1,robustness,robustness_light"]) == 0
     rows = [line.split(",") for line in capsys.readouterr().out.splitlines()]
@@ -157,7 +179,13 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
     assert "no command makes it again" in refused(old)
     (old / "run.json").write_text("{}")
     assert "does not say by what command" in refused(old)
-    assert not (old / "per_image_more.csv").exists()
+    other = made(tmp_path / "other", "data=rooms")
+    network = load_network(other / "checkpoints/best.ckpt")
+    torch.nn.init.constant_(network.head.projection.bias, 3.0)  # far away, everywhere
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    save_plain(other / "checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: describe(network)})
+    assert re.search(r"best\.ckpt: gives delta1 0\.\d+, but was judged as 0\.\d+; judge", refused(other))
+    assert not [run for run in (old, other) if (run / "per_image_more.csv").exists()]
 
 
 def test_each_row_can_be_made_again_by_its_command(train, tmp_path):
