@@ -18,8 +18,7 @@ from typing import Any
 
 BEGIN, END = "<!-- results/table.py writes this -->", "<!-- to here -->"
 FIGURES = {
-    "delta1": "delta1",
-    "95 %": "",
+    "delta1 (95 %)": "delta1",
     "delta2": "delta2",
     "delta3": "delta3",
     "AbsRel": "abs_rel",
@@ -74,8 +73,9 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
         *(said[key] for key in ("size", "seeds", "hardware") if said[key]),
     ]
     rows = [_cells(record) for record in records]
-    if first.get("mean_map"):
-        rows.insert(0, {"network": "mean map", **_figures({k: {"mean": v} for k, v in first["mean_map"].items()})})
+    constant = max((record["mean_map"] or {} for record in records), key=len)
+    if constant:
+        rows.insert(0, {"network": "mean map", **_figures({key: {"mean": mean} for key, mean in constant.items()})})
     columns = [name for name in COLUMNS if any(row.get(name) for row in rows) and not (name == "size" and said["size"])]
     lines = [columns, ["---"] * len(columns), *([row.get(name) or NONE for name in columns] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -125,7 +125,7 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 def _figures(figures: dict[str, dict[str, Any]]) -> dict[str, str]:
     cells = {name: f"{figures[key]['mean']:.3f}" for name, key in FIGURES.items() if key in figures}
     if ends := figures["delta1"].get("interval"):
-        cells["95 %"] = f"{ends[0]:.3f} to {ends[1]:.3f}"
+        cells["delta1 (95 %)"] += f" ({ends[0]:.3f} to {ends[1]:.3f})"
     return cells
 
 

@@ -41,18 +41,18 @@ def test_what_all_rows_share_stands_once_above():
         "**NYU**, 699 training images; val, 96 images of 18 scenes; `nyu_eigen_filled`, filled truth; 120x160; seed 0; "
         "2 CPU cores"
     )
-    assert header.count("|") == 15
+    assert header.count("|") == 14
     assert "size" not in header
-    assert mean.startswith("| mean map | 0.424 | – | – |")
-    assert a == (f"| a | 0.700 | 0.600 to 0.800 | {' | '.join(['0.250'] * 7)} | 2.3 | 0.73 | 48 (26) | 21 |")
+    assert mean.startswith("| mean map | 0.424 | – | – | – | 1.092 |")
+    assert a == (f"| a | 0.700 (0.600 to 0.800) | {' | '.join(['0.250'] * 7)} | 2.3 | 0.73 | 48 (26) | 21 |")
     assert text.endswith("1. a: `python train.py model=a`\n2. b: `python train.py model=b`")
 
 
 def test_what_rows_do_not_share_stands_in_them():
     seeds = record("a", seeds=(0, 1, 2))
     text = table.tables([seeds, record("b", image_size=[192, 256], hardware=["a GPU"], commands=["x", "y"])])
-    assert "| a | 120x160 | 0.700 |" in text
-    assert "| b | 192x256 | 0.700 |" in text
+    assert "| a | 120x160 | 0.700 (" in text
+    assert "| b | 192x256 | 0.700 (" in text
     assert "1. a: `python train.py model=a`; seeds 0, 1, 2; 2 CPU cores; delta1 of the seeds 0.690 to 0.710" in text
     assert "2. b: `x`, then `y`; seed 0; a GPU" in text
     assert "seed 0" not in text.splitlines()[0]
@@ -68,7 +68,7 @@ def test_other_data_and_other_protocols_make_other_tables():
 def test_what_was_not_measured_is_a_dash(cost):
     bare = record("a", minutes=None, cost=cost)
     rows = table.tables([bare, record("b")]).splitlines()
-    end = "| – | – | – | – |" if cost is None else "| 0.0 | 1.00 | 2 | – |"
+    end = "| 0.250 | – | – | – | – |" if cost is None else "| 0.250 | 0.0 | 1.00 | 2 | – |"
     assert rows[5].endswith(end)
 
 
