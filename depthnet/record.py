@@ -47,6 +47,7 @@ from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, read_run
 from depthnet.robustness import shoot
 from depthnet.sharpness import EDGE_ROWS, EDGE_STEP, edge_f1
+from depthnet.shipped import shipped_models
 from depthnet.types import InputError
 
 __all__ = ["MORE", "command", "look", "main", "make_record"]
@@ -109,7 +110,7 @@ def command(overrides: Sequence[str], *, chained: bool = False, sweep: bool = Fa
         name = key.lstrip("+~")
         if name in _NOT_OF_THE_RUN:
             continue
-        if name in _WEIGHTS and value.lower() not in ("auto", "true", "false", "null"):
+        if name in _WEIGHTS and value.lower() not in ("auto", "true", "false", "null", *shipped_models()):
             value = "BEST" if chained and name == "ckpt" else "FILE"
         elif name in ("data.root", "data.test_root") or os.sep in value:
             value = "PATH"

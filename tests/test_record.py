@@ -157,6 +157,11 @@ def test_a_command_holds_no_path_and_nothing_that_a_shell_would_change():
     assert command(["model.pretrained=true", "ckpt=null"]) == "python train.py model.pretrained=true ckpt=null"
 
 
+def test_a_shipped_model_keeps_its_name(monkeypatch):
+    monkeypatch.setattr("depthnet.record.shipped_models", lambda: ["rooms_small"])
+    assert command(["ckpt=rooms_small"]) == "python train.py ckpt=rooms_small"
+
+
 def test_a_mistake_is_one_line(runs, tmp_path, capsys):
     def refused(*words):
         output = tmp_path / "record.json"
