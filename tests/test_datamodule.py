@@ -93,12 +93,25 @@ def test_rooms_are_trained_on_beside_the_pairs(make_lists, tmp_path):
         assert torch.equal(sample(batches, frame), sample(pairs, frame))
         assert torch.equal(sample(batches, 6 + frame), sample(list(room.train_dataloader()), frame))
     assert mixed.record()["extra_rooms"] == 6
-    assert mixed.facts() != alone.facts() != served(5)[0].facts()
-    assert "6 built-in rooms to train on" in mixed.describe()
+    assert mixed.facts() != alone.facts() != served(5)[0].facts() != mixed.facts()
+    assert "6 of 6 built-in rooms in each epoch" in mixed.describe()
     assert len(list(mixed.val_dataloader())) == len(list(alone.val_dataloader()))
     cached = served(6, cache="disk", cache_dir=tmp_path / "cache")[1]
     for frame in range(12):
         assert torch.equal(sample(cached, frame), sample(batches, frame))
+
+
+def test_rooms_take_turns(make_lists):
+    data = DepthDataModule.from_root(
+        make_lists(train=6, val=3), image_size=[24, 32], extra_rooms=5, extra_rooms_share=2, num_workers=0, batch_size=4
+    )
+    loader, seen = data.train_dataloader(), []
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        frames = sorted(int(frame) for batch in loader for frame in batch.frame)
+        assert frames[:6] == list(range(6))
+        seen.append([data.train_label(frame) for frame in frames[6:]])
+    assert seen == [[f"train_{a:06d}", f"train_{b:06d}"] for a, b in ((0, 1), (2, 3), (0, 4))]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +126,9 @@ def test_rooms_are_trained_on_beside_the_pairs(make_lists, tmp_path):
         ({"num_workers": "many"}, r"data\.num_workers"),
         ({"depth_range": {"min": 2, "max": 1}}, "depth_range"),
         ({"check": "some"}, r"data\.check=some: it is full or cheap"),
+        ({"extra_rooms": 4, "extra_rooms_share": 5}, r"data\.extra_rooms_share=5: .* 1 to data\.extra_rooms=4"),
+        ({"extra_rooms": 4, "extra_rooms_share": 0}, r"data\.extra_rooms_share=0"),
+        ({"extra_rooms_share": 3}, r"data\.extra_rooms_share=3"),
         ({"extra_rooms": -1}, r"data\.extra_rooms=-1"),
         ({"cache": "ram"}, r"data\.cache=ram: it is disk or none"),
     ],

@@ -43,7 +43,8 @@ class DepthDataModule(LightningDataModule):
         allow: Names of findings (:data:`depthnet.data.layout.FINDINGS`) that do not stop training.
         cache: "disk": decoded and resized pairs are kept in ``cache_dir``; "none".
         cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
-        extra_rooms: How many built-in rooms are trained on beside the layout's frames, each once an epoch.
+        extra_rooms: How many built-in rooms are trained on beside the layout's frames.
+        extra_rooms_share: How many of them an epoch has, others each time until all were used; None for all.
 
     Raises:
         InputError: If an option is impossible.
@@ -63,6 +64,7 @@ class DepthDataModule(LightningDataModule):
         cache: Literal["disk", "none"] = "none",
         cache_dir: str | os.PathLike[str] | None = None,
         extra_rooms: int = 0,
+        extra_rooms_share: int | None = None,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -77,6 +79,12 @@ class DepthDataModule(LightningDataModule):
                 raise InputError(f"data.{name}={word}: it is {' or '.join(known)}")
         if not isinstance(extra_rooms, int) or extra_rooms < 0:
             raise InputError(f"data.extra_rooms={extra_rooms}: it is a whole number, at least 0")
+        self._share = extra_rooms if extra_rooms_share is None else extra_rooms_share
+        if not isinstance(self._share, int) or not min(extra_rooms, 1) <= self._share <= extra_rooms:
+            raise InputError(
+                f"data.extra_rooms_share={extra_rooms_share}: it is a whole number from 1 to data.extra_rooms="
+                f"{extra_rooms}, or null for all"
+            )
         self._full_check = check == "full" and isinstance(layout, SourceLayout)
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         self._cached = cache == "disk"
@@ -151,12 +159,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no training frames, or they are unsound.
         """
-        layouts = [self._served("train", self.image_size)]
+        options = "train", self.image_size, self._augment, self._seed
+        pairs = DepthDataset(self._served("train", self.image_size), *options)
+        dataset: DepthDataset | MixedDataset = pairs
         if self._rooms:
-            layouts.append(self._cache_of(self._rooms, "train", self.image_size))
-        dataset = MixedDataset(
-            [DepthDataset(layout, "train", self.image_size, self._augment, self._seed) for layout in layouts]
-        )
+            rooms = self._cache_of(self._rooms, "train", self.image_size)
+            dataset = MixedDataset(pairs, DepthDataset(rooms, *options), self._share)
         sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
         sampler.go_on(*self._done)
         return self._loader(dataset, sampler, self._batch_size)
@@ -197,7 +205,7 @@ class DepthDataModule(LightningDataModule):
         known = ("frames", "truth", "scenes", "val", "image_size")
         facts = {name: value for name, value in self.record().items() if name in known}
         if self._rooms:
-            facts["extra_rooms"] = self._rooms.identity()
+            facts["extra_rooms"] = [self._rooms.identity(), self._rooms.count("train"), self._share]
         return facts | {"contents": self._digest or self.layout.identity()}
 
     def train_label(self, frame: int) -> str:
@@ -210,7 +218,8 @@ class DepthDataModule(LightningDataModule):
     def describe(self) -> str:
         """Return a line that says what this data is, and another for each thing one has to know."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
-        counts += f", {self._rooms.count('train')} built-in rooms to train on" if self._rooms else ""
+        if self._rooms:
+            counts += f", {self._share} of {self._rooms.count('train')} built-in rooms in each epoch"
         height, width = self.image_size
         line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
         notes = [f"note: {note}" for note in self.layout.notes]
@@ -226,6 +235,7 @@ class DepthDataModule(LightningDataModule):
             "truth": self.layout.truth,
             "frames": {split: self.layout.count(split) for split in SPLITS},
             "extra_rooms": self._rooms.count("train") if self._rooms else 0,
+            "extra_rooms_share": self._share,
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -80,24 +78,27 @@ class DepthDataset(Dataset[Sample]):
 
 
 class MixedDataset(Dataset[Sample]):
-    """Training sets one behind the other; a sample's ``frame`` is its number among all.
+    """A training set with some frames of another one beside it, others in each epoch until all were used.
 
     Args:
-        parts: The sets.
+        main: All its frames are in every epoch.
+        extra: Its frames take turns.
+        share: How many of them an epoch has.
     """
 
-    def __init__(self, parts: Sequence[DepthDataset]) -> None:
-        self._parts = list(parts)
+    def __init__(self, main: DepthDataset, extra: DepthDataset, share: int) -> None:
+        self._main = main
+        self._extra = extra
+        self._share = share
 
     def __len__(self) -> int:
-        """Return the number of frames of all parts."""
-        return sum(map(len, self._parts))
+        """Return the number of frames in an epoch."""
+        return len(self._main) + self._share
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return the sample of an (epoch, frame) key, the frame counted over all parts."""
-        epoch, frame = key
-        for part in self._parts:
-            if frame < len(part):
-                return part[epoch, frame]._replace(frame=key[1])
-            frame -= len(part)
-        raise IndexError(f"frame {key[1]} of {len(self)}")
+        """Return the sample of an (epoch, place) key; its ``frame`` counts the second set's after the first's."""
+        epoch, place = key
+        if place < len(self._main):
+            return self._main[key]
+        frame = (epoch * self._share + place - len(self._main)) % len(self._extra)
+        return self._extra[epoch, frame]._replace(frame=len(self._main) + frame)
