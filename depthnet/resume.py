@@ -62,11 +62,21 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory
         directory: The run's; one that goes on has weights of its own.
 
     Raises:
-        InputError: If the file cannot be read, or next to nothing in it fits.
+        InputError: If the file cannot be read, next to nothing in it fits, or it was trained with images that were
+            normalised in another way.
     """
     if path is None or has_last(directory):
         return
-    state = read_checkpoint(path).state
+    checkpoint = read_checkpoint(path)
+    state, config = checkpoint.state, network.config()  # type: ignore[operator]  # nn.Module's __getattr__ hides it
+    if checkpoint.config.get("encoder") == config.get("encoder"):
+        for key in ("mean", "std"):
+            theirs, ours = checkpoint.config.get(key), config.get(key)
+            if theirs != ours:
+                raise InputError(
+                    f"ckpt={path}: was trained with images of {key} {theirs}, and this network takes {ours}; add "
+                    f"model.{key}={theirs}"
+                )
     fitting = len(fitting_weights(network, state))
     if fitting < _FEWEST_FITTING * len(network.state_dict()):
         raise InputError(

@@ -84,6 +84,12 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
     assert loss is not None
 
 
+def test_an_experiment_changes_what_stands_in_train_yaml_too(tmp_path, make_lists):
+    cfg = composed(tmp_path, "experiment=nyu_small", f"data.root={make_lists()}")
+    assert (cfg.ckpt, cfg.trainer.max_epochs, cfg.data.extra_rooms) == ("rooms_small", 20, 700)
+    assert composed(tmp_path, "experiment=nyu_small", "ckpt=mine", "debug=fast").ckpt == "mine"
+
+
 def test_the_defaults_follow_the_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "rooms" in composed(tmp_path).data._target_

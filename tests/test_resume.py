@@ -51,3 +51,11 @@ def test_fine_tuning_takes_what_fits_and_refuses_another_network(tmp_path, caplo
     assert any("in the checkpoint" in message for message in caplog.messages)
     with pytest.raises(InputError, match="tensors fit this network"):
         fine_tune(BasicNet(RANGE, (32, 48)), tmp_path / "tiny.ckpt", tmp_path)
+
+
+def test_weights_start_only_with_the_normalisation_that_they_learned_with(tmp_path):
+    options = {"depth_range": RANGE, "image_size": (48, 64), "decoder_widths": (16,) * 5}
+    save(tmp_path / "half.ckpt", DepthNet("test_resnet", **options, mean=(0.5, 0.5, 0.25)))
+    with pytest.raises(InputError, match=r"of mean \[0\.5, 0\.5, 0\.25\], .*add model\.mean=\[0\.5, 0\.5, 0\.25\]"):
+        fine_tune(DepthNet("test_resnet", **options), tmp_path / "half.ckpt", tmp_path)
+    fine_tune(DepthNet("test_resnet", **options, mean=(0.5, 0.5, 0.25)), tmp_path / "half.ckpt", tmp_path)
