@@ -100,7 +100,7 @@ def test_every_option_survives_the_record():
 def test_frozen_statistics_stay_and_the_rest_learns():
     for frozen in (True, False):
         torch.manual_seed(0)
-        net = DepthNet(**TINY, frozen_norm=frozen).train()
+        net = DepthNet(**TINY, frozen_norm=frozen)  # as Lightning trains it, which calls no train()
         before = {name: value.clone() for name, value in net.state_dict().items()}
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
         net(images(48, 64)).log().mean().backward()
@@ -109,6 +109,8 @@ def test_frozen_statistics_stay_and_the_rest_learns():
         assert any(name.startswith("decoder.") and name.endswith("running_mean") for name in changed)
         assert any(name.startswith("encoder.") and name.endswith("running_mean") for name in changed) is not frozen
         assert all(parameter.grad is not None for parameter in net.parameters())
+        modes = [module.training for module in net.modules()]
+        assert [module.training for module in net.eval().train().modules()] == modes
 
 
 def test_one_batch_can_be_learnt():

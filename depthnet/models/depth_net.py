@@ -74,6 +74,7 @@ class DepthNet(DepthNetwork):
         self.attention = attention
         self.context = context
         self.frozen_norm = frozen_norm
+        self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> DepthNet:
         """Switch between training and evaluation; frozen normalisation stays in evaluation."""
