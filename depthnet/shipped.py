@@ -38,7 +38,9 @@ _DEFAULT = "nyu_small"
 _KEY = "depthnet"
 _SMALL = 4096  # numbers; by far most of rounding's harm to a network is done in its small convolutions
 _ROUNDING = 2.0**-11  # of float16, relative to a number that is not among its smallest
-_ABSOLUTE = re.compile(r"(?<![\w/\\.:}~*])(?:~?/|[A-Za-z]:[\\/])[^\s,;'\"`()\[\]{}]+")
+_ABSOLUTE = re.compile(  # but no address: what follows "://" is none of this machine, unless it is "file:"
+    r"(?<![\w/\\.}~*])(?!(?<=:)//(?!/))(?:~(?:[A-Za-z_][\w-]*)?/|/|[A-Za-z]:[\\/])[^\s,;'\"`()\[\]{}]+"
+)
 
 
 def shipped_models() -> list[str]:

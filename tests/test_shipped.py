@@ -93,9 +93,10 @@ def test_nothing_of_one_machine_is_in_it(tmp_path):
         "directory": "${directory}/checkpoints",
         "size": "192/256",
     }
-    kept = ["https://a.org/b", "../shared/nyu", "runs/a/b.ckpt", "m / s", "a [1/2] b", "${a}/b"]
+    kept = ["https://a.org/b", "s3://b/c", "at ~1/4", "../shared/nyu", "runs/a/b.ckpt", "m / s", "a [1/2] b", "${a}/b"]
     assert portable(kept) == kept
     assert portable("x --root=/a/b,/c/d.ckpt '/e/f'") == "x --root=PATH,PATH/d.ckpt 'PATH'"
+    assert portable("a={val:/home/me/c.csv} file:///home/me/d ~me/e //f") == "a={val:PATH/c.csv} file:PATH PATH PATH"
 
 
 def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(weights):
