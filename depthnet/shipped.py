@@ -54,18 +54,18 @@ def is_shipped(path: str | os.PathLike[str]) -> bool:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Return the file that is meant where a checkpoint is named: what is there by this path, else a shipped model.
+    """Return the file that is meant where a checkpoint is named: one that is there by this path, else a shipped model.
 
     Raises:
         InputError: If there is neither, or it is no regular file: a pipe would block, and a device has no end.
     """
     if os.path.isfile(path):  # noqa: PTH113  it answers False where pathlib raises
         return Path(path)
-    if os.path.lexists(path):
-        raise InputError(f"checkpoint {os.fspath(path)}: not a regular file")
     name, names = os.fspath(path), shipped_models()
-    if name in names:
+    if name in names:  # a folder of that name, as predict.py's --output makes one, is not meant
         return WEIGHTS / f"{name}{SUFFIX}"
+    if os.path.lexists(path):
+        raise InputError(f"checkpoint {name}: not a regular file")
     known = f"; models that ship with depthnet: {', '.join(names)}" if names else ""
     raise InputError(f"{name}: no such checkpoint file{known}")
 

@@ -111,9 +111,10 @@ def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(wei
     assert find_checkpoint("rooms_small") == own
     own.unlink()
     own.mkdir()
+    assert find_checkpoint("rooms_small") == inside
+    inside.unlink()
     with pytest.raises(InputError, match="rooms_small: not a regular file"):
         find_checkpoint("rooms_small")
-    inside.unlink()
     with pytest.raises(InputError, match=r"none\.ckpt: no such checkpoint file$"):
         find_checkpoint("none.ckpt")
 
