@@ -112,6 +112,8 @@ Its name will do where the file is in depthnet's `weights/`; elsewhere give its 
 def _training(run: Run, export: Export) -> str:
     data, config = run.metrics["data"], run.config
     frames = ", ".join(f"{count} {split}" for split, count in data["frames"].items() if count)
+    if data.get("extra_rooms"):
+        frames += f"; {data['extra_rooms']} built-in rooms beside the training frames"
     height, width = data["image_size"]
     pretrained, start = config.get("model", {}).get("pretrained", False), config.get("ckpt")
     first = "timm's pretrained ones for the encoder" if pretrained is True else "random"

@@ -86,6 +86,13 @@ def test_terms_that_are_no_licence_of_the_list_stand_as_they_are(rooms):
     assert head(card(rooms, dataclasses.replace(EXPORT, terms="apache-2.0")))["license"] == "apache-2.0"
 
 
+def test_extra_rooms_are_named(rooms):
+    assert "beside" not in card(rooms).split("## Figures")[0]
+    data = rooms.metrics["data"] | {"extra_rooms": 30}
+    text = card(dataclasses.replace(rooms, metrics=rooms.metrics | {"data": data}))
+    assert "5 val, 2 test; 30 built-in rooms beside the training frames; filled truth" in text
+
+
 def test_where_the_weights_began(rooms):
     assert "- First weights: random\n" in card(rooms)
     assert "- First weights: those of rooms_small\n" in card(rooms, ckpt="rooms_small")
