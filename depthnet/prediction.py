@@ -332,7 +332,7 @@ class _Job:
             "color_range": [low, high],
             "checkpoint": self.given.name if isinstance(self.given, Path) else None,
             "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},
-            "image_size": list(self.network.image_size),
+            "image_size": list(self.network.size_for(depth.shape)),
             "files": _sizes(base),
         }
         write_json(f"{base}.json", sidecar)

@@ -34,6 +34,8 @@ class Fake:
     def infer(self, image):
         time.sleep(0.05)
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
+    def size_for(self, size):
+        return self.image_size
     def config(self):
         return {}
 
@@ -245,6 +247,7 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert sidecar["checkpoint"] == "tiny.ckpt"
     assert sidecar["model"] == {"network": "DepthNet", "encoder": "test_resnet"}
     assert sidecar["image_size"] == [60, 80]
+    assert json.loads(Path("out/one.json").read_text())["image_size"] == list(loaded.size_for((1, 1))) == [64, 64]
     assert predict.main(arguments) == 0
     assert capsys.readouterr().out == "0 written, 4 kept, 0 failed → out\n"
 

@@ -41,6 +41,9 @@ class Fake:
         self.seen.append(image.shape)
         return (0.5 + self.factor * image.mean(axis=2) / 60).astype(np.float32)
 
+    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.image_size
+
     def config(self) -> dict[str, Any]:
         return {"encoder": "fake"}
 
@@ -622,6 +625,8 @@ class Fake:
     def infer(self, image):
         time.sleep(float(sys.argv[3]))
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
+    def size_for(self, size):
+        return self.image_size
     def config(self):
         return {}
 
