@@ -159,3 +159,12 @@ def test_only_our_networks_are_built():
         build_network("os.system", {})
     with pytest.raises(InputError, match=r"BasicNet cannot be built from these arguments: .*evil"):
         build_network("BasicNet", {"evil": 1})
+
+
+def test_a_long_photograph_is_not_made_too_small_for_the_encoder():
+    net = DepthNet(
+        "inception_resnet_v2", decoder_widths=(8,) * 5, depth_range=(1e-3, 10.0), image_size=(76, 102)
+    ).eval()
+    assert net.size_for((60, 200)) == (76, 102), "(48, 160) is too small"
+    assert net.size_for((300, 320)) == (80, 96)
+    assert net.infer(np.zeros((60, 200, 3), np.uint8)).shape == (60, 200)

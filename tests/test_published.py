@@ -261,3 +261,9 @@ def test_impossible_values_are_refused(options, message):
     with pytest.raises(InputError, match=message) as error:
         PublishedNet(**({"depth_range": RANGE, "image_size": (240, 320)} | options))
     assert "\n" not in str(error.value)
+
+
+def test_a_long_photograph_is_not_made_too_small():
+    net = PublishedNet(depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
+    assert net.size_for((64, 200)) == (48, 64)
+    assert net.infer(np.zeros((64, 200, 3), np.uint8)).shape == (64, 200)

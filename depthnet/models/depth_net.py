@@ -74,6 +74,7 @@ class DepthNet(DepthNetwork):
         self.attention = attention
         self.context = context
         self.frozen_norm = frozen_norm
+        self._takes: dict[tuple[int, int], bool] = {}
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> DepthNet:
@@ -84,6 +85,16 @@ class DepthNet(DepthNetwork):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Return whether images of this (height, width) are large enough for the encoder."""
+        if size not in self._takes:  # to find out takes as long as to predict
+            try:
+                self.encoder.check_size(size)
+                self._takes[size] = True
+            except InputError:
+                self._takes[size] = False
+        return self._takes[size]
 
     def features(self, image: Tensor) -> Tensor:
         """Return the decoder's result, from a normalised image of shape ``(B, 3, H, W)``."""

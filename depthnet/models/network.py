@@ -144,7 +144,8 @@ class DepthNetwork(nn.Module):
         """Return the (height, width) that a photograph of this (height, width) is resized to.
 
         That is :attr:`image_size` for one of nearly its shape, and for a network of a single size. Another keeps its
-        shape, up to two and a half times as long, at as many pixels: an upright photograph stays upright.
+        shape, up to two and a half times as long, at as many pixels: an upright photograph stays upright. Where that
+        would be too small for the network, it is :attr:`image_size` again.
 
         Example:
             >>> network = DepthNetwork((1e-3, 10.0), (192, 256))
@@ -157,7 +158,11 @@ class DepthNetwork(nn.Module):
             return self.image_size
         factor = math.sqrt(min(max(longer, 1 / _LONGEST), _LONGEST))
         rows, columns = (max(_STEP, round(side / _STEP) * _STEP) for side in (height * factor, width / factor))
-        return rows, columns
+        return (rows, columns) if self.takes((rows, columns)) else self.image_size
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Return whether images of this (height, width) are large enough for the network."""
+        return True
 
     @torch.inference_mode()
     def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

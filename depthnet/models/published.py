@@ -98,6 +98,10 @@ class PublishedNet(DepthNetwork):
             merged = block(merged, skip)
         return merged
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Return whether images of this (height, width) are large enough for the network."""
+        return min(size) >= _SMALLEST
+
     def config(self) -> dict[str, Any]:
         """Return constructor arguments, fit for JSON, that build the same network without pretrained weights."""
         return {"encoder": self.encoder_name, "pretrained": False, **self._shared_config()}
