@@ -123,7 +123,8 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _figures(figures: dict[str, dict[str, Any]]) -> dict[str, str]:
-    cells = {name: f"{figures[key]['mean']:.3f}" for name, key in FIGURES.items() if key in figures}
+    found = {name: figures[key]["mean"] for name, key in FIGURES.items() if key in figures}
+    cells = {name: f"{mean:.3f}" for name, mean in found.items() if mean is not None}  # no truth had an edge
     if ends := figures["delta1"].get("interval"):
         cells["delta1 (95 %)"] += f" ({ends[0]:.3f} to {ends[1]:.3f})"
     return cells

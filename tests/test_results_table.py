@@ -72,6 +72,12 @@ def test_what_was_not_measured_is_a_dash(cost):
     assert rows[5].endswith(end)
 
 
+def test_a_figure_of_nothing_is_a_dash():
+    rows = [record("a"), record("b")]
+    rows[0]["figures"]["edge_f1"] = {"mean": None, "interval": None}
+    assert f"| a | 0.700 (0.600 to 0.800) | {' | '.join(['0.250'] * 5)} | – | 0.250 |" in table.tables(rows)
+
+
 def test_readme_holds_what_the_records_give(capsys, tmp_path):
     assert table.main(["--check", str(ROOT / "README.md")]) == 0, capsys.readouterr().err
     text = (ROOT / "README.md").read_text()
