@@ -154,3 +154,11 @@ def test_an_option_that_loads_code_is_refused(word):
 
 def test_ordinary_options_pass():
     check_options(["-m", "seed=1,2", "--cfg=job", "~trainer.x", "--config-dir", "mine", "optimizer.lr=-1"])
+
+
+def test_every_network_and_transform_may_be_built():
+    for module in ("data.transforms", "models.basic", "models.depth_net", "models.published"):
+        names = importlib.import_module(f"depthnet.{module}").__all__
+        built = {f"depthnet.{module}.{name}" for name in names if name[0].isupper() and not name.isupper()}
+        assert built
+        assert built <= ALLOWED

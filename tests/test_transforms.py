@@ -145,6 +145,14 @@ def test_turned_camera_sees_the_same_plane():
     assert min(covered) > 0.4
 
 
+def test_the_farthest_turn_gives_no_depth_from_behind():
+    plane = np.full((48, 64), 3, np.float32)
+    for seed in range(200):
+        depth = Augment([CameraTurn(pitch=30, yaw=30, roll=30, p=1.0)])(np.zeros((48, 64, 3), np.uint8), plane, seed)[1]
+        assert depth.min() >= 0
+        assert np.isfinite(depth).all()
+
+
 def test_colour_blur_and_noise_leave_depth_alone():
     """All of the strong chain but its geometry, which comes first, so that both chains draw it alike."""
     whole, frame = Augment(strong()), Augment(geometric())
@@ -237,6 +245,7 @@ def test_none_is_the_identity():
         (lambda: DepthZoom(scale=(1.0, 1.2, 1.4)), "DepthZoom: scale="),
         (lambda: DepthZoom(p=1.5), r"DepthZoom: p=1\.5"),
         (lambda: CameraTurn(pitch=-3.0), "CameraTurn: pitch=-3.0"),
+        (lambda: CameraTurn(yaw=31), "CameraTurn: yaw=31; it is an angle from 0 to 30"),
         (lambda: CameraTurn(roll="some"), "CameraTurn: roll=some"),
         (lambda: CameraTurn(focal=(0.8,)), "CameraTurn: focal="),
         (lambda: CutDepth(None), "data.depth_range="),

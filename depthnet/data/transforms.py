@@ -26,6 +26,9 @@ __all__ = ["Augment", "CameraTurn", "CutDepth", "DepthZoom"]
 cv2.setNumThreads(0)  # a worker process is one thread; OpenCV's pool would fight the others for the cores
 
 
+_FARTHEST_TURN = 30  # degrees; by more, in two directions, a Kinect's corners would look backwards
+
+
 class Augment:
     """A chain of albumentations transforms, applied to image and depth with the same draws.
 
@@ -149,7 +152,7 @@ class CameraTurn(A.DualTransform):  # type: ignore[misc]  # albumentations has n
         p: How often it is applied.
 
     Raises:
-        InputError: If an angle is outside 0 to 45, a focal length not positive, or ``p`` no probability.
+        InputError: If an angle is outside 0 to 30, a focal length not positive, or ``p`` no probability.
 
     Example:
         >>> turn = Augment([CameraTurn(pitch=0.0, yaw=0.0, roll=0.0, p=1.0)])
@@ -167,8 +170,8 @@ class CameraTurn(A.DualTransform):  # type: ignore[misc]  # albumentations has n
     ) -> None:
         super().__init__(p=_probability("CameraTurn", p))
         for name, angle in (("pitch", pitch), ("yaw", yaw), ("roll", roll)):
-            if not isinstance(angle, int | float) or not 0 <= angle <= 45:
-                raise InputError(f"CameraTurn: {name}={angle}; it is an angle from 0 to 45 degrees")
+            if not isinstance(angle, int | float) or not 0 <= angle <= _FARTHEST_TURN:
+                raise InputError(f"CameraTurn: {name}={angle}; it is an angle from 0 to {_FARTHEST_TURN} degrees")
         if len(focal) != 2 or not all(isinstance(share, int | float) and 0 < share < math.inf for share in focal):
             raise InputError(f"CameraTurn: focal={focal}; it is two numbers above 0, shares of width and height")
         self.limits = (float(pitch), float(yaw), float(roll))
