@@ -119,6 +119,8 @@ def _training(run: Run, export: Export) -> str:
     first = "timm's pretrained ones for the encoder" if pretrained is True else "random"
     if isinstance(pretrained, str):
         first = f"those of {pretrained} for the encoder"
+    if config.get("mode") == "test":  # its checkpoint is what was made, not what it was made from
+        first, start = "as the command says", None
     versions = ", ".join(f"{name} {version}" for name, version in run.metrics["versions"].items() if version)
     lines = {
         "Data": f"{_described(data)}; {frames}; {data['truth']} truth; images {height}x{width}",

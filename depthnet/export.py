@@ -2,9 +2,10 @@
 
     python -m depthnet.export RUN --name nyu_small --output DIR --command "python train.py experiment=nyu_small"
 
-RUN is the directory of a fit that has ended. DIR/NAME.safetensors holds its best weights in half precision and what a
-checkpoint knows of the network; whatever takes a checkpoint takes it. DIR/NAME.md is its card: data, truth, protocol,
-figures with 95 % intervals, seed, command, versions, licence, limits. One run always gives the same bytes.
+RUN is the directory of a fit that has ended, or of a mode=test, as of an average of several fits. DIR/NAME.safetensors
+holds its best weights in half precision and what a checkpoint knows of the network; whatever takes a checkpoint takes
+it. DIR/NAME.md is its card: data, truth, protocol, figures with 95 % intervals, seed, command, versions, licence,
+limits. One run always gives the same bytes.
 
 Exit code: 0, both were written; 2, something is wrong, and nothing was written; 130, interrupted.
 """
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m depthnet.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="directory of a fit that has ended")
+    parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
     parser.add_argument("--name", required=True, help="the model's name, and its files'")
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="where to write; NAME's files there are replaced"
@@ -90,14 +91,13 @@ def _run(options: argparse.Namespace) -> int:
     from depthnet.card import Export, model_card
     from depthnet.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
-    from depthnet.report.judge import read_run
-    from depthnet.run import BEST
+    from depthnet.report.judge import judged_checkpoint, read_run
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")
     run = read_run(options.run)
     output = require_writable(options.output)
-    best = run.directory / BEST
+    best = judged_checkpoint(run)
     network, checkpoint = load_network(best), read_checkpoint(best)
     content = pack_weights(checkpoint.state, checkpoint.record)
     with tempfile.TemporaryDirectory() as folder:  # what is judged is what a user will read

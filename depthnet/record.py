@@ -47,7 +47,7 @@ from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, read_run
 from depthnet.robustness import shoot
 from depthnet.sharpness import EDGE_ROWS, EDGE_STEP, edge_f1
-from depthnet.shipped import shipped_models
+from depthnet.shipped import portable, shipped_models
 from depthnet.types import InputError
 
 __all__ = ["MORE", "command", "look", "main", "make_record"]
@@ -112,8 +112,9 @@ def command(overrides: Sequence[str], *, chained: bool = False, sweep: bool = Fa
             continue
         if name in _WEIGHTS and value.lower() not in ("auto", "true", "false", "null", *shipped_models()):
             value = "BEST" if chained and name == "ckpt" else "FILE"
-        elif name in ("data.root", "data.test_root") or os.sep in value:
+        elif name in ("data.root", "data.test_root"):
             value = "PATH"
+        value = portable(value)
         words.append(key + equals + value)
     return shlex.join(words)
 
@@ -132,8 +133,13 @@ def _made_by(directory: Path) -> list[Made]:
         ) from None
     if (directory / "config.previous.yaml").exists():
         raise InputError(f"{directory}: has gone on with another config, so no command makes it again")
-    start = next((word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("ckpt=")), None)
-    before = None if start in (None, "null") else Path(str(start)).resolve().parent.parent
+    starts = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("ckpt=")]
+    start = starts[-1] if starts and starts[-1] not in ("null", *shipped_models()) else None
+    if start and not Path(start).is_absolute() and not Path(start).exists():
+        raise InputError(
+            f"{directory}: began with ckpt={start}, which is not here; call this where the run was started"
+        )
+    before = Path(start).resolve().parent.parent if start else None
     earlier = _made_by(before) if before and before != directory.resolve() and (before / RECORD).is_file() else []
     return [*earlier, Made(overrides, training)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_run import ROOMS, from_root, write_run
 
 from depthnet import export
@@ -98,10 +99,22 @@ def test_a_mistake_is_one_line(command, capsys, arguments, says):
     assert err.count("\n") == 1
 
 
-def test_a_run_that_only_judged_or_was_not_judged_is_no_model(command, capsys):
+def test_a_run_that_only_judged_hands_on_what_it_judged(command):
+    assert main(command) == 0
+    whole = Path("out/small.safetensors").read_bytes()
+    Path("run/checkpoints/best.ckpt").rename("soup.ckpt")
+    Path("run/checkpoints/best.ckpt.sha256").unlink()
+    config = OmegaConf.load("run/config.yaml")
+    OmegaConf.save(OmegaConf.merge(config, {"mode": "test", "ckpt": "soup.ckpt"}), "run/config.yaml")
+    assert main(command) == 0
+    assert Path("out/small.safetensors").read_bytes() == whole
+    assert "- First weights: as the command says\n" in Path("out/small.md").read_text()
+
+
+def test_a_run_without_weights_or_figures_is_no_model(command, capsys):
     Path("run/checkpoints/best.ckpt").unlink()
     assert main(command) == 2
-    assert "best.ckpt: no such checkpoint file" in capsys.readouterr().err
+    assert "best.ckpt: no such checkpoint" in capsys.readouterr().err
     Path("run/metrics.json").unlink()
     assert main(command) == 2
     assert "not judged yet" in capsys.readouterr().err

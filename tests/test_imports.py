@@ -53,7 +53,7 @@ LAYERS = [
     {"report.page", "card"},
     {"report.write"},
     {"resume"},
-    {"train", "predict", "score", "compare", "robustness", "export", "data.__main__", "report.__main__"},
+    {"train", "predict", "score", "compare", "robustness", "export", "average", "data.__main__", "report.__main__"},
     {"record"},
 ]
 HOMES = {

@@ -145,6 +145,7 @@ def test_a_command_holds_no_path_and_nothing_that_a_shell_would_change():
         "model.pretrained=/w/a.safetensors",
         "+data.lists={train: /a/b.txt}",
         "data.cache_dir=/tmp/cache",
+        "model.encoder=hf_hub:timm/resnet18",
     ]
     line = command(words)
     assert shlex.split(line) == [
@@ -152,7 +153,8 @@ def test_a_command_holds_no_path_and_nothing_that_a_shell_would_change():
         "train.py",
         "data.depth_range={min: 0.1, max: 10}",
         "model.pretrained=FILE",
-        "+data.lists=PATH",
+        "+data.lists={train: PATH/b.txt}",
+        "model.encoder=hf_hub:timm/resnet18",
     ]
     assert command(["model.pretrained=true", "ckpt=null"]) == "python train.py model.pretrained=true ckpt=null"
 
@@ -182,6 +184,9 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
     (old / "config.yaml").write_text(config)
     (old / "config.previous.yaml").write_text("")
     assert "no command makes it again" in refused(old)
+    (old / "run.json").write_text('{"overrides": ["ckpt=a/checkpoints/best.ckpt"], "seconds": {}}')
+    (old / "config.previous.yaml").unlink()
+    assert "began with ckpt=a/checkpoints/best.ckpt, which is not here" in refused(old)
     (old / "run.json").write_text("{}")
     assert "does not say by what command" in refused(old)
     other = made(tmp_path / "other", "data=rooms")

@@ -28,7 +28,7 @@ from depthnet.run import BEST, CONFIG
 from depthnet.shipped import find_checkpoint
 from depthnet.types import DepthRange, InputError, read_size
 
-__all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "open_data", "read_run"]
+__all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "judged_checkpoint", "open_data", "read_run"]
 
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit")
 
@@ -178,7 +178,7 @@ class Bench:
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"--limit {limit}: needs 1 or more frames")
-        self.path = _checkpoint(run, checkpoint)
+        self.path = judged_checkpoint(run, checkpoint)
         self.split, self.rows = run.metrics["split"], run.rows[run.protocol]
         self.layout = open_data(run.config["data"], root)
         for frame, (label, _, _) in self.rows.items():
@@ -272,7 +272,12 @@ def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict
     return {name: kept[name] for name in ("Best", "Median", "Worst") if kept[name]}
 
 
-def _checkpoint(run: Run, stated: str | os.PathLike[str] | None) -> Path:
+def judged_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) -> Path:
+    """Return the checkpoint that is stated, else the one that a run has judged: its best, or its ``ckpt``.
+
+    Raises:
+        InputError: If it is not there.
+    """
     if stated is not None:
         return find_checkpoint(stated)
     path = run.directory / BEST

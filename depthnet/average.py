@@ -1,0 +1,90 @@
+"""Average the weights of networks that began alike into one checkpoint.
+
+    python -m depthnet.average RUN RUN... --output soup.ckpt
+
+RUN is a run's directory, whose best checkpoint counts, or a checkpoint. All must be of one network, and should have
+begun with the same weights, as runs of several seeds do that have the same `ckpt=`: of networks that did not, the
+average is worth nothing. Judge it before you use it: python train.py mode=test split=val ckpt=soup.ckpt ...
+
+Source: Wortsman et al., "Model soups", ICML 2022.
+
+Exit code: 0, done; 2, something is wrong, and nothing was written; 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthnet.command import finish
+from depthnet.durable import file_digest, require_writable
+from depthnet.types import InputError
+
+if TYPE_CHECKING:
+    from depthnet.checkpoint import Checkpoint
+
+__all__ = ["average", "main"]
+
+
+def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
+    """Average the weights of checkpoints, normalisation statistics too; whole numbers are the first one's.
+
+    Args:
+        paths: At least two files or shipped models' names.
+
+    Returns:
+        A checkpoint whose record has, for the run's config, ``{"averaged": [SHA-256 of each file]}``.
+
+    Raises:
+        InputError: If there are fewer than two, one cannot be read, or they are not of one network.
+    """
+    import torch
+
+    from depthnet.checkpoint import Checkpoint, read_checkpoint
+    from depthnet.shipped import find_checkpoint
+
+    files = [find_checkpoint(path) for path in paths]
+    if len(files) < 2:
+        raise InputError("an average takes two checkpoints or more")
+    first, *others = checkpoints = [read_checkpoint(file) for file in files]
+    for file, other in zip(files[1:], others, strict=True):
+        keys = [key for key in first.config | other.config if first.config.get(key) != other.config.get(key)]
+        if first.network != other.network or keys:
+            differing = f"its {keys[0]} is another" if keys else f"it is a {other.network}"
+            raise InputError(f"{file}: is not of the network of {files[0]}: {differing}")
+    state = {
+        name: torch.stack([one.state[name] for one in checkpoints]).mean(0) if value.is_floating_point() else value
+        for name, value in first.state.items()
+    }
+    record = first.record | {"run": {"averaged": [file_digest(file) for file in files]}}
+    return Checkpoint(first.network, first.config, state, record)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m depthnet.average", description=__doc__, formatter_class=style)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a checkpoint")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
+    return finish("depthnet.average", partial(_run, parser.parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from depthnet.checkpoint import RECORD_KEY, save_plain
+    from depthnet.run import BEST
+
+    require_writable(options.output.parent)
+    found = average([Path(run, BEST) if Path(run).is_dir() else run for run in options.runs])
+    state = {f"network.{name}": value for name, value in found.state.items()}
+    save_plain(options.output, {"state_dict": state, RECORD_KEY: found.record})
+    print(f"{options.output}: the average of {len(options.runs)} checkpoints; judge it before you use it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
