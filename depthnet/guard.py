@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -61,7 +61,8 @@ class GuardedLoader(ConfigLoaderImpl):
             ) from None
         if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
             config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
-        check_hydra(OmegaConf.to_container(config.hydra))
+        launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:
             GuardedLoader.sweep = config
         elif config.hydra.mode == RunMode.RUN and (name := config.hydra.runtime.choices.get("sweep")):

@@ -86,8 +86,8 @@ def sweeping(
         with Signals():
             yield
     except Exception as error:
-        # a launcher whose process was killed says so by a RuntimeError, of many lines
-        lost = str(error).partition("\n")[0] if isinstance(error, RuntimeError) else None
+        # a launcher whose process was killed says so by a RuntimeError, and then all that was printed
+        lost = " ".join(str(error).splitlines()[:2]) if isinstance(error, RuntimeError) else None
         line = error_line(error, (*also, OSError)) or lost
         if line is None:
             raise
@@ -188,7 +188,8 @@ def tell(directory: Path) -> int:
     if len(found["failed"]) == len(jobs):
         print(f"error: every job of the sweep has failed: {next(iter(failures))}", file=sys.stderr)
     elif len(found["finished"]) < len(jobs):
-        print(f"the same command with hydra.sweep.dir={directory} goes on, and tries again what failed", flush=True)
+        again = ", and tries again what failed" if failures else ""
+        print(f"the same command with hydra.sweep.dir={directory} goes on{again}", flush=True)
     return len(found["failed"])
 
 
@@ -206,21 +207,23 @@ def _table(jobs: Sequence[Job], watch: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in _short_names(keys):
         table.add_column(Text(name.replace("_", "_\n")), overflow="fold")
-    table.add_column("seed", no_wrap=True)
-    table.add_column("job", no_wrap=True)
+    seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
+    for name in [*["seed"] * seeds, "job"]:
+        table.add_column(name, no_wrap=True)
     best_first = sorted(groups, key=lambda choices: means[choices], reverse=best_direction(watch) == "max")
     for place, choices in enumerate(best_first, 1):
         group, values = groups[choices], [Text(_short(value)) for value in choices]
         head = [str(place), f"{means[choices]:.4f}"]
         if len(group) > 1:
             spread = statistics.stdev(job.figures[metric] for job in group)
-            table.add_row(*head, f"± {spread:.4f}", *values, f"{len(group)} seeds", "")
+            table.add_row(*head, f"± {spread:.4f}", *values, f"{len(group)} seeds")
             head, values = ["", ""], [Text("")] * len(keys)
-        for job in group:
+        for job in sorted(group, key=lambda job: (len(job.overrides.get("seed", "")), job.overrides.get("seed", ""))):
             ends = job.intervals.get(metric)
             interval = f"[{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
             own = [head[0], f"{job.figures[metric]:.4f}", interval]
-            table.add_row(*own, *values, job.overrides.get("seed", ""), job.path.name, style="dim" * (len(group) > 1))
+            named = [*[job.overrides.get("seed", "")] * seeds, job.path.name]
+            table.add_row(*own, *values, *named, style="dim" * (len(group) > 1))
     return table
 
 
