@@ -78,14 +78,13 @@ def sweeping(
         SystemExit: With 1, if a job failed or the sweep could not go on.
         Stopped: If a signal came.
     """
-    if not {"-m", "--multirun"} & set(arguments):
-        yield
-        return
-    failed = 0
+    asked, failed = bool({"-m", "--multirun"} & set(arguments)), 0
     try:
-        with Signals():
+        with Signals() if asked else contextlib.nullcontext():
             yield
     except Exception as error:
+        if not asked and directory() is None:
+            raise
         # a launcher whose process was killed says so by a RuntimeError, and then all that was printed
         lost = " ".join(str(error).splitlines()[:2]) if isinstance(error, RuntimeError) else None
         line = error_line(error, (*also, OSError)) or lost
