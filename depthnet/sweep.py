@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import math
+import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -110,6 +111,8 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
     if first_process():
         write_json(directory / JOB, {"overrides": list(overrides), "watch": cfg.watch, "error": None})
     cfg.resume = cfg.resume or "auto"
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
+        multiprocessing.set_start_method(None, force=True)
 
 
 def note_end(directory: Path, watch: str, outcome: float | str) -> float:

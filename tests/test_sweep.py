@@ -130,18 +130,18 @@ def test_what_is_no_sweep_is_a_line(tmp_path, capsys):
         read_jobs(tmp_path)
 
 
-def sweep(*words, timeout=600):
+def sweep(*words):
     """Run a sweep whose launcher starts processes, as a command line would."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": "hidden"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
 
 
 def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(train, tmp_path, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     directory = tmp_path / "sweep"
     words = ["sweep=lr", "model=tiny", "watch=val/rmse", f"hydra.sweep.dir={directory}"]
-    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "optimizer.weight_decay=0.01"]
+    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "optimizer.weight_decay=0.01", "data.num_workers=1"]
     done = sweep(*words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     assert "alembic" not in done.stdout + done.stderr
@@ -177,6 +177,17 @@ def test_losses_with_submitits_local_executor(tmp_path):
     ]
     assert "4 finished" in done.stdout
     assert done.stdout.count("2 seeds") == 2
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_the_guard_goes_along_to_a_launchers_processes(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ["model=tiny", "seed=${oc.env:SECRET}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = sweep(*words, f"hydra/launcher={launcher}")
+    assert done.returncode == 1
+    (job,) = read_jobs(tmp_path / "sweep")
+    assert "may not read the environment variable SECRET" in job.error
+    assert "hidden" not in done.stdout + done.stderr
 
 
 def test_encoders_and_another_list_of_them(train, tmp_path):
