@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,11 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from depthnet import durable
 from depthnet.durable import locked
+from depthnet.guard import GuardedLoader
 from depthnet.module import DepthModule
 from depthnet.run import job_name, worst_figure
 from depthnet.sweep import main, note_end, note_start, read_jobs, tell
@@ -137,6 +143,7 @@ def sweep(*words):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
 
 
+@pytest.mark.filterwarnings("ignore:.*declarative_base")
 def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(train, tmp_path, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     directory = tmp_path / "sweep"
@@ -263,6 +270,16 @@ def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):
     assert (done.code, len(done.err.strip().splitlines())) == (1, 1)
     assert "max_epoch" in done.err
     assert not list(tmp_path.glob("sweep/*/"))
+
+
+def test_the_commands_of_the_documentation_compose():
+    text = (ROOT / "docs/scale.md").read_text().partition("## Sweeps")[2].partition("\n## ")[0]
+    commands = re.findall(r"^    python train\.py -m (.*?)(?: {3,}.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 12
+    setup_globals()
+    loader = GuardedLoader(create_config_search_path(str(ROOT / "conf")))
+    for command in commands:
+        loader.load_configuration("train", shlex.split(command), RunMode.MULTIRUN)
 
 
 def test_a_space_without_m_is_a_line(train):
