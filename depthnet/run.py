@@ -38,6 +38,7 @@ __all__ = [
     "gpu_or_cpu",
     "has_last",
     "job_name",
+    "job_overrides",
     "log_failure",
     "owned",
     "quiet_libraries",
@@ -110,6 +111,11 @@ def worst_figure(watch: str) -> float:
     return sys.float_info.max if str(watch).partition("/")[2] in _LOWER_IS_BETTER else 0.0
 
 
+def job_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return what of a command line sets a sweep's job apart, whenever and however it is started."""
+    return [word for word in overrides if re.split(r"[.=]", word.lstrip("+~"))[0] not in _OF_ONE_START]
+
+
 def job_name(overrides: Sequence[str]) -> str:
     """Return the name of a sweep's job, a digest of what it overrides: the same job has it at every start of the sweep.
 
@@ -117,8 +123,8 @@ def job_name(overrides: Sequence[str]) -> str:
         >>> job_name(["seed=1", "model=tiny", "resume=auto"]) == job_name(["model=tiny", "seed=1"])
         True
     """
-    kept = [word for word in overrides if re.split(r"[.=]", word.lstrip("+~"))[0] not in _OF_ONE_START]
-    return sha256("\n".join(sorted(kept)).encode(errors="surrogateescape")).hexdigest()[:12]
+    words = "\n".join(sorted(job_overrides(overrides)))
+    return sha256(words.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
-from depthnet.run import METRICS, best_direction, error_line, first_process, worst_figure
+from depthnet.run import METRICS, best_direction, error_line, first_process, job_overrides, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -51,7 +51,8 @@ class Job(NamedTuple):
         watch: The key of the figure that it is ranked by.
         status: "finished", "failed", or "unfinished": killed, stopped or at work.
         error: Why it failed.
-        figures: By metric, under the first protocol; empty where it is not finished.
+        protocol: The first that it was judged by; empty where it is not finished.
+        figures: By metric, under that protocol.
         intervals: The ends of their intervals; a metric that has none is missing.
     """
 
@@ -60,6 +61,7 @@ class Job(NamedTuple):
     watch: str
     status: str
     error: str
+    protocol: str
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
 
@@ -109,7 +111,7 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
         overrides: Hydra's.
     """
     if first_process():
-        write_json(directory / JOB, {"overrides": list(overrides), "watch": cfg.watch, "error": None})
+        write_json(directory / JOB, {"overrides": job_overrides(overrides), "watch": cfg.watch, "error": None})
     cfg.resume = cfg.resume or "auto"
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
         multiprocessing.set_start_method(None, force=True)
@@ -151,7 +153,7 @@ def _read_job(path: Path) -> Job:
     try:
         noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
-        error, figures, intervals = noted["error"], {}, {}
+        error, protocol, figures, intervals = noted["error"], "", {}, {}
         if judged.exists() and not error:
             path = judged
             content = json.loads(judged.read_text(encoding="utf-8", errors="surrogateescape"))
@@ -160,7 +162,7 @@ def _read_job(path: Path) -> Job:
             ends = content["intervals"][protocol]
             intervals = {metric: (low, high) for metric, (low, high) in ends.items() if low is not None}
         status = "failed" if error else "finished" if figures else "unfinished"
-        return Job(path.parent, overrides, str(noted["watch"]), status, error or "", figures, intervals)
+        return Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
         raise InputError(f"{path}: cannot be read; remove the job's directory, and the sweep does it again") from None
 
@@ -204,7 +206,8 @@ def _table(jobs: Sequence[Job], watch: str) -> Table:
     for job in jobs:
         groups.setdefault(tuple(job.overrides.get(key, "") for key in keys), []).append(job)
     means = {choices: statistics.fmean(job.figures[metric] for job in group) for choices, group in groups.items()}
-    table = Table(title=Text(f"by {watch}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    protocols = ", ".join(dict.fromkeys(job.protocol for job in jobs))
+    table = Table(title=Text(f"by {watch}, {protocols}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("", metric, "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in _short_names(keys):
@@ -249,12 +252,12 @@ def _csv(jobs: Sequence[Job], metric: str) -> str:
     names = list(dict.fromkeys(name for job in jobs for name in job.figures))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("job", "status", "error", *keys, *names, f"{metric}_low", f"{metric}_high"))
+    writer.writerow(("job", "status", "error", *keys, "protocol", *names, f"{metric}_low", f"{metric}_high"))
     for job in jobs:
         chosen = [job.overrides.get(key, "") for key in keys]
         figures = [repr(job.figures[name]) if name in job.figures else "" for name in names]
         ends = map(repr, job.intervals.get(metric, ()))
-        writer.writerow((job.path.name, job.status, job.error, *chosen, *figures, *ends))
+        writer.writerow((job.path.name, job.status, job.error, *chosen, job.protocol, *figures, *ends))
     return text.getvalue()
 
 

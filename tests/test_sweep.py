@@ -84,7 +84,7 @@ def test_a_run_that_is_no_job_of_a_sweep_is_left_alone(tmp_path):
 
 
 def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, capsys):
-    good = [make_job(tmp_path, ["loss=l1", f"seed={seed}"], 0.5 + 0.1 * seed) for seed in (10, 2)]
+    good = [make_job(tmp_path, ["loss=l1", f"seed={seed}", f"logger={seed}"], 0.5 + 0.1 * seed) for seed in (10, 2)]
     better = make_job(tmp_path, ["loss=silog", "seed=2"], 1.2)
     failed = make_job(tmp_path, ["loss=berhu", "seed=2"], error="out of memory")
     killed = make_job(tmp_path, ["loss=berhu", "seed=10"])
@@ -105,7 +105,8 @@ def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, c
         failed: "failed",
         killed: "unfinished",
     }
-    assert table[better]["loss"] == "silog"
+    assert (table[better]["loss"], table[better]["protocol"]) == ("silog", "uncropped")
+    assert "by val/delta1, uncropped" in out
     assert [float(table[better][key]) for key in ("delta1", "delta1_low", "delta1_high")] == [1.2, 0.1, 0.9]
     assert table[failed]["error"] == "out of memory"
 
