@@ -32,7 +32,7 @@ from rich.text import Text
 
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
-from depthnet.run import METRICS, best_direction, error_line, first_process, job_overrides, worst_figure
+from depthnet.run import METRICS, error_line, first_process, job_overrides, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -40,6 +40,7 @@ __all__ = ["JOB", "Job", "main", "note_end", "note_start", "read_jobs", "sweepin
 
 JOB = "job.json"
 TABLE = "sweep.csv"
+_SPEED = "images_per_second"  # what a profile is ranked by
 
 
 class Job(NamedTuple):
@@ -110,9 +111,11 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
         directory: The job's.
         overrides: Hydra's.
     """
+    profiles = cfg.mode == "profile"
     if first_process():
-        write_json(directory / JOB, {"overrides": job_overrides(overrides), "watch": cfg.watch, "error": None})
-    cfg.resume = cfg.resume or "auto"
+        noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
+        write_json(directory / JOB, noted)
+    cfg.resume = cfg.resume or (None if profiles else "auto")
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
         multiprocessing.set_start_method(None, force=True)
 
@@ -149,7 +152,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def _read_job(path: Path) -> Job:
-    judged = path.with_name(METRICS)
+    judged, profile = path.with_name(METRICS), path.with_name("profile.json")
     try:
         noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
@@ -161,6 +164,9 @@ def _read_job(path: Path) -> Job:
             figures = {metric: math.nan if value is None else float(value) for metric, value in found.items()}
             ends = content["intervals"][protocol]
             intervals = {metric: (low, high) for metric, (low, high) in ends.items() if low is not None}
+        elif profile.exists() and not error:
+            path = profile
+            protocol, figures = "profile", {_SPEED: json.loads(profile.read_text(encoding="utf-8"))[_SPEED]}
         status = "failed" if error else "finished" if figures else "unfinished"
         return Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
@@ -178,7 +184,7 @@ def tell(directory: Path) -> int:
     """
     jobs = read_jobs(directory)
     watch = jobs[0].watch
-    write_text(directory / TABLE, _csv(jobs, watch.partition("/")[2]))
+    write_text(directory / TABLE, _csv(jobs, watch.rpartition("/")[2]))
     found = {status: [job for job in jobs if job.status == status] for status in ("finished", "failed", "unfinished")}
     if found["finished"]:
         Console().print(_table(found["finished"], watch))
@@ -199,7 +205,7 @@ def tell(directory: Path) -> int:
 
 def _table(jobs: Sequence[Job], watch: str) -> Table:
     """Finished jobs, the best first; of those that differ in the seed alone the mean, and each below it."""
-    metric = watch.partition("/")[2]
+    metric = watch.rpartition("/")[2]
     groups: dict[tuple[str, ...], list[Job]] = {}
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides if key != "seed"))
     keys = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
@@ -215,7 +221,7 @@ def _table(jobs: Sequence[Job], watch: str) -> Table:
     seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
     for name in [*["seed"] * seeds, "job"]:
         table.add_column(name, no_wrap=True)
-    best_first = sorted(groups, key=lambda choices: means[choices], reverse=best_direction(watch) == "max")
+    best_first = sorted(groups, key=lambda choices: means[choices], reverse=worst_figure(watch) == 0)
     for place, choices in enumerate(best_first, 1):
         group, values = groups[choices], [Text(_short(value)) for value in choices]
         head = [str(place), f"{means[choices]:.4f}"]

@@ -18,6 +18,7 @@ from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+import train as script  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet import durable
 from depthnet.durable import locked
 from depthnet.guard import GuardedLoader
@@ -43,7 +44,7 @@ def make_job(sweep, overrides, figure=None, error=None, watch="val/delta1", inte
     """Write what a job leaves: its note, and its figures where it has any."""
     directory = sweep / job_name(overrides)
     directory.mkdir(parents=True)
-    note_start(OmegaConf.create({"watch": watch, "resume": None}), directory, overrides)
+    note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), directory, overrides)
     if figure is not None:
         metric = watch.partition("/")[2]
         content = {"protocols": {"uncropped": {metric: figure}}, "intervals": {"uncropped": {metric: list(interval)}}}
@@ -71,7 +72,7 @@ def test_a_job_is_named_by_what_sets_it_apart():
     ],
 )
 def test_a_sweeper_is_told_a_finite_figure_and_the_failure_is_noted(tmp_path, outcome, watch, told):
-    note_start(OmegaConf.create({"watch": watch, "resume": None}), tmp_path, ["seed=1"])
+    note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), tmp_path, ["seed=1"])
     assert note_end(tmp_path, watch, outcome) == told
     error = json.loads((tmp_path / "job.json").read_text())["error"]
     assert error == {0.7: None, "out of memory": "out of memory"}.get(outcome, error)
@@ -119,6 +120,23 @@ def test_an_error_is_ranked_upwards(tmp_path, capsys):
     assert [row[:2] for row in rows if row[:1] in (["1"], ["2"])] == [["1", "1.5000"], ["2", "2.5000"]]
     assert ["2", "2.5000", "0.00123"] in [row[:3] for row in rows]
     assert rows[1][:5] == ["rmse", "95", "%", "interval", "lr"]
+
+
+def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
+    for size, speed in ((8, 90.0), (16, 120.0)):
+        directory = tmp_path / str(size)
+        directory.mkdir()
+        cfg = OmegaConf.create({"watch": "val/rmse", "resume": None, "mode": "profile"})
+        note_start(cfg, directory, [f"data.batch_size={size}"])
+        assert cfg.resume is None  # a profile starts anew
+        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed}))
+        assert note_end(directory, "val/rmse", speed) == speed
+    assert tell(tmp_path) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row[:1] in (["1"], ["2"])] == [
+        ["1", "120.0000", "16", "16"],
+        ["2", "90.0000", "8", "8"],
+    ]
 
 
 def test_where_all_failed_that_is_said(tmp_path, capsys):
