@@ -33,7 +33,7 @@ bench: $(READY) ## time a training step and inference beside the bare encoder an
 	$(BIN)/python benchmarks/train_step.py
 
 lock: ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra bench \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra bench --extra sweep \
 		--no-header --no-annotate pyproject.toml --output-file requirements.lock
 
 clean: ## remove .venv; runs/ stays
@@ -43,5 +43,5 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench,sweep]'
 	@touch $@

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from depthnet.durable import require_writable
-from depthnet.guard import USER_ERRORS, build, install
-from depthnet.run import check_choices, config_of, error_line, owned, register_resolvers, stored_text
+from depthnet.guard import USER_ERRORS, build, install, sweep_directory
+from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers, stored_text
 from depthnet.signals import Signals
+from depthnet.sweep import note_end, note_start, sweeping
 
-log = logging.getLogger("depthnet")
 register_resolvers()
 
 
@@ -69,17 +67,18 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
+    directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
     try:
-        directory = require_writable(about.runtime.output_dir)
-        with owned(directory) as signals:
+        with owned(directory, wait=sweeps) as signals:
+            if sweeps:
+                note_start(cfg, directory, about.overrides.task)
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
-            return run(cfg, directory, signals)
+            return note_end(directory, cfg.watch, run(cfg, directory, signals))
     except Exception as error:
-        line = error_line(error, USER_ERRORS)
-        log.error("the run failed" if line is None else f"error: {line}", exc_info=error if line is None else None)
-        if about.mode == RunMode.MULTIRUN:
-            raise
+        line = log_failure(error, USER_ERRORS)
+        if sweeps:
+            return note_end(directory, cfg.watch, line or repr(error))
         sys.exit(1 if line is None else 2)
 
 
@@ -87,15 +86,16 @@ def main() -> None:
     """Compose the command line's config and run it."""
     try:
         install(sys.argv[1:])
-        job()
+        with sweeping(sys.argv, sweep_directory, USER_ERRORS):
+            job()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        line, sweep = error_line(error, (*USER_ERRORS, OSError)), {"-m", "--multirun"} & set(sys.argv)
-        if line is None and not sweep:
+        line = error_line(error, (*USER_ERRORS, OSError))
+        if line is None:
             raise
-        print(f"error: {line or f'{error!r}; the log of its job has the traceback'}", file=sys.stderr)
-        sys.exit(1 if sweep else 2)
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

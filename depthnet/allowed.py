@@ -12,7 +12,16 @@ from typing import Any
 
 from depthnet.types import InputError
 
-__all__ = ["ALLOWED", "ALLOWED_CLASSES", "ENVIRONMENT", "OPTIONS", "check_hydra", "check_options", "check_targets"]
+__all__ = [
+    "ALLOWED",
+    "ALLOWED_CLASSES",
+    "ENVIRONMENT",
+    "OPTIONS",
+    "PLUGINS",
+    "check_hydra",
+    "check_options",
+    "check_targets",
+]
 
 ALLOWED = frozenset(
     {
@@ -46,6 +55,36 @@ ALLOWED = frozenset(
 ALLOWED_CLASSES = ("albumentations.", "lightning.pytorch.callbacks.")
 """Packages whose classes may all be named, by one capitalised name; their functions read and write files."""
 
+PLUGINS = frozenset(
+    {
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        "optuna.samplers.CmaEsSampler",
+        "optuna.samplers.GridSampler",
+        "optuna.samplers.MOTPESampler",
+        "optuna.samplers.NSGAIISampler",
+        "optuna.samplers.RandomSampler",
+        "optuna.samplers.TPESampler",
+    }
+)
+"""Launchers, sweepers and samplers, each in full: their modules import ``os`` and ``pickle``."""
+
+_LAUNCHER_KEYS = {
+    "_target_", "n_jobs", "backend", "prefer", "require", "verbose", "timeout", "pre_dispatch", "batch_size",
+    "temp_folder", "max_nbytes", "mmap_mode", "submitit_folder", "name", "timeout_min", "nodes", "tasks_per_node",
+    "cpus_per_task", "gpus_per_node", "mem_gb", "stderr_to_stdout", "partition", "qos", "account", "comment",
+    "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "signal_delay_s",
+    "max_num_timeout", "array_parallelism",
+}  # fmt: skip
+"""What may be set of a launcher; submitit's others become lines of a batch script."""
+
+_SWEEPER_NEVER = ("storage", "custom_search_space")
+"""Of Optuna's sweeper: a database of which pickles are read, and a function to call."""
+
 ENVIRONMENT = frozenset({"NYU_ROOT"})
 """What a config may read of the environment: it ends in files that are passed on, and so would a secret."""
 
@@ -56,7 +95,6 @@ OPTIONS = frozenset(
 package (``--config-path``); and none may be shortened."""
 
 _CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
-_PLUGINS = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins|optuna\.samplers)(\.\w+)+", re.ASCII)
 _LOG_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 
@@ -88,7 +126,7 @@ def check_hydra(node: Any) -> None:
     """Refuse settings of Hydra itself that run something: all but directories, names, a sweep and its launcher.
 
     Args:
-        node: A composed config's ``hydra``, not resolved.
+        node: A composed config's ``hydra``, its ``launcher`` resolved and the rest not.
 
     Raises:
         InputError: For the first that is not allowed.
@@ -104,8 +142,13 @@ def check_hydra(node: Any) -> None:
             raise InputError(f"hydra.{place}: a config may not set it; leave it out")
     for part in ("launcher", "sweeper"):
         for where, key, value in _leaves(node.get(part), f"hydra.{part}"):
-            if key == "_target_" and not (isinstance(value, str) and _PLUGINS.fullmatch(value)):
+            if key == "_target_" and not (isinstance(value, str) and value in PLUGINS):
                 raise InputError(f"{where}: _target_ {value} is no launcher, sweeper or sampler")
+            never = key not in _LAUNCHER_KEYS if part == "launcher" else key in _SWEEPER_NEVER or "._args_" in where
+            if never and value is not None:
+                raise InputError(f"{where}: a config may not set it; leave it out")
+            if part == "launcher" and isinstance(value, str) and not value.isprintable():
+                raise InputError(f"{where}: {value!r} is not of one line, and could become one of a batch script")
     for part in ("hydra_logging", "job_logging"):
         for where, key, value in _leaves(node.get(part), f"hydra.{part}"):
             wrong = (

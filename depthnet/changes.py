@@ -81,7 +81,7 @@ def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) 
     """
     if any(word.startswith("resume=") and word != "resume=auto" for word in overrides):
         return
-    kept = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
+    kept = [word for word in overrides if not word.startswith(("resume=", "resume_allow=", "sweep="))]
     stored = _record(Path(directory))
     if kept != stored.get("overrides"):
         write_json(Path(directory) / RECORD, stored | {"overrides": kept})

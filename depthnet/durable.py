@@ -149,12 +149,16 @@ def remove_leftovers(directory: str | os.PathLike[str]) -> int:
 
 
 @contextlib.contextmanager
-def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
     """Keep ``directory`` to this process for the block; the system frees it when the process ends in whatever way.
 
     The lock is on the file ``.lock`` in it, which says who holds it and stays there afterwards: were it removed, a
     process that has just opened it and one that makes it anew would both hold a lock. A file system that knows no
     locks gives a warning.
+
+    Args:
+        directory: Made if it is missing.
+        wait: Until another process that has locked it is done.
 
     Raises:
         InputError: If it is locked already, by this process or another, or cannot be written.
@@ -178,8 +182,12 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 holder = "".join(filter(str.isprintable, os.read(descriptor, 200).decode(errors="replace")))
-                raise InputError(refusal.format(directory, holder or "it has just begun")) from None
-            log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
+                if not wait:
+                    raise InputError(refusal.format(directory, holder or "it has just begun")) from None
+                log.info("%s: waiting for who is at work there (%s)", directory, holder)
+                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            else:
+                log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, about.encode(), 0)

@@ -3,18 +3,20 @@
 Hydra 1.3 instantiates callbacks, configures logging by any factory, sets environment variables and imports packages
 named in a config, all before the function that it calls. Its loader of configs is the one place that all of them pass,
 those of a sweep's jobs too, so the loader is what :func:`install` replaces. A launcher that starts other processes
-hands it to them.
+hands it to them, and the resolvers with it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,24 +24,49 @@ from omegaconf.errors import OmegaConfBaseException
 from depthnet.allowed import ENVIRONMENT, check_hydra, check_options, check_targets
 from depthnet.types import InputError
 
-__all__ = ["USER_ERRORS", "GuardedLoader", "build", "forbid_environment", "install"]
+__all__ = ["USER_ERRORS", "GuardedLoader", "build", "forbid_environment", "install", "sweep_directory"]
 
 USER_ERRORS = (HydraException, OmegaConfBaseException)
 """What comes of a config or a command line that is wrong."""
 
 
 class GuardedLoader(ConfigLoaderImpl):
-    """Hydra's loader of configs, which refuses one that Hydra would act on."""
+    """Hydra's loader of configs, which refuses one that Hydra would act on.
 
-    def load_configuration(self, *args: Any, **options: Any) -> DictConfig:
-        """Compose a config, that of a run or of a sweep's job.
+    Attributes:
+        sweep: The config of the sweep that this process has started; None where there is none.
+    """
+
+    sweep: ClassVar[DictConfig | None] = None
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
+    ) -> DictConfig:
+        """Compose a config, that of a run, of a sweep, or of a sweep's job.
 
         Raises:
-            InputError: If its ``hydra`` node holds what a config may not set, or it reads the environment.
+            InputError: If its ``hydra`` node holds what a config may not set, it reads the environment, or it names a
+                plug-in that is not installed or a sweep without ``-m``.
         """
         forbid_environment()
-        config = super().load_configuration(*args, **options)
-        check_hydra(OmegaConf.to_container(config.hydra))
+        try:
+            config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
+        except MissingConfigException as error:
+            name = str(error.missing_cfg_file)
+            if not name.startswith("hydra/"):
+                raise
+            raise InputError(
+                f"{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "
+                "hydra/launcher=joblib, submitit_local and submitit_slurm"
+            ) from None
+        if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
+            config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
+        launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
+        if run_mode == config.hydra.mode == RunMode.MULTIRUN:
+            GuardedLoader.sweep = config
+        elif config.hydra.mode == RunMode.RUN and (name := config.hydra.runtime.choices.get("sweep")):
+            raise InputError(f"sweep={name} is for many runs: add -m")
         return config
 
     def _process_config_searchpath(self, *args: Any) -> None:
@@ -57,8 +84,14 @@ def install(arguments: Sequence[str]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them
     check_options(arguments)
+    GuardedLoader.sweep = None
     hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
     forbid_environment()
+
+
+def sweep_directory() -> Path | None:
+    """Return the directory of the sweep that this process has started; None where there is none."""
+    return None if GuardedLoader.sweep is None else Path(GuardedLoader.sweep.hydra.sweep.dir)
 
 
 def forbid_environment() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, SETTLED, config_changes
-from depthnet.durable import locked, remove_leftovers, write_text
+from depthnet.durable import locked, remove_leftovers, require_writable, write_text
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -35,6 +37,9 @@ __all__ = [
     "first_process",
     "gpu_or_cpu",
     "has_last",
+    "job_name",
+    "job_overrides",
+    "log_failure",
     "owned",
     "quiet_libraries",
     "register_resolvers",
@@ -43,7 +48,10 @@ __all__ = [
     "run_directory",
     "store",
     "stored_text",
+    "worst_figure",
 ]
+
+log = logging.getLogger("depthnet")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
@@ -61,6 +69,9 @@ _NOISE = (
 
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
 _LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+
+_OF_ONE_START = ("resume", "resume_allow", "sweep", "report", "logger")
+"""Overrides, and groups of them, that make no other job of a sweep."""
 
 
 def default_data() -> str:
@@ -88,6 +99,32 @@ def best_direction(watch: str) -> str:
         return "min"
     known = ", ".join(f"val/{name}" for name in _HIGHER_IS_BETTER + _LOWER_IS_BETTER)
     raise InputError(f"watch={watch}: it is one of {known}")
+
+
+def worst_figure(watch: str) -> float:
+    """Return a finite figure that is worse than any run's, for a watched key.
+
+    Example:
+        >>> worst_figure("val/delta1")
+        0.0
+    """
+    return sys.float_info.max if str(watch).partition("/")[2] in _LOWER_IS_BETTER else 0.0
+
+
+def job_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return what of a command line sets a sweep's job apart, whenever and however it is started."""
+    return [word for word in overrides if re.split(r"[.=]", word.lstrip("+~"))[0] not in _OF_ONE_START]
+
+
+def job_name(overrides: Sequence[str]) -> str:
+    """Return the name of a sweep's job, a digest of what it overrides: the same job has it at every start of the sweep.
+
+    Example:
+        >>> job_name(["seed=1", "model=tiny", "resume=auto"]) == job_name(["model=tiny", "seed=1"])
+        True
+    """
+    words = "\n".join(sorted(job_overrides(overrides)))
+    return sha256(words.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:
@@ -128,6 +165,8 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "default_data": default_data,
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,
+        "job_name": job_name,
+        "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
         "run_dir": run_directory,
     }
 
@@ -135,7 +174,8 @@ def resolvers() -> dict[str, Callable[..., Any]]:
 def register_resolvers() -> None:
     """Make the functions of :func:`resolvers` known to OmegaConf."""
     for name, resolver in resolvers().items():
-        OmegaConf.register_new_resolver(name, resolver, use_cache=True)
+        # what is cached goes by the interpolation's text, which is the same for each job of a sweep
+        OmegaConf.register_new_resolver(name, resolver, use_cache=name != "job_name")
 
 
 def quiet_libraries() -> None:
@@ -156,15 +196,20 @@ def first_process() -> bool:
 
 
 @contextlib.contextmanager
-def owned(directory: Path) -> Iterator[Signals]:
+def owned(directory: Path, wait: bool = False) -> Iterator[Signals]:
     """Keep a directory to one run, cleared of what a killed one left half written, and listen to signals.
 
+    Args:
+        directory: Of the run.
+        wait: For the end of another that is at work there: the same job of a sweep.
+
     Raises:
-        InputError: If another run is at work there.
+        InputError: If another run is at work there, or nothing can be written.
     """
+    require_writable(directory)
     with Signals() as signals, contextlib.ExitStack() as stack:
         if first_process():
-            stack.enter_context(locked(directory))
+            stack.enter_context(locked(directory, wait))
             for folder in ("", LAST.parent, "panels", "nonfinite"):
                 remove_leftovers(directory / folder)
         try:
@@ -295,7 +340,7 @@ def check_choices(config: Mapping[str, Any]) -> None:
         raise InputError(f"seed={seed}: it is a whole number from 0 to {2**32 - 1}")
     if config["mode"] == "test" and config["ckpt"] is None:
         raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
-    if config["mode"] == "test" and config["resume"] is not None:
+    if config["mode"] == "test" and config["resume"] not in (None, "auto"):
         raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
     if config["mode"] == "profile" and config["resume"] is not None:
         raise InputError("mode=profile and resume= exclude each other: a profile starts anew")
@@ -330,3 +375,10 @@ def error_line(error: BaseException, also: tuple[type[BaseException], ...] = ())
             if isinstance(cause, TypeError | ValueError) or type(cause).__name__ == "MisconfigurationException":
                 return " ".join(f"{place}{': ' if place else ''}{cause}".split())
     return None
+
+
+def log_failure(error: BaseException, also: tuple[type[BaseException], ...] = ()) -> str | None:
+    """Log why a run failed, with the traceback unless the user can mend it, and return what :func:`error_line` does."""
+    line = error_line(error, also)
+    log.error("the run failed" if line is None else f"error: {line}", exc_info=error if line is None else None)
+    return line

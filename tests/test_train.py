@@ -16,6 +16,7 @@ from PIL import Image
 
 from depthnet.data.official import TEST_FRAMES
 from depthnet.module import DepthModule
+from depthnet.sweep import read_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -310,9 +311,10 @@ def test_filled_truth_under_a_raw_protocol_is_refused(train, make_lists):
 def test_in_a_sweep_a_mistake_fails_its_own_job_only(train, tmp_path):
     done = train("-m", *ROOMS, "trainer.max_epochs=1", "optimizer.lr=-1,1e-3", "hydra.sweep.dir=sweep")
     assert done.code == 1
-    assert "optimizer.lr=-1" in (tmp_path / "sweep/0/train.log").read_text()
-    assert not (tmp_path / "sweep/0/metrics.json").exists()
-    assert (tmp_path / "sweep/1/metrics.json").exists()
+    failed, sound = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["optimizer.lr"])
+    assert "optimizer.lr=-1" in (failed.path / "train.log").read_text()
+    assert not (failed.path / "metrics.json").exists()
+    assert (sound.path / "metrics.json").exists()
 
 
 def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp_path, monkeypatch):
@@ -326,10 +328,11 @@ def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp
     monkeypatch.setattr(DepthModule, "on_train_batch_start", crash)
     done = train("-m", *ROOMS, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 1
-    log = (tmp_path / "sweep/0/train.log").read_text()
+    failed, sound = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["seed"])
+    log = (failed.path / "train.log").read_text()
     assert "Traceback" in log
     assert "ZeroDivisionError: a fault of the program" in log
-    assert (tmp_path / "sweep/1/metrics.json").exists()
+    assert (sound.path / "metrics.json").exists()
 
 
 def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_wandb(train, tmp_path, monkeypatch):
@@ -340,15 +343,16 @@ def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_wandb(train, tmp_path, mon
     quiet = [word for word in ROOMS if word != "logger=none"]
     done = train("-m", *quiet, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.err
-    runs = sorted((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))
-    assert [run.relative_to(tmp_path / "sweep").parts[0] for run in runs] == ["0", "1"]
-    for seed, run in enumerate(runs):
+    jobs = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["seed"])
+    assert len(jobs) == 2
+    for seed, job in enumerate(jobs):
+        (run,) = job.path.glob("wandb/offline-run-*/*.wandb")
         command = ["wandb", "leet", "inspect", "--summary", "--json", str(run)]
         inspect = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
         text = inspect.stdout
         found = json.loads(text)
         assert found["config"]["seed"] == seed, text
-        metrics = json.loads((tmp_path / f"sweep/{seed}/metrics.json").read_text())["protocols"]["uncropped"]
+        metrics = json.loads((job.path / "metrics.json").read_text())["protocols"]["uncropped"]
         assert found["summary"]["val/uncropped/delta1"] == pytest.approx(metrics["delta1"], rel=1e-6), text
         assert len(list(run.parent.glob("files/media/images/panels/*.png"))) >= 3
 

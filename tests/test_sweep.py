@@ -1,0 +1,321 @@
+"""Sweeps: what a directory tells of its jobs, and each of conf/sweep with the launchers that people have."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+import train as script  # noqa: F401  registers the resolvers that conf/ calls
+from depthnet import durable
+from depthnet.durable import locked
+from depthnet.guard import GuardedLoader
+from depthnet.module import DepthModule
+from depthnet.run import job_name, worst_figure
+from depthnet.sweep import main, note_end, note_start, read_jobs, tell
+from depthnet.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "data=rooms",
+    "data.frames={train:4,val:2,test:1}",
+    "data.image_size=[32,48]",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "logger=none",
+]
+
+
+def make_job(sweep, overrides, figure=None, error=None, watch="val/delta1", interval=(0.1, 0.9)):
+    """Write what a job leaves: its note, and its figures where it has any."""
+    directory = sweep / job_name(overrides)
+    directory.mkdir(parents=True)
+    note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), directory, overrides)
+    if figure is not None:
+        metric = watch.partition("/")[2]
+        content = {"protocols": {"uncropped": {metric: figure}}, "intervals": {"uncropped": {metric: list(interval)}}}
+        (directory / "metrics.json").write_text(json.dumps(content))
+    if error or figure is not None:
+        note_end(directory, watch, error or figure)
+    return directory.name
+
+
+def test_a_job_is_named_by_what_sets_it_apart():
+    name = job_name(["model=tiny", "seed=1"])
+    assert name == job_name(["seed=1", "resume=auto", "+logger.project=x", "report=true", "sweep=lr", "model=tiny"])
+    assert len({name, job_name(["model=tiny", "seed=2"]), job_name(["model=tiny"]), job_name(["seed=1"])}) == 4
+
+
+@pytest.mark.parametrize(
+    ("outcome", "watch", "told"),
+    [
+        (0.7, "val/delta1", 0.7),
+        (float("nan"), "val/delta1", 0.0),
+        ("out of memory", "val/delta1", 0.0),
+        (float("inf"), "val/rmse", sys.float_info.max),
+        ("out of memory", "val/rmse", sys.float_info.max),
+        ("watch=val/nothing", "val/nothing", 0.0),
+    ],
+)
+def test_a_sweeper_is_told_a_finite_figure_and_the_failure_is_noted(tmp_path, outcome, watch, told):
+    note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), tmp_path, ["seed=1"])
+    assert note_end(tmp_path, watch, outcome) == told
+    error = json.loads((tmp_path / "job.json").read_text())["error"]
+    assert error == {0.7: None, "out of memory": "out of memory"}.get(outcome, error)
+    assert bool(error) == (outcome != 0.7)
+
+
+def test_a_run_that_is_no_job_of_a_sweep_is_left_alone(tmp_path):
+    assert note_end(tmp_path, "val/delta1", 0.5) == 0.5
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, capsys):
+    good = [make_job(tmp_path, ["loss=l1", f"seed={seed}", f"logger={seed}"], 0.5 + 0.1 * seed) for seed in (10, 2)]
+    better = make_job(tmp_path, ["loss=silog", "seed=2"], 1.2)
+    failed = make_job(tmp_path, ["loss=berhu", "seed=2"], error="out of memory")
+    killed = make_job(tmp_path, ["loss=berhu", "seed=10"])
+    assert tell(tmp_path) == 1
+    out, err = capsys.readouterr()
+    rows = [line.split() for line in out.splitlines()]
+    ranked = [row for row in rows if row[:1] in (["1"], ["2"])]
+    assert ranked[0] == ["1", "1.2000", "[0.1000,", "0.9000]", "silog", "2", better]
+    assert ranked[1] == ["2", "1.1000", "±", "0.5657", "l1", "2", "seeds"]
+    assert [row[-2:] for row in rows if row[0].startswith(("0.7", "1.5"))] == [["2", good[1]], ["10", good[0]]]
+    assert f"failed: {failed}: out of memory" in out
+    assert "3 finished, 1 failed, 1 unfinished" in out
+    assert f"hydra.sweep.dir={tmp_path} goes on" in out
+    assert not err
+    table = {row["job"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+    assert {name: row["status"] for name, row in table.items()} == {
+        **dict.fromkeys([*good, better], "finished"),
+        failed: "failed",
+        killed: "unfinished",
+    }
+    assert (table[better]["loss"], table[better]["protocol"]) == ("silog", "uncropped")
+    assert "by val/delta1, uncropped" in out
+    assert [float(table[better][key]) for key in ("delta1", "delta1_low", "delta1_high")] == [1.2, 0.1, 0.9]
+    assert table[failed]["error"] == "out of memory"
+
+
+def test_an_error_is_ranked_upwards(tmp_path, capsys):
+    make_job(tmp_path, ["optimizer.lr=0.00123456", "x=1"], 2.5, watch="val/rmse", interval=(None, None))
+    make_job(tmp_path, ["optimizer.lr=1e-3", "x=1"], 1.5, watch="val/rmse")
+    assert main([str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows if row[:1] in (["1"], ["2"])] == [["1", "1.5000"], ["2", "2.5000"]]
+    assert ["2", "2.5000", "0.00123"] in [row[:3] for row in rows]
+    assert rows[1][:5] == ["rmse", "95", "%", "interval", "lr"]
+
+
+def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
+    for size, speed in ((8, 90.0), (16, 120.0)):
+        directory = tmp_path / str(size)
+        directory.mkdir()
+        cfg = OmegaConf.create({"watch": "val/rmse", "resume": None, "mode": "profile"})
+        note_start(cfg, directory, [f"data.batch_size={size}"])
+        assert cfg.resume is None  # a profile starts anew
+        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed}))
+        assert note_end(directory, "val/rmse", speed) == speed
+    assert tell(tmp_path) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row[:1] in (["1"], ["2"])] == [
+        ["1", "120.0000", "16", "16"],
+        ["2", "90.0000", "8", "8"],
+    ]
+
+
+def test_where_all_failed_that_is_said(tmp_path, capsys):
+    for seed in (1, 2):
+        make_job(tmp_path, [f"seed={seed}"], error="data.root=nowhere: no such folder")
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "error: every job of the sweep has failed: data.root=nowhere: no such folder\n"
+
+
+def test_what_is_no_sweep_is_a_line(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "no sweep there" in capsys.readouterr().err
+    name = make_job(tmp_path, ["seed=1"], 0.5)
+    (tmp_path / name / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
+        read_jobs(tmp_path)
+
+
+def sweep(*words):
+    """Run a sweep whose launcher starts processes, as a command line would."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": "hidden"}
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*declarative_base")
+def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(train, tmp_path, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    directory = tmp_path / "sweep"
+    words = ["sweep=lr", "model=tiny", "watch=val/rmse", f"hydra.sweep.dir={directory}"]
+    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "optimizer.weight_decay=0.01", "data.num_workers=1"]
+    done = sweep(*words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert "alembic" not in done.stdout + done.stderr
+    assert "no-name" not in done.stderr
+    jobs = read_jobs(directory)
+    assert [job.status for job in jobs] == ["finished"] * 4
+    rates = {float(job.overrides["optimizer.lr"]) for job in jobs}
+    assert len(rates) == 4
+    assert all(3e-5 <= rate <= 1e-2 for rate in rates)
+    assert {job.overrides["optimizer.weight_decay"] for job in jobs} == {"0.01"}
+    best = yaml.safe_load((directory / "optimization_results.yaml").read_text())["best_value"]
+    assert best == min(job.figures["rmse"] for job in jobs)
+    assert "by val/rmse" in done.stdout
+
+    def never(*_):
+        raise AssertionError("it trains again")
+
+    monkeypatch.setattr(DepthModule, "on_train_batch_start", never)
+    again = train("-m", *SMALL, *reversed(words))  # the sampler draws the same, whatever launches the jobs
+    assert again.code == 0, again.err
+    assert again.out.count("it has ended") == 4
+    assert [job.path for job in read_jobs(directory)] == [job.path for job in jobs]
+
+
+def test_losses_with_submitits_local_executor(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["sweep=losses", "model=tiny", "loss=silog,l1", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = sweep(*words, "hydra/launcher=submitit_local")
+    assert done.returncode == 0, done.stderr
+    jobs = read_jobs(tmp_path / "sweep")
+    assert sorted((job.overrides["loss"], job.overrides["seed"], job.status) for job in jobs) == [
+        (loss, seed, "finished") for loss in ("l1", "silog") for seed in ("0", "1")
+    ]
+    assert "4 finished" in done.stdout
+    assert done.stdout.count("2 seeds") == 2
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_the_guard_goes_along_to_a_launchers_processes(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ["model=tiny", "seed=${oc.env:SECRET}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = sweep(*words, f"hydra/launcher={launcher}")
+    assert done.returncode == 1
+    (job,) = read_jobs(tmp_path / "sweep")
+    assert "may not read the environment variable SECRET" in job.error
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_encoders_and_another_list_of_them(train, tmp_path):
+    words = ["model.encoder=test_resnet,test_efficientnet", "model.pretrained=false", "seed=0,1"]
+    done = train("-m", "sweep=encoders", *SMALL, *words, "hydra.sweep.dir=sweep", "model.decoder_widths=[16,16,8,8,8]")
+    assert done.code == 0, done.err
+    jobs = read_jobs(tmp_path / "sweep")
+    assert {job.overrides["model.encoder"] for job in jobs} == {"test_resnet", "test_efficientnet"}
+    assert [job.overrides["model"] for job in jobs] == ["unet_attn"] * 4
+    assert [job.status for job in jobs] == ["finished"] * 4
+    assert json.loads((jobs[0].path / "run.json").read_text())["overrides"][0] == "model=unet_attn"
+
+
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(train, tmp_path, monkeypatch):
+    words = ["sweep=ablation", "model=tiny", "model.context=false", "model.encoder_pad=default", "augment=none"]
+    words = ["-m", *words, *SMALL, "trainer.max_epochs=2", "seed=0,1", "hydra.sweep.dir=sweep"]
+    start, steps = DepthModule.on_train_batch_start, []
+
+    def stop(self, batch, batch_idx):
+        steps.append(batch_idx)
+        if len(steps) == 7:  # in the second job's second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        start(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DepthModule, "on_train_batch_start", stop)
+        stopped = train(*words)
+    assert stopped.code == 143
+    assert "1 finished, 1 unfinished" in stopped.out
+    assert "failed" not in stopped.out
+    assert len(list(csv.DictReader((tmp_path / "sweep/sweep.csv").open()))) == 2
+    (job,) = (job for job in read_jobs(tmp_path / "sweep") if job.status == "unfinished")
+    done = train(*words)
+    assert done.code == 0, done.err
+    assert "4 finished" in done.out
+    assert len(json.loads((job.path / "run.json").read_text())["resumed"]) == 1
+    assert len(list(csv.DictReader((job.path / "history.csv").open()))) == 2
+
+
+def test_a_job_waits_for_the_same_one_in_another_process(train, tmp_path, monkeypatch):
+    directory, ready, release = tmp_path / "sweep" / job_name([*SMALL, "model=tiny", "seed=0"]), os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        with locked(directory):
+            os.write(ready[1], b"x")
+            os.read(release[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    said = []
+
+    def say(*words):
+        said.append(words)
+        os.write(release[1], b"x")
+
+    monkeypatch.setattr(durable.log, "info", say)
+    done = train("-m", *SMALL, "model=tiny", "seed=0,0", "hydra.sweep.dir=sweep")  # a sampler may draw one job twice
+    assert os.waitpid(child, 0)[1] == 0
+    assert done.code == 0, done.err
+    assert "waiting" in said[0][0]
+    assert "it has ended" in done.out  # the second of the two
+    assert [job.path for job in read_jobs(tmp_path / "sweep")] == [directory]
+
+
+def test_a_sweep_of_which_every_job_fails_says_so(train, tmp_path):
+    done = train("-m", *SMALL, "model=tiny", "ckpt=nowhere.ckpt", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert done.code == 1
+    assert "error: every job of the sweep has failed: nowhere.ckpt" in done.err
+    assert [job.status for job in read_jobs(tmp_path / "sweep")] == ["failed"] * 2
+
+
+def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):
+    done = train("-m", *SMALL, "model=tiny", "trainer.max_epoch=1", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert (done.code, len(done.err.strip().splitlines())) == (1, 1)
+    assert "max_epoch" in done.err
+    assert not list(tmp_path.glob("sweep/*/"))
+
+
+def test_the_commands_of_the_documentation_compose():
+    text = (ROOT / "docs/scale.md").read_text().partition("## Sweeps")[2].partition("\n## ")[0]
+    commands = re.findall(r"^    python train\.py -m (.*?)(?: {3,}.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 12
+    setup_globals()
+    loader = GuardedLoader(create_config_search_path(str(ROOT / "conf")))
+    for command in commands:
+        loader.load_configuration("train", shlex.split(command), RunMode.MULTIRUN)
+
+
+def test_a_space_without_m_is_a_line(train):
+    done = train(*SMALL, "model=tiny", "sweep=losses")
+    assert (done.code, done.err) == (2, "error: sweep=losses is for many runs: add -m\n")
+
+
+def test_without_the_extra_that_is_a_line(train, monkeypatch):
+    options = ConfigStore.instance().repo["hydra"]
+    for group, name in (("sweeper", "optuna.yaml"), ("launcher", "joblib.yaml")):
+        monkeypatch.delitem(options[group], name, raising=False)
+    for word in ("sweep=lr", "hydra/launcher=joblib"):
+        done = train("-m", *SMALL, "model=tiny", word)
+        assert (done.code, len(done.err.strip().splitlines())) == (1, 1), done.err
+        assert "pip install 'depthnet[sweep]'" in done.err
+
+
+def test_the_worst_is_worse_than_anything():
+    assert worst_figure("val/delta1") <= 0
+    assert worst_figure("val/rmse") > 1e9
