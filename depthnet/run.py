@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, config_changes
 from depthnet.durable import locked, remove_leftovers, write_text
+from depthnet.naming import run_group, run_name, run_tags
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -129,6 +130,9 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,
         "run_dir": run_directory,
+        "run_group": run_group,
+        "run_name": run_name,
+        "run_tags": run_tags,
     }
 
 
