@@ -67,7 +67,7 @@ def _earlier(directory: Path) -> tuple[dict[str, int], dict[str, float]]:
     last: dict[str, int] = {}
     best: dict[str, float] = {}
     for path in sorted((directory / "wandb").glob("*run-*/run-*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+        command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", str(path)]
         with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # at worst something is there twice
             found = subprocess.run(command, capture_output=True, text=True, timeout=_READ, check=False)
             for line in found.stdout.splitlines():

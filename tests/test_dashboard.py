@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from wandb_files import records, summary
 
@@ -207,6 +208,10 @@ def complete(job, seed, group):
     return found
 
 
+def by_seed(sweep):
+    return {OmegaConf.load(path).seed: path.parent for path in sweep.glob("*/config.yaml")}
+
+
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """Let W&B start afresh in this process, and keep to this test's folder."""
@@ -225,17 +230,17 @@ def test_the_jobs_of_a_sweep_are_complete_runs_of_their_own(train, tmp_path, off
     asked = ["logger.log_per_image=true", "logger.log_model=true"]
     done = train("-m", *ROOMS, *asked, "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.err
-    jobs = sorted((tmp_path / "sweep").glob("*/wandb/offline-run-*"))
-    assert [job.relative_to(tmp_path / "sweep").parts[0] for job in jobs] == ["0", "1"]
+    jobs = by_seed(tmp_path / "sweep")
+    assert set(jobs) == {0, 1}
     identities = set()
-    for seed in (0, 1):
-        found = complete(tmp_path / "sweep" / str(seed), seed, "sweep")
+    for seed, job in jobs.items():
+        found = complete(job, seed, "sweep")
         identities.add(found["run"][0]["run_id"])
         artifacts = {artifact["type"]: artifact for artifact in found["artifact"]}
         assert set(artifacts) == {"model", "run_table"}
         (file,) = artifacts["model"]["manifest"]["contents"]
-        assert Path(file["local_path"]) == tmp_path / f"sweep/{seed}/checkpoints/best.ckpt"
-        (table,) = (tmp_path / f"sweep/{seed}/wandb").rglob("*.table.json")
+        assert Path(file["local_path"]) == job / "checkpoints/best.ckpt"
+        (table,) = (job / "wandb").rglob("*.table.json")
         content = json.loads(table.read_text())
         mean = np.mean([row[content["columns"].index("delta1")] for row in content["data"]])
         assert mean == pytest.approx(summary(found)["val/uncropped/delta1"], rel=1e-6)
@@ -270,5 +275,6 @@ def test_jobs_side_by_side_are_complete_runs_of_their_own(train, tmp_path, offli
     side = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = train("-m", *ROOMS, *side, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.err
-    first, second = (complete(tmp_path / "sweep" / str(seed), seed, "sweep") for seed in (0, 1))
+    jobs = by_seed(tmp_path / "sweep")
+    first, second = (complete(jobs[seed], seed, "sweep") for seed in (0, 1))
     assert first["run"][0]["run_id"] != second["run"][0]["run_id"]
