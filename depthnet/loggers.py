@@ -121,12 +121,15 @@ class SafeLogger(Logger):
             ends: Where the bins begin and end.
             step: The step that they belong to.
         """
-        if not self.shows_images:
-            return
-        import wandb
 
-        drawn = {key: wandb.Histogram(np_histogram=(list(found), list(ends))) for key, found in counts.items()}
-        self._try("log_histogram", lambda logger: logger.log_metrics(drawn, step))
+        def draw(logger: Any) -> None:
+            import wandb
+
+            drawn = {key: wandb.Histogram(np_histogram=(list(found), list(ends))) for key, found in counts.items()}
+            logger.log_metrics(drawn, step)
+
+        if self.shows_images:
+            self._try("log_histogram", draw)
 
     def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], step: int | None = None) -> None:
         """Record a table image by image, where the logger inside was told to (``log_per_image``).
