@@ -132,7 +132,7 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "run_dir": run_directory,
         "run_group": run_group,
         "run_name": run_name,
-        "run_tags": run_tags,
+        "run_tags": lambda *choices: OmegaConf.create(run_tags(*choices)),
     }
 
 

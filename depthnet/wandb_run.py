@@ -20,7 +20,7 @@ from depthnet.types import InputError
 
 __all__ = ["WandbRun"]
 
-_READ = 30.0  # seconds that an earlier start's file may take
+_READ = 120.0  # seconds that an earlier start's file may take, also on a busy machine
 _STEP = "trainer/global_step"  # Lightning's name for the step of a row
 
 

@@ -38,6 +38,7 @@ def test_name_and_tags_follow_from_the_choices_and_give_way_to_the_command_line(
     assert logger.name == "rooms resnet18 l1 flip seed=3 optimizer.lr=0.01 model.encoder=resnet18"
     assert {"data=rooms", "encoder=resnet18", "loss=l1", "augment=flip", "seed=3"} <= set(logger.tags)
     assert (logger.group, logger.job_type) == (None, "fit")
+    OmegaConf.resolve(logger)  # as --cfg job --resolve does
     own = composed(*choices, "logger.name=mine", "logger.tags=[a,b]", "logger.group=g", "logger.job_type=try").logger
     assert (own.name, own.tags, own.group, own.job_type) == ("mine", ["a", "b"], "g", "try")
 
