@@ -22,25 +22,26 @@ register_resolvers()
 
 
 def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
-    """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
+    """Fit a network and judge its best checkpoint, judge one only, or profile training; returns the watched figure."""
     from depthnet.callbacks import Panels, Results
     from depthnet.evaluation import choose_protocols
     from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
+    from depthnet.profiling import profile_steps
     from depthnet.report.write import write_report
     from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
-    fit, split = cfg.mode == "fit", "val" if cfg.mode == "fit" else cfg.split
+    fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
     settle(cfg, directory)
     text = stored_text(cfg, directory)
     data = build(cfg.data, "data")
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
-    network = build(cfg.model, "model") if fit else load_network(cfg.ckpt)
+    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt)
     fine_tune(network, cfg.ckpt if fit else None, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
@@ -55,8 +56,9 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
     )
-    learns, words = data if fit and trainer.is_global_zero else None, HydraConfig.get().overrides.task
-    begin(directory, text, module, learns, cfg.resume_allow, words)
+    begin(directory, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
+    if cfg.mode == "profile":
+        return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")

@@ -23,7 +23,6 @@ ALLOWED = frozenset(
         "depthnet.data.datamodule.DepthDataModule.from_root",
         "depthnet.data.datamodule.DepthDataModule.rooms",
         "depthnet.data.transforms.Augment",
-        "depthnet.data.transforms.CameraTurn",
         "depthnet.data.transforms.CutDepth",
         "depthnet.data.transforms.DepthZoom",
         "depthnet.finite.FiniteSteps",

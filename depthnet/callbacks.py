@@ -105,7 +105,8 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         self._rows.append(row)
         shown = ("train/loss", "train/delta1", "val/delta1", "val/abs_rel", "val/rmse")
         words = [f"{name} {row[name]:.3f}" for name in shown if name in row]
-        log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(words))
+        last = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""  # -1: the steps are limited
+        log.info("epoch %d%s: %s", trainer.current_epoch + 1, last, ", ".join(words))
         columns = list(dict.fromkeys(name for line in self._rows for name in line))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -19,7 +19,7 @@ import depthnet
 from depthnet.durable import write_json
 from depthnet.types import InputError
 
-__all__ = ["KINDS", "RECORD", "add_seconds", "check_changes", "config_changes", "note_overrides"]
+__all__ = ["KINDS", "RECORD", "SETTLED", "add_seconds", "check_changes", "config_changes", "note_overrides"]
 
 RECORD = "run.json"
 
@@ -29,6 +29,9 @@ KINDS = ("data", "code", "config")
 FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
         "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
+
+SETTLED = ("model.pretrained", "data.batch_size")
+"""Keys that may be ``auto``, which is decided when a run is first started."""
 
 _FREE_PREFIXES = tuple(f"{name}." for name in FREE)
 _SHOWN = 4  # differences in a message
@@ -130,8 +133,9 @@ def config_changes(
         {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
         for config in (stored, given)
     )
-    if now.get("model.pretrained") == "auto":  # decided at the start
-        now["model.pretrained"] = then.get("model.pretrained")
+    for key in SETTLED:
+        if now.get(key) == "auto":
+            now[key] = then.get(key)
     bound = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     _refuse(directory, "config", [f"{key}={now.get(key)} (was {then.get(key)})" for key in bound], allow)
     return changed, bool(bound)

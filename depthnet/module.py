@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
 from depthnet.protocol import Protocol
-from depthnet.types import Sample
+from depthnet.types import InputError, Sample
 
 __all__ = ["DepthModule"]
 
@@ -126,14 +127,38 @@ class DepthModule(LightningModule):
         return self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimiser, and the schedule, which takes a step with every optimiser step."""
+        """Make the optimiser, and the schedule, which takes a step with every optimiser step.
+
+        Raises:
+            InputError: If the run has no last step.
+        """
         if self._optimizer is None:
             return None
         optimizer = self._optimizer(self.network)
         if self._scheduler is None:
             return optimizer
-        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise InputError("the learning rate's schedule needs an end; give trainer.max_epochs or trainer.max_steps")
+        schedule = self._scheduler(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradients, a fused optimiser's too: Lightning refuses those in all mixed precision.
+
+        Raises:
+            InputError: If they carry float16's loss scale, which a fused optimiser takes away too late.
+        """
+        fused = bool(optimizer.defaults.get("fused"))
+        if gradient_clip_val and fused and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise InputError("optimizer.fused=true cannot clip gradients in 16-mixed; add optimizer.fused=false")
+        if gradient_clip_val and fused and gradient_clip_algorithm in (None, "norm"):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that lets the file be read without this run, and the sums of an epoch under way.

@@ -13,6 +13,7 @@ from lightning import Trainer, seed_everything
 from rich.console import Console
 from torch import nn
 
+from depthnet.batch_size import settle_batch_size
 from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
@@ -50,6 +51,8 @@ def settle(cfg: Any, directory: Path) -> None:
     elif new and "pretrained" in cfg.model:
         wanted = False if source and cfg.model.pretrained == "auto" else cfg.model.pretrained
         cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, wanted)
+    if new:
+        settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
 
 
@@ -102,14 +105,14 @@ def begin(
         directory: The run's directory.
         text: Its config, as :func:`depthnet.run.stored_text` gives it.
         module: What learns.
-        data: What it learns from; None where it does not learn, or another process sees to this.
+        data: What it learns from; None where it does not learn.
         allow: The kinds of change that do not stop a resumed run.
         overrides: The command line that the config is from.
 
     Raises:
         InputError: If a resumed run would learn from other data or by other code, or its weights fit no more.
     """
-    if data is not None:
+    if data is not None and first_process():
         path = directory / CONFIG
         changed = path.exists() and path.read_text(encoding="utf-8") != text
         last = last_whole(directory) if changed else None

@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.changes import KINDS, config_changes
+from depthnet.changes import KINDS, SETTLED, config_changes
 from depthnet.durable import locked, remove_leftovers, write_text
 from depthnet.naming import run_group, run_name, run_tags
 from depthnet.signals import Signals, Stopped, requeue
@@ -102,7 +102,7 @@ def run_directory(data: str, model: str, encoder: str | None, mode: str, resume:
     if resume is not None:
         resumable(resume)
         return str(resume)
-    name = "test" if mode == "test" else encoder if model == "unet_attn" and encoder else model
+    name = mode if mode != "fit" else encoder if model == "unet_attn" and encoder else model
     stem = Path("runs", f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
     number, path = 1, stem
     while path.exists():
@@ -213,8 +213,9 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
     if cfg.resume == "auto":
         changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
-            if OmegaConf.select(cfg, "model.pretrained") == "auto":  # decided at the start
-                cfg.model.pretrained = stored.model.pretrained
+            for key in SETTLED:
+                if OmegaConf.select(cfg, key) == "auto":
+                    OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
             return cfg
         for key, value in changed.items():
             OmegaConf.update(stored, key, value, force_add=True)
@@ -290,7 +291,7 @@ def check_choices(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: For the first impossible value.
     """
-    for key, allowed in {"mode": ("fit", "test"), "split": ("val", "test", "published")}.items():
+    for key, allowed in {"mode": ("fit", "test", "profile"), "split": ("val", "test", "published")}.items():
         if config[key] not in allowed:
             raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
     seed = config["seed"]
@@ -300,6 +301,11 @@ def check_choices(config: Mapping[str, Any]) -> None:
         raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
     if config["mode"] == "test" and config["resume"] is not None:
         raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
+    if config["mode"] == "profile" and config["resume"] is not None:
+        raise InputError("mode=profile and resume= exclude each other: a profile starts anew")
+    steps = config["profile_steps"]
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise InputError(f"profile_steps={steps}: it is a whole number, at least 1")
     best_direction(config["watch"])
 
 

@@ -1,4 +1,5 @@
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.protocol import PROTOCOLS, find_protocols
 from depthnet.saving import DurableCheckpointIO
-from depthnet.types import DepthRange, Sample
+from depthnet.types import DepthRange, InputError, Sample
 
 RANGE = DepthRange(1e-3, 10.0)
 
@@ -140,3 +141,36 @@ def test_the_mirrored_image_is_seen_only_when_a_protocol_averages_it(names):
     if len(names) == 2:
         assert torch.equal(seen[1], image.flip(-1))
         assert figures["uncropped_flip"]["rmse"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_schedule_without_an_end_is_refused(tmp_path, data):
+    with pytest.raises(InputError, match="schedule needs an end"):
+        trainer(tmp_path, max_epochs=-1).fit(module(), data)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fused_optimiser_clips_like_any_other_in_mixed_precision(tmp_path, data):
+    """SGD of rate 1, so that the step is the gradient; its norm is clipped far below what it is."""
+    moved = {}
+    for fused in (False, True):
+        learner = module()
+        learner._optimizer = functools.partial(
+            build_optimizer, algorithm="SGD", lr=1.0, weight_decay=0.0, fused=fused or None
+        )
+        before = torch.cat([p.detach().flatten().clone() for p in learner.parameters()])
+        trainer(tmp_path, max_steps=1, precision="bf16-mixed", gradient_clip_val=1e-3, limit_val_batches=0).fit(
+            learner, data
+        )
+        moved[fused] = torch.cat([p.detach().flatten() for p in learner.parameters()]) - before
+    assert moved[True].norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.allclose(moved[True], moved[False], atol=1e-6)
+
+
+def test_a_fused_optimiser_cannot_clip_under_a_loss_scale(monkeypatch):
+    learner = module()
+    optimizer = build_optimizer(learner.network, fused=True)
+    scaled = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()))
+    monkeypatch.setattr(DepthModule, "trainer", scaled)
+    with pytest.raises(InputError, match=r"add optimizer\.fused=false"):
+        learner.configure_gradient_clipping(optimizer, 1.0, "norm")

@@ -13,6 +13,7 @@ CHOICES = {
     "resume": None,
     "watch": "val/delta1",
     "resume_allow": [],
+    "profile_steps": 20,
 }
 
 
@@ -63,6 +64,8 @@ def test_only_a_run_can_be_resumed(tmp_path):
         ("seed", True),
         ("seed", 1.0),
         ("watch", "delta1"),
+        ("profile_steps", 0),
+        ("profile_steps", 2.5),
     ],
 )
 def test_impossible_choices_are_refused_by_name(key, value):
@@ -74,6 +77,11 @@ def test_impossible_choices_are_refused_by_name(key, value):
 def test_mode_test_needs_a_checkpoint():
     with pytest.raises(InputError, match="ckpt=PATH"):
         check_choices(CHOICES | {"mode": "test"})
+
+
+def test_a_profile_is_not_resumed():
+    with pytest.raises(InputError, match="a profile starts anew"):
+        check_choices(CHOICES | {"mode": "profile", "resume": "auto"})
 
 
 def test_an_error_line_is_found_under_what_libraries_wrap_around_it():

@@ -4,7 +4,6 @@ The image's red and green say from which row and column a pixel comes (two level
 is; the depth says the same with one number for each pixel, so where a depth was measured can be read from it exactly.
 """
 
-import math
 from pathlib import Path
 
 import albumentations as A
@@ -15,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.data.transforms import Augment, CameraTurn, CutDepth, DepthZoom
+from depthnet.data.transforms import Augment, CutDepth, DepthZoom
 from depthnet.types import InputError
 
 STRONG = Path(__file__).resolve().parent.parent / "conf/augment/strong.yaml"
@@ -106,51 +105,6 @@ def test_zoom_reaches_every_part_of_the_picture():
     corners = np.array([augment(IMAGE, NUMBERS, seed)[0][0, 0, :2] / 2 for seed in range(300)])
     assert corners.min(axis=0).max() < 3
     assert (corners.max(axis=0) > (HEIGHT / 2 - 4, WIDTH / 2 - 4)).all()
-
-
-def rays(height, width, focal):
-    rows, columns = np.mgrid[:height, :width]
-    x, y = (columns - (width - 1) / 2) / (focal[0] * width), (rows - (height - 1) / 2) / (focal[1] * height)
-    return np.stack([x, y, np.ones_like(x)], axis=-1)
-
-
-def test_turned_camera_sees_the_same_plane():
-    height, width, focal = 120, 160, (0.8107, 1.0822)
-    turn = CameraTurn(pitch=12.0, yaw=8.0, roll=15.0, focal=focal, p=1.0)
-    sight = rays(height, width, focal)
-    normal, distance = np.array([0.3, 0.5, 0.8]), 2.0
-    depth = (distance / (sight @ normal)).astype(np.float32)
-    image = np.rint(np.stack([sight[..., 0] + 1, sight[..., 1] + 1, sight[..., 2]], axis=-1) * 100).astype(np.uint8)
-    pitches, covered = [], []
-    for seed in range(60):
-        turned, seen = Augment([turn])(image, depth, seed)
-        homography = turn.get_applied_params()["homography"]
-        camera = np.array([[focal[0] * width, 0, (width - 1) / 2], [0, focal[1] * height, (height - 1) / 2], [0, 0, 1]])
-        rotation = np.linalg.inv(camera) @ homography @ camera
-        assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
-        assert np.linalg.det(rotation) == pytest.approx(1)
-        assert (turned[seen == 0] <= 100).all()
-        valid = seen > 0
-        expected = distance / (sight @ (rotation.T @ normal))  # the plane in the turned camera's coordinates
-        assert abs(seen / expected - 1)[valid].max() < 0.012, "nearest pixels of 160 are half a pixel off"
-        source = sight @ rotation.T
-        source = source[..., :2] / source[..., 2:]
-        inside = valid & (turned[..., 2] == 100)  # away from the rim, where black is mixed in
-        errors = abs(turned[..., :2] / 100 - 1 - source)[inside]
-        assert np.quantile(errors, 0.98) < 0.0085, "half a level and interpolation; half a pixel more makes it 0.010"
-        pitches.append(math.degrees(math.asin(rotation[2, 1])))
-        covered.append(valid.mean())
-    assert min(pitches) < -9
-    assert max(pitches) > 9
-    assert min(covered) > 0.4
-
-
-def test_the_farthest_turn_gives_no_depth_from_behind():
-    plane = np.full((48, 64), 3, np.float32)
-    for seed in range(200):
-        depth = Augment([CameraTurn(pitch=30, yaw=30, roll=30, p=1.0)])(np.zeros((48, 64, 3), np.uint8), plane, seed)[1]
-        assert depth.min() >= 0
-        assert np.isfinite(depth).all()
 
 
 def test_colour_blur_and_noise_leave_depth_alone():
@@ -244,10 +198,6 @@ def test_none_is_the_identity():
         (lambda: DepthZoom(scale=(1.0, float("inf"))), "DepthZoom: scale="),
         (lambda: DepthZoom(scale=(1.0, 1.2, 1.4)), "DepthZoom: scale="),
         (lambda: DepthZoom(p=1.5), r"DepthZoom: p=1\.5"),
-        (lambda: CameraTurn(pitch=-3.0), "CameraTurn: pitch=-3.0"),
-        (lambda: CameraTurn(yaw=31), "CameraTurn: yaw=31; it is an angle from 0 to 30"),
-        (lambda: CameraTurn(roll="some"), "CameraTurn: roll=some"),
-        (lambda: CameraTurn(focal=(0.8,)), "CameraTurn: focal="),
         (lambda: CutDepth(None), "data.depth_range="),
         (lambda: CutDepth((1e-3, "far")), "depth_range: .*far"),
         (lambda: CutDepth(10.0, share=1.5), r"CutDepth: share=1\.5"),

@@ -94,7 +94,7 @@ class DepthDataModule(LightningDataModule):
         self._digest: str | None = None  # of the pairs' contents, once they were examined
         self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
         require_sound((), self._allow, SPLITS)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._augment = augment or Augment()
         self._workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if num_workers == "auto" else num_workers
@@ -165,9 +165,9 @@ class DepthDataModule(LightningDataModule):
         if self._rooms:
             rooms = self._cache_of(self._rooms, "train", self.image_size)
             dataset = MixedDataset(pairs, DepthDataset(rooms, *options), self._share)
-        sampler = TrainSampler(len(dataset), self._batch_size, self._seed)
+        sampler = TrainSampler(len(dataset), self.batch_size, self._seed)
         sampler.go_on(*self._done)
-        return self._loader(dataset, sampler, self._batch_size)
+        return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of the validation split. Raises as :meth:`eval_dataloader`."""

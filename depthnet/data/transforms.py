@@ -21,12 +21,9 @@ import numpy.typing as npt
 
 from depthnet.types import DepthRange, InputError
 
-__all__ = ["Augment", "CameraTurn", "CutDepth", "DepthZoom"]
+__all__ = ["Augment", "CutDepth", "DepthZoom"]
 
 cv2.setNumThreads(0)  # a worker process is one thread; OpenCV's pool would fight the others for the cores
-
-
-_FARTHEST_TURN = 30  # degrees; by more, in two directions, a Kinect's corners would look backwards
 
 
 class Augment:
@@ -134,75 +131,6 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
             for start, side in zip((top, left), mask.shape, strict=True)
         )
         return mask.take(rows, axis=0).take(columns, axis=1) / np.float32(zoom)
-
-
-class CameraTurn(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
-    """Turn the camera about its centre: what it would see a little higher, more to the side or askew.
-
-    A turn moves no point relative to another, so it is exact: with the rays r = K^-1 (u, v, 1) of the pinhole camera
-    and a rotation R, the pixel of ray r' shows what lay at the ray R^T r', and a depth z there becomes
-    z / (R^T r')_z, with the third coordinate of r' being 1. What comes into view from outside is black, and its depth
-    missing. K's centre is the picture's.
-
-    Args:
-        pitch: Largest turn up or down [degrees].
-        yaw: Largest turn to a side [degrees].
-        roll: Largest turn about the line of sight [degrees].
-        focal: Focal length as a share of the picture's (width, height); by default the Kinect's of NYU.
-        p: How often it is applied.
-
-    Raises:
-        InputError: If an angle is outside 0 to 30, a focal length not positive, or ``p`` no probability.
-
-    Example:
-        >>> turn = Augment([CameraTurn(pitch=0.0, yaw=0.0, roll=0.0, p=1.0)])
-        >>> turn(np.zeros((2, 2, 3), np.uint8), np.array([[1, 2], [3, 4]], np.float32), seed=0)[1].tolist()
-        [[1.0, 2.0], [3.0, 4.0]]
-    """
-
-    def __init__(
-        self,
-        pitch: float = 10.0,
-        yaw: float = 5.0,
-        roll: float = 5.0,
-        focal: Sequence[float] = (0.8107, 1.0822),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=_probability("CameraTurn", p))
-        for name, angle in (("pitch", pitch), ("yaw", yaw), ("roll", roll)):
-            if not isinstance(angle, int | float) or not 0 <= angle <= _FARTHEST_TURN:
-                raise InputError(f"CameraTurn: {name}={angle}; it is an angle from 0 to {_FARTHEST_TURN} degrees")
-        if len(focal) != 2 or not all(isinstance(share, int | float) and 0 < share < math.inf for share in focal):
-            raise InputError(f"CameraTurn: focal={focal}; it is two numbers above 0, shares of width and height")
-        self.limits = (float(pitch), float(yaw), float(roll))
-        self.focal = (float(focal[0]), float(focal[1]))
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the angles; give what takes a new pixel's centre to the old one, times the ratio of the depths."""
-        height, width = params["shape"][:2]
-        fx, fy = self.focal[0] * width, self.focal[1] * height
-        camera = np.array([[fx, 0, (width - 1) / 2], [0, fy, (height - 1) / 2], [0, 0, 1]])
-        turn = np.eye(3)
-        for axis, limit in enumerate(self.limits):
-            turn = turn @ cv2.Rodrigues(np.eye(3)[axis] * math.radians(self.py_random.uniform(-limit, limit)))[0]
-        return {"homography": camera @ turn @ np.linalg.inv(camera)}
-
-    def apply(self, img: npt.NDArray[Any], homography: npt.NDArray[np.float64], **params: Any) -> npt.NDArray[Any]:
-        """Warp the image bilinearly."""
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpPerspective(img, homography, (img.shape[1], img.shape[0]), flags=flags)
-
-    def apply_to_mask(
-        self, mask: npt.NDArray[np.float32], homography: npt.NDArray[np.float64], **params: Any
-    ) -> npt.NDArray[np.float32]:
-        """Take the nearest depth, and make it that along the new line of sight."""
-        height, width = mask.shape
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        depth = cv2.warpPerspective(mask, homography, (width, height), flags=flags)
-        rows, columns = np.ogrid[:height, :width]
-        forward = homography[2, 0] * columns + homography[2, 1] * rows + homography[2, 2]
-        turned: npt.NDArray[np.float32] = (depth / forward).astype(np.float32)
-        return turned
 
 
 class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types

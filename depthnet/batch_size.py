@@ -1,0 +1,88 @@
+"""The largest training batch that fits into a GPU's memory, found by Lightning's tuner."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.tuner.tuning import Tuner
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
+
+from depthnet.guard import build
+from depthnet.module import DepthModule
+from depthnet.types import InputError, Sample
+
+__all__ = ["find_batch_size", "settle_batch_size"]
+
+_TRIALS = 10  # 2, 4, 8 and on to 1024
+_STEPS = 3  # of each trial; the optimiser's own memory is there from the second on
+
+
+def settle_batch_size(cfg: Any) -> None:
+    """Replace ``data.batch_size=auto`` by a number, in place.
+
+    Args:
+        cfg: The run's config.
+
+    Raises:
+        InputError: If it trains on a CPU, whose memory is not its own.
+    """
+    if OmegaConf.select(cfg, "data.batch_size") != "auto":
+        return
+    with tempfile.TemporaryDirectory() as folder:  # the tuner keeps the first weights in a file
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 1, "default_root_dir": folder}
+        trainer = build(cfg.trainer, "trainer", **one, **quiet)
+        if trainer.strategy.root_device.type == "cpu":
+            raise InputError("data.batch_size=auto: it asks a GPU how many images fit; on a CPU, write a number")
+        parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
+        module = DepthModule(build(cfg.model, "model"), protocols=[], compile=cfg.compile, **parts)
+        cfg.data.batch_size = find_batch_size(trainer, module, tuple(cfg.data.image_size))
+    print(f"data.batch_size=auto: {cfg.data.batch_size} images fit")
+
+
+def find_batch_size(trainer: Trainer, module: DepthModule, image_size: tuple[int, int]) -> int:
+    """Return the largest power of two, to 1024, of which training steps do not run out of memory.
+
+    Args:
+        trainer: Without loggers and checkpoints; used up.
+        module: What is trained; used up.
+        image_size: (height, width) of its images.
+    """
+    blank = _Blank(image_size)
+    size: int | None = Tuner(trainer).scale_batch_size(
+        module, datamodule=blank, steps_per_trial=_STEPS, max_trials=_TRIALS
+    )
+    return size or blank.batch_size
+
+
+class _Samples(Dataset[Sample]):
+    """As many equal samples as the largest trial takes."""
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        image, depth = torch.zeros((3, *image_size), dtype=torch.uint8), torch.ones((1, *image_size))
+        self._sample = Sample(image, depth, depth > 0, torch.tensor(0))
+
+    def __len__(self) -> int:
+        return (1 << _TRIALS) * _STEPS
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._sample
+
+
+class _Blank(LightningDataModule):
+    """Data whose batch size the tuner may set."""
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.batch_size = 2
+        self._samples = _Samples(image_size)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        return DataLoader(self._samples, self.batch_size)
+
+    def val_dataloader(self) -> list[DataLoader[Sample]]:
+        return []  # the tuner would ask for some
