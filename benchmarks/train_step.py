@@ -236,7 +236,6 @@ def measure_trainer(options: argparse.Namespace) -> None:
                 callbacks=[clock, History(folder)],
                 logger=CSVLogger(folder),
                 default_root_dir=folder,
-                enable_checkpointing=False,
                 enable_model_summary=False,
                 enable_progress_bar=False,
                 use_distributed_sampler=False,

@@ -28,6 +28,7 @@ ALLOWED = frozenset(
         "depthnet.callbacks.Checkpoint",
         "depthnet.callbacks.History",
         "depthnet.callbacks.Progress",
+        "depthnet.dashboard.Dashboard",
         "depthnet.data.datamodule.DepthDataModule.from_root",
         "depthnet.data.datamodule.DepthDataModule.rooms",
         "depthnet.data.transforms.Augment",

@@ -28,6 +28,7 @@ from depthnet.durable import write_text
 from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.image import resize_nearest, write_image_png
 from depthnet.loggers import SafeLogger
+from depthnet.metrics import METRIC_NAMES
 from depthnet.types import InputError, Sample
 from depthnet.visualize import panel
 
@@ -112,6 +113,10 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self._path, text.getvalue())
+
+
+def _last_step(trainer: Trainer) -> int:
+    return max(trainer.global_step - 1, 0)  # Lightning's rows count from 0
 
 
 def _rate(trainer: Trainer) -> float:
@@ -210,13 +215,16 @@ class Panels(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures to the logger, all in one step."""
-        if isinstance(trainer.logger, SafeLogger):
-            trainer.logger.images(f"panels/{self._split}", self._drawn)
-        self._drawn.clear()
+        self._send(trainer, "panels/val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures to the logger, all in one step."""
-        self.on_validation_epoch_end(trainer, pl_module)
+        self._send(trainer, f"panels/judged_{self._split}")
+
+    def _send(self, trainer: Trainer, key: str) -> None:
+        if isinstance(trainer.logger, SafeLogger):
+            trainer.logger.images(key, self._drawn, _last_step(trainer))
+        self._drawn.clear()
 
 
 class Results(Callback):
@@ -281,6 +289,7 @@ class Results(Callback):
         if not trainer.is_global_zero:
             return
         scenes = [layout.scene(self._split, frame) for frame in range(count)]
+        labels = [layout.label(self._split, frame) for frame in range(count)]
         counted = {}
         if self._split in ("test", "published") and self._checkpoint is not None:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -290,7 +299,7 @@ class Results(Callback):
         evaluation.write(
             self._directory,
             split=self._split,
-            labels=[layout.label(self._split, frame) for frame in range(count)],
+            labels=labels,
             scenes=scenes,
             expected=count,
             seed=self._seed,
@@ -307,9 +316,19 @@ class Results(Callback):
         title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
         print(f"judged: {describe_judged(layout, self._split, judged)}")
         Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
+        step = _last_step(trainer)
+        images = [
+            (protocol, frame, labels[frame], scenes[frame], *row)
+            for protocol in self._figures
+            for frame, row in zip(*evaluation.rows(protocol), strict=True)
+        ]
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
-                logger.log_metrics({f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()})
+                named = {f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()}
+                logger.log_metrics(named, step)
+            if isinstance(logger, SafeLogger):
+                columns = ("protocol", "frame", "label", "scene", *METRIC_NAMES)
+                logger.table(f"per_image/{self._split}", columns, images, step)
 
 
 def _count_in_words(count: int | None) -> str:

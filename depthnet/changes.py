@@ -26,14 +26,14 @@ RECORD = "run.json"
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
 
-_FREE = ("report", "logger", "callbacks.progress", "data.root", "data.test_root",
-         "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
+FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
+        "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 
 SETTLED = ("model.pretrained", "data.batch_size")
 """Keys that may be ``auto``, which is decided when a run is first started."""
 
-_FREE_PREFIXES = tuple(f"{name}." for name in _FREE)
+_FREE_PREFIXES = tuple(f"{name}." for name in FREE)
 _SHOWN = 4  # differences in a message
 _HEX = 64  # digits of a digest
 
@@ -128,7 +128,7 @@ def config_changes(
     Raises:
         InputError: If something else differs and ``allow`` does not hold "config".
     """
-    changed = {name: _at(given, name) for name in _FREE if _at(stored, name) != _at(given, name)}
+    changed = {name: _at(given, name) for name in FREE if _at(stored, name) != _at(given, name)}
     then, now = (
         {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
         for config in (stored, given)

@@ -12,7 +12,7 @@ import shutil
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.durable import write_text
+from depthnet.wandb_run import WandbRun
 
 __all__ = ["SafeLogger", "make_loggers", "wandb_logger"]
 
@@ -68,7 +69,7 @@ class SafeLogger(Logger):
 
     @property
     def shows_images(self) -> bool:
-        """Whether :meth:`images` does anything."""
+        """Whether :meth:`images`, :meth:`histograms` and :meth:`table` do anything."""
         return isinstance(self._logger, WandbLogger)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -95,12 +96,13 @@ class SafeLogger(Logger):
         """Tell that a fit or a test ended; more may follow."""
         self._try("finalize", lambda logger: logger.finalize(status))
 
-    def images(self, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+    def images(self, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]], step: int | None = None) -> None:
         """Record pictures, where the logger inside takes any.
 
         Args:
             key: What they show.
             pictures: RGB pictures, each of shape ``(H, W, 3)``, by caption; smaller ones get a white rim.
+            step: The step that they belong to.
         """
         if not pictures or not self.shows_images:
             return
@@ -109,7 +111,38 @@ class SafeLogger(Logger):
             np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
             for p in pictures.values()
         ]
-        self._try("log_image", lambda logger: logger.log_image(key, padded, caption=[*pictures]))
+        self._try("log_image", lambda logger: logger.log_image(key, padded, step, caption=[*pictures]))
+
+    def histograms(self, counts: Mapping[str, Sequence[int]], ends: Sequence[float], step: int | None = None) -> None:
+        """Record histograms, where the logger inside takes any.
+
+        Args:
+            counts: By name; one fewer than ``ends`` in each.
+            ends: Where the bins begin and end.
+            step: The step that they belong to.
+        """
+
+        def draw(logger: Any) -> None:
+            import wandb
+
+            drawn = {key: wandb.Histogram(np_histogram=(list(found), list(ends))) for key, found in counts.items()}
+            logger.log_metrics(drawn, step)
+
+        if self.shows_images:
+            self._try("log_histogram", draw)
+
+    def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], step: int | None = None) -> None:
+        """Record a table image by image, where the logger inside was told to (``log_per_image``).
+
+        Args:
+            key: What it holds.
+            columns: Their names.
+            rows: As many values each.
+            step: The step that it belongs to.
+        """
+        if isinstance(self._logger, WandbRun) and self._logger.per_image:
+            plain = [[None if value != value else value for value in row] for row in rows]  # NaN is no JSON
+            self._try("log_table", lambda logger: logger.log_table(key, list(columns), plain, step=step))
 
     def end(self, status: str) -> None:
         """End the run, so that the next job of a sweep starts one of its own.
@@ -166,7 +199,8 @@ def wandb_logger(
         project: The W&B project.
         init_timeout: How long the server may take at the start [s].
         finish_timeout: How long it may take to send the rest at the end [s].
-        options: Further arguments of ``wandb.init``; no settings, which could send an account's key anywhere.
+        options: Further arguments of :class:`depthnet.wandb_run.WandbRun` and ``wandb.init``; no settings, which could
+            send an account's key anywhere.
 
     Returns:
         The logger; None, with a line that says why, where W&B cannot start at all.
@@ -207,7 +241,7 @@ def _start(
     known = wandb.Settings.model_fields  # older versions lack some
     settings = {"silent": True} | {name: limit for name, limit in limits.items() if name in known}
     chosen = {"id": _run_id(directory)} | dict(options)
-    logger = WandbLogger(save_dir=str(directory), project=project, mode=mode, settings=settings, **chosen)
+    logger = WandbRun(directory, project=project, mode=mode, settings=settings, **chosen)
     logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
     # starts the run now, so that what is wrong with it shows before any work
     _within(_CALL + limits["init_timeout"], lambda: logger.experiment)
@@ -217,7 +251,9 @@ def _start(
 def _run_id(directory: Path) -> str:
     path = directory / "wandb" / "id"
     if not path.exists():
-        write_text(path, secrets.token_hex(4))
+        # under `wandb agent` the sweep knows its run by an id already
+        given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        write_text(path, given or secrets.token_hex(4))
     return path.read_text().strip()
 
 

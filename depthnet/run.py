@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, SETTLED, config_changes
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
+from depthnet.naming import run_group, run_name, run_tags
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -168,6 +169,9 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "job_name": job_name,
         "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
         "run_dir": run_directory,
+        "run_group": run_group,
+        "run_name": run_name,
+        "run_tags": lambda *choices: OmegaConf.create(run_tags(*choices)),
     }
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from drawing import millimetres, picture
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
@@ -30,7 +31,10 @@ def make_folder(where):
 def composed(tmp_path, *overrides):
     base = [f"+run_here={tmp_path}", "directory=${run_here}", "data.num_workers=0"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*overrides, *base])
+        cfg = compose("train", [*overrides, *base], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # logger/wandb.yaml reads the choices made
+    with open_dict(cfg):
+        cfg.pop("hydra")
     check_targets(OmegaConf.to_container(cfg, resolve=True))
     return cfg
 

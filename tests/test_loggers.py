@@ -90,6 +90,8 @@ def test_a_sound_logger_works_as_ever(tmp_path):
     safe.log_hyperparams({"seed": 1})
     safe.log_metrics({"loss": 0.5}, 7)
     safe.images("panels", {"a": np.zeros((2, 2, 3), np.uint8)})
+    safe.histograms({"depth": [1, 2]}, [0.0, 1.0, 2.0])
+    safe.table("rows", ["a"], [[1]])
     assert not safe.shows_images
     safe.end("success")
     assert (tmp_path / "n/v/metrics.csv").read_text() == "loss,step\n0.5,7\n"
@@ -176,6 +178,19 @@ def test_each_job_is_a_run_of_its_own_and_shows_pictures(tmp_path, fresh):
         (run,) = (tmp_path / job / "wandb").glob("offline-run-*")
         assert len(list(run.glob("files/media/images/panels/*.png"))) == 2
     assert (tmp_path / "0/wandb/id").read_text() != (tmp_path / "1/wandb/id").read_text()
+
+
+def test_a_histogram_or_table_that_cannot_be_made_stops_nothing(tmp_path, fresh, caplog):
+    for number, call in enumerate(
+        (
+            lambda safe: safe.histograms({"depth": [1] * 600}, list(range(601))),  # more than W&B takes
+            lambda safe: safe.table("rows", ["a", "b"], [[1]]),
+        )
+    ):
+        safe = SafeLogger(wandb_logger(tmp_path / str(number), "p", log_per_image=True))
+        call(safe)
+        assert warnings(caplog)[-1].startswith(f"W&B: log_{('histogram', 'table')[number]} failed")
+        safe.end("success")
 
 
 def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):

@@ -335,28 +335,6 @@ def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp
     assert (sound.path / "metrics.json").exists()
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_wandb(train, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):  # as on a machine where nobody has logged in
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    quiet = [word for word in ROOMS if word != "logger=none"]
-    done = train("-m", *quiet, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
-    assert done.code == 0, done.err
-    jobs = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["seed"])
-    assert len(jobs) == 2
-    for seed, job in enumerate(jobs):
-        (run,) = job.path.glob("wandb/offline-run-*/*.wandb")
-        command = ["wandb", "leet", "inspect", "--summary", "--json", str(run)]
-        inspect = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
-        text = inspect.stdout
-        found = json.loads(text)
-        assert found["config"]["seed"] == seed, text
-        metrics = json.loads((job.path / "metrics.json").read_text())["protocols"]["uncropped"]
-        assert found["summary"]["val/uncropped/delta1"] == pytest.approx(metrics["delta1"], rel=1e-6), text
-        assert len(list(run.parent.glob("files/media/images/panels/*.png"))) >= 3
-
-
 def test_help_is_quick_and_true():
     program = [sys.executable, str(ROOT / "train.py"), "--help"]
     done = subprocess.run(

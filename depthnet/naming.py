@@ -1,0 +1,79 @@
+"""How a run is called in W&B: its name, tags and group, from the choices that it was made by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from depthnet.changes import FREE
+
+__all__ = ["run_group", "run_name", "run_tags"]
+
+_NAMED = ("experiment", "data", "model", "loss", "augment")
+_TAGGED = (*_NAMED, "optimizer", "scheduler")
+_UNTOLD = tuple(f"{key}." for key in (*FREE, "directory", "mode", "resume", "resume_allow", "seed"))
+_NAME = 128  # characters
+_TAG = 64  # which is W&B's limit
+
+
+def run_group(mode: Any, sweep: str) -> str | None:
+    """Return the name of a sweep's directory; None for a single run.
+
+    Args:
+        mode: Hydra's, RUN or MULTIRUN.
+        sweep: The sweep's directory.
+
+    Example:
+        >>> run_group("MULTIRUN", "multirun/2026-01-31_12-00-00")
+        '2026-01-31_12-00-00'
+    """
+    return Path(sweep).name if str(getattr(mode, "name", mode)) == "MULTIRUN" else None
+
+
+def run_name(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: int, overrides: Iterable[str]) -> str:
+    """Return the choices that most say what a run is, and the values that its command line changed.
+
+    Args:
+        mode: "fit", or "test", where the network is the checkpoint's.
+        choices: The option of each group of ``conf/``.
+        encoder: The config's ``model.encoder``, if it has one; it stands for ``model=unet_attn``.
+        seed: The run's seed.
+        overrides: The command line; of its values the short ones come first, should the name be too long for all.
+
+    Example:
+        >>> chosen = {"data": "rooms", "model": "tiny", "loss": "l1", "augment": "none", "experiment": None}
+        >>> run_name("fit", chosen, None, 3, ["data=rooms", "seed=3", "optimizer.lr=0.01", "logger.project=p"])
+        'rooms tiny l1 none seed=3 optimizer.lr=0.01'
+    """
+    told = [str(choices[group]) for group in (("data",) if mode == "test" else _NAMED) if choices.get(group)]
+    if encoder and "unet_attn" in told:
+        told[told.index("unet_attn")] = encoder
+    told += [] if mode == "test" else [f"seed={seed}"]
+    changed = []
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0].partition("@")[0]
+        if key not in choices and not f"{key}.".startswith(_UNTOLD):
+            changed.append(word)
+    name = " ".join(told + sorted(changed, key=len))
+    return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+
+
+def run_tags(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: int, split: str) -> list[str]:
+    """Return a run's choices as tags, such as ``data=rooms``.
+
+    Args:
+        mode: "fit", or "test", where the network is the checkpoint's.
+        choices: The option of each group of ``conf/``.
+        encoder: The config's ``model.encoder``, if it has one.
+        seed: The run's seed.
+        split: The split that is judged in a test.
+
+    Example:
+        >>> run_tags("test", {"data": "nyu", "model": "tiny"}, None, 0, "test")
+        ['data=nyu', 'split=test']
+    """
+    told: dict[str, Any] = {"data": choices.get("data"), "split": split}
+    if mode != "test":
+        told = {group: choices.get(group) for group in _TAGGED} | {"encoder": encoder, "seed": seed}
+    return [f"{key}={value}"[:_TAG] for key, value in told.items() if value is not None]
