@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from depthnet.durable import require_writable
 from depthnet.guard import USER_ERRORS, build, install
-from depthnet.run import check_choices, config_of, error_line, owned, register_resolvers, stored_text
+from depthnet.processes import gathered
+from depthnet.run import check_choices, config_of, error_line, owned, register_resolvers
 from depthnet.signals import Signals
 
 log = logging.getLogger("depthnet")
@@ -36,8 +36,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     if (figure := finished(cfg, directory)) is not None:
         return figure
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    settle(cfg, directory)
-    text = stored_text(cfg, directory)
+    text = settle(cfg, directory)
     data = build(cfg.data, "data")
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
@@ -70,8 +69,8 @@ def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
     try:
-        directory = require_writable(about.runtime.output_dir)
-        with owned(directory) as signals:
+        directory = Path(about.runtime.output_dir)
+        with gathered(__file__), owned(directory) as signals:
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
             return run(cfg, directory, signals)
@@ -87,7 +86,8 @@ def main() -> None:
     """Compose the command line's config and run it."""
     try:
         install(sys.argv[1:])
-        job()
+        with gathered(__file__):
+            job()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -49,7 +49,7 @@ LAYERS = [
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
-    {"module", "callbacks", "saving", "finite", "prediction", "report.judge"},
+    {"module", "callbacks", "saving", "finite", "processes", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size"},
     {"report.write"},
     {"resume"},
@@ -61,6 +61,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
+        "processes",
         "train",
     },
     "wandb": {"loggers"},
