@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -140,7 +141,8 @@ def together(trainer: Trainer) -> Iterator[None]:
         log.info("%s", lost)  # who has started the processes, or the first one, says it to the user
         if child and os.getppid() != parent:
             _say_orphaned(directory)
-        raise SystemExit(1) from error
+        logging.shutdown()
+        os._exit(1)  # to leave a broken group in order takes seconds
     finally:
         over.set()
         for name, function in former.items():
@@ -249,7 +251,8 @@ def _lost(children: Sequence[Popen[bytes]], error: RuntimeError) -> str | None:
         if not apart or not children or time.monotonic() > until:
             break
         time.sleep(0.1)
-    return died or (f"another process of this run has ended ({' '.join(str(error).split())[:200]})" if apart else None)
+    why = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split())).partition(". ")[0]
+    return died or (f"another process of this run has ended ({why[:200]})" if apart else None)
 
 
 def _died(children: Sequence[Popen[bytes]]) -> str:
