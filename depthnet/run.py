@@ -60,7 +60,7 @@ _NOISE = (
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
     r".*smaller than the logging interval",  # short runs log their last step all the same
-    r"It is recommended to use `self.log\('val/",  # those figures are of all processes already
+    r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )
 
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
