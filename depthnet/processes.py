@@ -33,7 +33,6 @@ __all__ = ["gathered", "together"]
 
 log = logging.getLogger("depthnet")
 
-_WORD = "depthnet/run"
 _COME = timedelta(minutes=10)  # for all processes to be there
 _HEARD = timedelta(minutes=1)
 _SEEN = 60.0  # seconds until a file that another host has written is seen
@@ -43,6 +42,7 @@ _END = 60.0  # seconds that a process has to end after the first one
 _SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN)
 
 _store: Any = None  # where the processes meet that were started one by one
+_word = f"depthnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"  # torchrun's store outlives a start
 _told = False
 _script = ""
 
@@ -76,8 +76,8 @@ def gathered(script: str) -> Iterator[None]:
         finally:
             if not rank and not _told:
                 with contextlib.suppress(RuntimeError):
-                    _store.set(_WORD, "")
-                    _store.wait([f"{_WORD}/{other}" for other in range(1, count)], _HEARD)
+                    _store.set(_word, "")
+                    _store.wait([f"{_word}/{other}" for other in range(1, count)], _HEARD)
     elif first_process():
         os.environ.pop(RUN, None)
         yield
@@ -112,7 +112,7 @@ def together(trainer: Trainer) -> Iterator[None]:
     directory = Path(trainer.default_root_dir)
     if _store is not None and first_process() and not _told:
         _told = True
-        _store.set(_WORD, json.dumps([str(directory), socket.gethostname()]))
+        _store.set(_word, json.dumps([str(directory), socket.gethostname()]))
     environment, threads = {name: os.environ.get(name) for name in _SET}, torch.get_num_threads()
     over, parent, child = Event(), os.getppid(), place is None and not first_process()
 
@@ -190,10 +190,10 @@ def _meet(rank: int, count: int) -> Any:
 def _await_word(store: Any, rank: int) -> str:
     """Wait until the first process says which directory the run is in."""
     try:
-        while not store.check([_WORD]):  # no blocking call, which signals would have to wait for
+        while not store.check([_word]):  # no blocking call, which signals would have to wait for
             time.sleep(_LOOK / 2)
-        word = store.get(_WORD).decode()
-        store.set(f"{_WORD}/{rank}", "")
+        word = store.get(_word).decode()
+        store.set(f"{_word}/{rank}", "")
     except RuntimeError:
         raise InputError(f"process {rank}: the first process has ended before the run began") from None
     if not word:

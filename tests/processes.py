@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 from torch import distributed
@@ -35,9 +37,9 @@ class Forked:
         self._answer = context.Queue()
         self._process = context.Process(target=self._run, args=(work,))
         self._process.start()
-        self.pid: int = self._process.pid
 
     def _run(self, work: Callable[[], Any]) -> None:
+        os.setsid()
         try:
             self._answer.put(work())
         except Exception:
@@ -48,8 +50,7 @@ class Forked:
         """Wait for the end and return the exit code."""
         self._process.join(PATIENCE)
         if self._process.exitcode is None:
-            self._process.kill()
-            pytest.fail("a process hangs")
+            self._hangs()
         return self._process.exitcode
 
     def answer(self) -> Any:
@@ -62,13 +63,12 @@ class Forked:
                 return found
             except queue.Empty:
                 assert self._process.exitcode in (None, 0), f"a process ended with {self._process.exitcode}"
-        self._process.kill()
-        pytest.fail("a process hangs")
+        self._hangs()
 
-    def kill(self) -> None:
-        """End it as the system does when memory is short."""
-        self._process.kill()
-        self._process.join()
+    def _hangs(self) -> NoReturn:
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and those that it has started
+        pytest.fail("a process hangs")
 
 
 def gloo(work: Callable[[int], _T], folder: Path, count: int = 2) -> list[_T]:

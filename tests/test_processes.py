@@ -1,19 +1,26 @@
 """Several processes are one run: what one process would learn, in one directory, with one end, whoever starts them."""
 
 import contextlib
+import csv
+import ctypes
 import functools
+import json
 import os
+import re
+import secrets
 import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from processes import Forked, forks
+from processes import PATIENCE, Forked, forks
 from torch import nn
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.run import main as torchrun
 
 import train as script
 from depthnet.checkpoint import load_plain
@@ -25,7 +32,6 @@ SMALL = [
     "data.frames={train: 9, val: 5, test: 2}",  # of two processes, neither share is even
     "data.image_size=[32,48]",
     "data.num_workers=0",
-    "data.cache=none",
     "data.eval_batch_size=1",
     "model=tiny",
     "logger=none",
@@ -33,11 +39,10 @@ SMALL = [
     "callbacks.last.every_n_steps=1",
 ]
 TWO = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_size=2"]
-STEPS = 4  # of such a run
 
 
 def run(words, environment, name):
-    """Run train.py in this process, which tells nobody else; what it says goes to ``<name>.out`` and ``<name>.err``."""
+    """Run train.py in this process; what it says goes to ``<name>.out`` and ``<name>.err``."""
     os.environ.update(environment)
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
@@ -46,50 +51,44 @@ def run(words, environment, name):
     script.main()
 
 
-def srun(*words):
-    """Run train.py in two processes, as srun starts them on one host; return the exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def srun(rank):
+    """What srun tells a task of two on one host."""
     told = {"JOB_ID": 12, "JOB_NAME": "depth", "NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "NODEID": 0}
-    told |= {"NODELIST": "127.0.0.1"}
-    members = []
-    for rank in range(2):
-        environment = {f"SLURM_{name}": str(value) for name, value in (told | {"PROCID": rank, "LOCALID": rank}).items()}
-        environment |= {"MASTER_PORT": str(port)}
-        members.append(Forked(functools.partial(run, words, environment, f"rank_{rank}")))
-    return [member.code() for member in members]
+    told |= {"NODELIST": "127.0.0.1", "PROCID": rank, "LOCALID": rank}
+    return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
 
-def elastic(*words, victim=None):
-    """Run train.py in two processes under torchrun's agent; return whether it says that they failed."""
+def by_hand(rank):
+    """What torchrun tells a process of two on one host, without its agent."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 
-    def member():
-        rank = int(os.environ["RANK"])
+
+def start(launcher, *words, victim=None):
+    """Run train.py in two processes as a launcher would start them, of which one may die; return the exit codes."""
+    port = {"MASTER_PORT": str(free_port())}
+
+    def member(rank):
         if rank == victim:
             die_at(3, lambda trainer: os.kill(os.getpid(), signal.SIGKILL))
-        run(words, {}, f"rank_{rank}")
+        run(words, launcher(rank) | port, f"rank_{rank}")
 
-    def agent():
-        # what the command torchrun does, but its processes are forks
-        config = LaunchConfig(1, 1, 2, run_id="test", rdzv_backend="c10d", start_method="fork", monitor_interval=0.1)
-        try:
-            elastic_launch(config, member)()
-        except torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
-            return False
-        return True
-
-    return Forked(agent).answer()
+    return [process.code() for process in [Forked(functools.partial(member, rank)) for rank in range(2)]]
 
 
-def die_at(step, end):
-    """Let a process that has begun the step with this number come to some end."""
-    start = DepthModule.on_train_batch_start
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def die_at(step, end, seed=0):
+    """Let a process that begins a step, in the run of a seed, come to some end."""
+    begin = DepthModule.on_train_batch_start
 
     def on_train_batch_start(module, batch, batch_idx):
-        if module.global_step == step:
+        if (module.global_step, module.run["seed"]) == (step, seed):
             end(module.trainer)
-        start(module, batch, batch_idx)
+        begin(module, batch, batch_idx)
 
     DepthModule.on_train_batch_start = on_train_batch_start
 
@@ -106,9 +105,9 @@ def difference(a, b):
 
 
 def table(path):
-    """The numbers of a CSV file."""
-    rows = [line.split(",") for line in Path(path).read_text().splitlines()[1:]]
-    return np.array([[float(cell) for cell in row if cell.replace("-", "").replace(".", "").replace("e", "").isdigit()] for row in rows])
+    """The columns of a CSV file that hold numbers."""
+    rows = list(csv.reader(Path(path).read_text().splitlines()[1:]))
+    return np.array([[float(cell) for cell in row if re.fullmatch(r"[-+.\de]+", cell)] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +117,15 @@ def two(tmp_path_factory):
         pytest.skip("fork saves imports of torch")
     folder = tmp_path_factory.mktemp("two")
     with contextlib.chdir(folder):
-        assert srun(*TWO, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
+        assert start(srun, *TWO, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
     return folder / "two"
 
 
 @forks
-def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, tmp_path, monkeypatch):
+def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, monkeypatch):
     monkeypatch.setattr(nn.BatchNorm2d, "train", lambda module, mode=True: nn.Module.train(module, False))
     double = "trainer.precision=64-true"
-    assert srun(*TWO, double, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
+    assert start(srun, *TWO, double, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
     one = train(*SMALL, "trainer=cpu", double, "data.batch_size=4", "hydra.run.dir=one")
     assert one.code == 0, one.err
     assert difference(weights("one"), weights("two")) < 1e-9
@@ -134,4 +133,152 @@ def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, tmp_pa
     assert found.shape == wanted.shape == (5, 10)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)  # figures are of float32 depth
     np.testing.assert_allclose(table("two/history.csv"), table("one/history.csv"), rtol=1e-6)
-    assert len(Path("rank_1.out").read_text()) == 0
+    assert Path("rank_1.out").read_text() == ""
+
+
+@forks
+def test_srun_agrees_on_a_new_directory_and_two_processes_judge_a_checkpoint(tmp_path, monkeypatch, two):
+    monkeypatch.chdir(tmp_path)
+    judge = ["mode=test", "split=val", f"ckpt={two}/checkpoints/best.ckpt"]
+    assert start(srun, *TWO, *judge) == [0, 0], Path("rank_0.err").read_text()
+    (found,) = Path("runs/rooms_test").iterdir()
+    assert (found / "per_image.csv").read_text() == (two / "per_image.csv").read_text()
+
+
+@forks
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_process_dies_the_other_ends_and_the_run_goes_on(tmp_path, monkeypatch, two, victim):
+    monkeypatch.chdir(tmp_path)
+    begin = [*TWO, "hydra.run.dir=run", "resume=auto"]
+    codes = start(by_hand, *begin, victim=victim)
+    assert codes[victim] == -signal.SIGKILL
+    if victim == 1:
+        assert codes[0] == 2
+        told = Path("rank_0.err").read_text().splitlines()[-1]
+        assert told.startswith("error: another process of this run has ended (")
+        assert told.endswith(f"; go on with resume={tmp_path}/run")
+    else:
+        assert codes[1] == 1
+        assert "another process of this run has ended" in Path("run/process_1.log").read_text()
+    assert "Traceback" not in Path(f"rank_{1 - victim}.err").read_text()
+    assert start(by_hand, *begin) == [0, 0], Path("rank_0.err").read_text()
+    assert difference(weights("run"), weights(two)) == 0
+    assert Path("run/history.csv").read_text() == (two / "history.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep with Lightning's launcher, in whose second job a child dies: exit code, what it left behind, folder."""
+    if not hasattr(os, "fork"):
+        pytest.skip("fork saves imports of torch")
+
+    def whole():
+        die_at(3, lambda trainer: trainer.strategy.launcher.procs[0].kill(), seed=1)
+        with pytest.raises(SystemExit) as stop:
+            run(["-m", *TWO, "seed=0,1", "hydra.sweep.dir=all"], {}, "sweep")
+        names = {"LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "DEPTHNET_RUN"}
+        return stop.value.code, names & set(os.environ), torch.distributed.is_initialized()
+
+    folder = tmp_path_factory.mktemp("sweep")
+    with contextlib.chdir(folder):
+        return *Forked(whole).answer(), folder
+
+
+@forks
+def test_a_sweep_is_a_folder_a_job_with_processes_of_its_own(sweep, two):
+    _, variables, group, folder = sweep
+    assert not variables
+    assert not group
+    assert {path.name for path in folder.iterdir()} == {"all", "sweep.out", "sweep.err"}
+    assert {path.name for path in (folder / "all").iterdir()} == {"0", "1", "multirun.yaml"}
+    out, err = ((folder / f"sweep.{stream}").read_text() for stream in ("out", "err"))
+    for job in ("0", "1"):
+        assert (folder / "all" / job / "process_1.log").exists()
+        assert out.count(f"run:  {folder}/all/{job}\n") == 1, "one process speaks"
+    assert "sync_dist" not in err
+    assert json.loads((folder / "all/0/metrics.json").read_text())["images"] == 5
+    assert difference(weights(folder / "all/0"), weights(two)) == 0, "Lightning's processes learn what srun's do"
+
+
+@forks
+def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_on(sweep, monkeypatch):
+    code, _, _, folder = sweep
+    monkeypatch.chdir(folder)
+    way_on = f"go on with resume={folder}/all/1"
+    assert code == 1
+    told = Path("sweep.err").read_text()
+    assert told.splitlines()[-1] == f"error: process 1 of 2 was ended by SIGKILL; {way_on}"
+
+    def first_dies():
+        def end(trainer):
+            Path("child").write_text(str(trainer.strategy.launcher.procs[0].pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        die_at(3, end, seed=1)
+        run(["resume=all/1"], {}, "resumed")
+
+    assert Forked(first_dies).code() == -signal.SIGKILL
+    wait_for_end(int(Path("child").read_text()))
+    lines = Path("resumed.err").read_text().splitlines()
+    assert lines[-1] == f"error: the first process of this run was killed; {way_on}"
+    assert "resumed in epoch 2 after step 3" in lines
+    assert start(srun, "resume=all/1") == [0, 0], Path("rank_0.err").read_text()
+    assert start(srun, *TWO, "seed=1", "hydra.run.dir=untouched") == [0, 0]
+    assert difference(weights("all/1"), weights("untouched")) == 0
+
+
+def wait_for_end(process):
+    """Wait until a process that is nobody's child has ended."""
+    until = time.monotonic() + PATIENCE
+    with contextlib.suppress(OSError):
+        while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < until, "it hangs"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces with a cable between them: the names, which are those of the ends of the cable too."""
+    names = [f"depth{secrets.token_hex(3)}{end}" for end in "ab"]
+
+    def ip(*words):
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", names[0], "netns", names[0], "type", "veth", "peer", "name", names[1], "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", name)
+            ip("-n", name, "link", "set", name, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    except FileNotFoundError:
+        pytest.skip("no network namespaces here: there is no command ip")
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@forks
+def test_two_hosts_learn_what_two_processes_on_one_learn(hosts, tmp_path, monkeypatch, two):
+    monkeypatch.chdir(tmp_path)
+    words = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=10.77.0.1", "--master-port=29500"]
+    command = [str(ROOT / "train.py"), *TWO, "trainer.devices=1", "trainer.num_nodes=2"]
+
+    def host(number):
+        with Path("/var/run/netns", hosts[number]).open() as place:
+            assert ctypes.CDLL(None).setns(place.fileno(), 0) == 0
+        os.environ["GLOO_SOCKET_IFNAME"] = hosts[number]
+        for stream in (1, 2):
+            os.dup2(os.open(f"host_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        torchrun([*words, f"--node-rank={number}", *command])
+
+    processes = [Forked(functools.partial(host, number)) for number in range(2)]
+    assert [process.code() for process in processes] == [0, 0], Path("host_0").read_text()
+    (found,) = Path("runs/rooms_tiny").iterdir()
+    assert difference(weights(found), weights(two)) == 0
+    assert (found / "per_image.csv").read_text() == (two / "per_image.csv").read_text()
