@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
-from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from threading import Event, Thread, Timer
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from depthnet.run import CONFIG, RUN, first_process, has_last
 from depthnet.types import InputError
@@ -115,6 +115,7 @@ def together(trainer: Trainer) -> Iterator[None]:
         _store.set(_word, json.dumps([str(directory), socket.gethostname()]))
     environment, threads = {name: os.environ.get(name) for name in _SET}, torch.get_num_threads()
     over, parent, child = Event(), os.getppid(), place is None and not first_process()
+    line = f"the run failed, and its processes do not part; {_way_on(directory)}"
 
     def observe(children: Sequence[Popen[bytes]]) -> None:
         Thread(target=_watch_children, args=(children, over, directory), daemon=True).start()
@@ -137,20 +138,21 @@ def together(trainer: Trainer) -> Iterator[None]:
         if lost is None:
             raise
         if first_process():
-            raise InputError(f"{lost}; {_way_on(directory)}") from error
+            line = f"{lost}; {_way_on(directory)}"
+            raise InputError(line) from error
         log.info("%s", lost)  # who has started the processes, or the first one, says it to the user
-        if child and os.getppid() != parent:
-            _say_orphaned(directory)
-        logging.shutdown()
-        os._exit(1)  # to leave a broken group in order takes seconds
+        _exit(_orphaned(directory) if child and os.getppid() != parent else "")
     finally:
         over.set()
         for name, function in former.items():
             setattr(lightning_launcher, name, function)
-        if launcher.procs:
+        if place is None and not child:
             _end(launcher.procs, _GRACE if failed else _END)
             if torch.distributed.is_initialized():
+                last = Timer(_END, _exit, (line,))  # what a group does that has lost a process is up to its backend
+                last.start()
                 torch.distributed.destroy_process_group()
+                last.cancel()
             torch.set_num_threads(threads)
             for name, value in environment.items():
                 if value is None:
@@ -258,7 +260,8 @@ def _lost(children: Sequence[Popen[bytes]], error: RuntimeError) -> str | None:
 def _died(children: Sequence[Popen[bytes]]) -> str:
     for number, process in enumerate(children, 1):
         if code := process.poll():
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with exit code {code}"
+            log_file = f"(see process_{number}.log)"
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code} {log_file}"
             return f"process {number} of {len(children) + 1} {how}"
     return ""
 
@@ -271,23 +274,30 @@ def _watch_children(children: Sequence[Popen[bytes]], over: Event, directory: Pa
     """End this process where it does not find out by itself that a child has died, because it waits for it."""
     while not over.wait(_LOOK):
         if (died := _died(children)) and not over.wait(_GRACE):
-            print(f"error: {died}; {_way_on(directory)}", file=sys.stderr, flush=True)
             for process in children:
                 process.kill()
-            os._exit(1)
+            _exit(f"{died}; {_way_on(directory)}")
 
 
 def _watch_parent(parent: int, over: Event, directory: Path) -> None:
     """End this process where the first one has died."""
     while not over.wait(_LOOK):
         if os.getppid() != parent:
-            _say_orphaned(directory)
-            os._exit(1)
+            _exit(_orphaned(directory))
 
 
-def _say_orphaned(directory: Path) -> None:
-    if os.environ["LOCAL_RANK"] == "1":
-        print(f"error: the first process of this run was killed; {_way_on(directory)}", file=sys.stderr, flush=True)
+def _orphaned(directory: Path) -> str:
+    """What the second process says for all where the first has died."""
+    first = os.environ["LOCAL_RANK"] == "1"
+    return f"the first process of this run was killed; {_way_on(directory)}" if first else ""
+
+
+def _exit(line: str) -> NoReturn:
+    """End at once: to leave a broken group in order takes seconds, or for ever."""
+    if line:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _end(children: Sequence[Popen[bytes]], seconds: float) -> None:

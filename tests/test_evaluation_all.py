@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import forks, gloo
+from forked import forks, gloo
 from rich.console import Console
 
 from depthnet.data.official import TEST_FRAMES

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import forks, gloo
+from forked import forks, gloo
 from torch import nn
 
 from depthnet.finite import FiniteSteps

@@ -9,9 +9,9 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from forked import forks, gloo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from processes import forks, gloo
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from depthnet.metrics import (

@@ -14,17 +14,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from processes import PATIENCE, Forked, forks
+from forked import PATIENCE, Forked, forks
 from torch import nn
 from torch.distributed.run import main as torchrun
 
 import train as script
+from depthnet import processes
 from depthnet.checkpoint import load_plain
 from depthnet.module import DepthModule
+from depthnet.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -81,12 +84,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def die_at(step, end, seed=0):
-    """Let a process that begins a step, in the run of a seed, come to some end."""
+def die_at(step, end, job=10):
+    """Let a process that begins a step come to some end; in a sweep over ``log_every_n_steps``, in one job."""
     begin = DepthModule.on_train_batch_start
 
     def on_train_batch_start(module, batch, batch_idx):
-        if (module.global_step, module.run["seed"]) == (step, seed):
+        if (module.global_step, module.run["trainer"]["log_every_n_steps"]) == (step, job):
             end(module.trainer)
         begin(module, batch, batch_idx)
 
@@ -146,22 +149,17 @@ def test_srun_agrees_on_a_new_directory_and_two_processes_judge_a_checkpoint(tmp
 
 
 @forks
-@pytest.mark.parametrize("victim", [0, 1])
-def test_where_one_process_dies_the_other_ends_and_the_run_goes_on(tmp_path, monkeypatch, two, victim):
+def test_where_one_process_dies_the_other_ends_and_the_run_goes_on(tmp_path, monkeypatch, two):
     monkeypatch.chdir(tmp_path)
     begin = [*TWO, "hydra.run.dir=run", "resume=auto"]
-    codes = start(by_hand, *begin, victim=victim)
-    assert codes[victim] == -signal.SIGKILL
-    if victim == 1:
-        assert codes[0] == 2
-        told = Path("rank_0.err").read_text().splitlines()[-1]
-        assert told.startswith("error: another process of this run has ended (")
-        assert told.endswith(f"; go on with resume={tmp_path}/run")
-    else:
-        assert codes[1] == 1
-        assert "another process of this run has ended" in Path("run/process_1.log").read_text()
-    assert "Traceback" not in Path(f"rank_{1 - victim}.err").read_text()
+    assert start(by_hand, *begin, victim=1) == [2, -signal.SIGKILL]
+    told = Path("rank_0.err").read_text().splitlines()[-1]
+    assert told.startswith("error: another process of this run has ended (")
+    assert told.endswith(f"; go on with resume={tmp_path}/run")
+    assert start(by_hand, *begin, victim=0) == [-signal.SIGKILL, 1]
+    assert Path("run/process_1.log").read_text().count("another process of this run has ended") == 1
     assert start(by_hand, *begin) == [0, 0], Path("rank_0.err").read_text()
+    assert "Traceback" not in Path("rank_0.err").read_text() + Path("rank_1.err").read_text()
     assert difference(weights("run"), weights(two)) == 0
     assert Path("run/history.csv").read_text() == (two / "history.csv").read_text()
 
@@ -173,9 +171,9 @@ def sweep(tmp_path_factory):
         pytest.skip("fork saves imports of torch")
 
     def whole():
-        die_at(3, lambda trainer: trainer.strategy.launcher.procs[0].kill(), seed=1)
+        die_at(3, lambda trainer: trainer.strategy.launcher.procs[0].kill(), job=11)
         with pytest.raises(SystemExit) as stop:
-            run(["-m", *TWO, "seed=0,1", "hydra.sweep.dir=all"], {}, "sweep")
+            run(["-m", *TWO, "trainer.log_every_n_steps=10,11", "hydra.sweep.dir=all"], {}, "sweep")
         names = {"LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "DEPTHNET_RUN"}
         return stop.value.code, names & set(os.environ), torch.distributed.is_initialized()
 
@@ -201,7 +199,7 @@ def test_a_sweep_is_a_folder_a_job_with_processes_of_its_own(sweep, two):
 
 
 @forks
-def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_on(sweep, monkeypatch):
+def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_on(sweep, monkeypatch, two):
     code, _, _, folder = sweep
     monkeypatch.chdir(folder)
     way_on = f"go on with resume={folder}/all/1"
@@ -214,7 +212,7 @@ def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_
             Path("child").write_text(str(trainer.strategy.launcher.procs[0].pid))
             os.kill(os.getpid(), signal.SIGKILL)
 
-        die_at(3, end, seed=1)
+        die_at(3, end, job=11)
         run(["resume=all/1"], {}, "resumed")
 
     assert Forked(first_dies).code() == -signal.SIGKILL
@@ -223,8 +221,7 @@ def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_
     assert lines[-1] == f"error: the first process of this run was killed; {way_on}"
     assert "resumed in epoch 2 after step 3" in lines
     assert start(srun, "resume=all/1") == [0, 0], Path("rank_0.err").read_text()
-    assert start(srun, *TWO, "seed=1", "hydra.run.dir=untouched") == [0, 0]
-    assert difference(weights("all/1"), weights("untouched")) == 0
+    assert difference(weights("all/1"), weights(two)) == 0
 
 
 def wait_for_end(process):
@@ -234,6 +231,81 @@ def wait_for_end(process):
         while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             assert time.monotonic() < until, "it hangs"
             time.sleep(0.1)
+
+
+class Store(dict):
+    """What processes.py asks of torch's."""
+
+    def check(self, keys):
+        return all(key in self for key in keys)
+
+    set = dict.__setitem__
+
+    def get(self, key):
+        return super().get(key).encode()
+
+
+def waits(word, seen=0.0):
+    """What the second process makes of the first one's word."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "_SEEN", seen)
+        return processes._await_word(Store({processes._word: word}), 1)
+
+
+def test_the_second_process_follows_the_first_to_a_directory_that_both_see(tmp_path):
+    word = json.dumps([str(tmp_path), "host_a"])
+    with pytest.raises(InputError, match=r"process 0 on host_a runs there, and process 1 on .* hydra\.run\.dir=DIR$"):
+        waits(word)
+    (tmp_path / "config.yaml").touch()
+    assert waits(word) == str(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        waits("")  # the first had nothing to do
+    assert stop.value.code == 0
+
+
+def test_processes_that_do_not_meet_are_a_line(monkeypatch, tmp_path):
+    class Gone(Store):
+        def check(self, keys):
+            raise torch.distributed.DistNetworkError("Connection was likely closed")
+
+    with pytest.raises(InputError, match="the first process has ended before the run began"):
+        processes._await_word(Gone(), 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(InputError, match="MASTER_ADDR is not set; start by torchrun or srun"):
+        enter(processes.gathered("train.py"))
+    monkeypatch.setattr("sys.argv", ["train.py", "-m", "seed=0,1"])
+    with pytest.raises(InputError, match="a sweep starts its own processes, and here are 2: start it by python train"):
+        enter(processes.gathered("train.py"))
+
+
+def enter(context):
+    with context:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("started", "devices", "nodes", "launcher", "words"),
+    [
+        (None, 2, 1, True, None),
+        ((0, 4), 2, 2, True, None),
+        (None, 2, 2, True, r"trainer\.num_nodes=2: start it on every host"),
+        ((1, 2), 1, 1, True, "2 processes were started, and the trainer has 1 on 1 hosts"),
+        ((0, 2), 2, 1, False, "2 processes were started, .* give trainer=ddp"),
+    ],
+)
+def test_a_trainer_of_other_processes_than_were_started_is_refused(started, devices, nodes, launcher, words):
+    strategy = SimpleNamespace(launcher=object() if launcher else None)
+    trainer = SimpleNamespace(num_devices=devices, num_nodes=nodes, strategy=strategy)
+    with pytest.raises(InputError, match=words) if words else contextlib.nullcontext():
+        processes._check(trainer, started)
+
+
+def test_a_first_process_has_a_directory_of_its_own(monkeypatch):
+    monkeypatch.setenv("DEPTHNET_RUN", "elsewhere")
+    enter(processes.gathered("train.py"))
+    assert "DEPTHNET_RUN" not in os.environ
 
 
 @pytest.fixture
@@ -277,8 +349,8 @@ def test_two_hosts_learn_what_two_processes_on_one_learn(hosts, tmp_path, monkey
             os.dup2(os.open(f"host_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         torchrun([*words, f"--node-rank={number}", *command])
 
-    processes = [Forked(functools.partial(host, number)) for number in range(2)]
-    assert [process.code() for process in processes] == [0, 0], Path("host_0").read_text()
+    members = [Forked(functools.partial(host, number)) for number in range(2)]
+    assert [member.code() for member in members] == [0, 0], Path("host_0").read_text()
     (found,) = Path("runs/rooms_tiny").iterdir()
     assert difference(weights(found), weights(two)) == 0
     assert (found / "per_image.csv").read_text() == (two / "per_image.csv").read_text()

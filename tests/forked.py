@@ -56,14 +56,15 @@ class Forked:
     def answer(self) -> Any:
         """Wait for what the function returns."""
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
+        while True:
             try:
                 found = self._answer.get(timeout=0.2)
                 assert self.code() == 0
                 return found
             except queue.Empty:
                 assert self._process.exitcode in (None, 0), f"a process ended with {self._process.exitcode}"
-        self._hangs()
+                if time.monotonic() > until:
+                    self._hangs()
 
     def _hangs(self) -> NoReturn:
         with contextlib.suppress(OSError):
