@@ -55,7 +55,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
     )
-    begin(directory, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
+    begin(trainer, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
     if cfg.mode == "profile":
         return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)

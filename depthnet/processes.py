@@ -29,7 +29,7 @@ from depthnet.types import InputError
 if TYPE_CHECKING:
     from lightning import Trainer
 
-__all__ = ["gathered", "together"]
+__all__ = ["check_processes", "gathered", "together"]
 
 log = logging.getLogger("depthnet")
 
@@ -88,6 +88,22 @@ def gathered(script: str) -> Iterator[None]:
             yield
 
 
+def check_processes(trainer: Trainer) -> None:
+    """Refuse a trainer that would wait for processes that were not started, or not use those that were.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    devices, nodes, place = trainer.num_devices, trainer.num_nodes, _started()
+    if place is None and nodes > 1 and first_process():
+        raise InputError(f"trainer.num_nodes={nodes}: start it on every host, by torchrun or srun (docs/scale.md)")
+    if place is not None and (trainer.strategy.launcher is None or place[1] != devices * nodes):
+        raise InputError(
+            f"{place[1]} processes were started, and the trainer has {devices} on {nodes} hosts; give trainer=ddp, "
+            "trainer.devices (processes a host) and trainer.num_nodes (hosts)"
+        )
+
+
 @contextlib.contextmanager
 def together(trainer: Trainer) -> Iterator[None]:
     """Fit and judge on all processes of a run, and let none outlive it.
@@ -96,13 +112,11 @@ def together(trainer: Trainer) -> Iterator[None]:
         trainer: Its directory holds the run's stored config.
 
     Raises:
-        InputError: If the trainer and the processes that were started do not fit, or, in the first process, another
-            one has died.
+        InputError: In the first process, if another one has died.
     """
     global _told
     launcher: Any = trainer.strategy.launcher
     place = _started()
-    _check(trainer, place)
     if launcher is None:
         yield
         return
@@ -229,18 +243,6 @@ def _quiet(wanted: bool) -> Iterator[None]:
 def _command(local_rank: int) -> tuple[list[str], str]:
     """What Lightning starts a child by, and where: it is told the directory by its environment."""
     return [sys.executable, _script], str(Path.cwd())
-
-
-def _check(trainer: Trainer, place: tuple[int, int] | None) -> None:
-    """Refuse a trainer that would wait for processes that were not started, or not use those that were."""
-    devices, nodes = trainer.num_devices, trainer.num_nodes
-    if place is None and nodes > 1 and first_process():
-        raise InputError(f"trainer.num_nodes={nodes}: start it on every host, by torchrun or srun (docs/scale.md)")
-    if place is not None and (trainer.strategy.launcher is None or place[1] != devices * nodes):
-        raise InputError(
-            f"{place[1]} processes were started, and the trainer has {devices} on {nodes} hosts; give trainer=ddp, "
-            "trainer.devices (processes a host) and trainer.num_nodes (hosts)"
-        )
 
 
 def _lost(children: Sequence[Popen[bytes]], error: RuntimeError) -> str | None:

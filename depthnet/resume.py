@@ -20,7 +20,7 @@ from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
-from depthnet.processes import together
+from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
 from depthnet.run import (
     BEST,
@@ -108,7 +108,7 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory
 
 
 def begin(
-    directory: Path,
+    trainer: Trainer,
     text: str,
     module: nn.Module,
     data: DepthDataModule | None,
@@ -118,16 +118,19 @@ def begin(
     """Store what a run is started with.
 
     Args:
-        directory: The run's directory.
-        text: Its config, as :func:`depthnet.run.stored_text` gives it.
+        trainer: Its directory is the run's.
+        text: The run's config, as :func:`depthnet.run.stored_text` gives it.
         module: What learns.
         data: What it learns from; None where it does not learn.
         allow: The kinds of change that do not stop a resumed run.
         overrides: The command line that the config is from.
 
     Raises:
-        InputError: If a resumed run would learn from other data or by other code, or its weights fit no more.
+        InputError: If a resumed run would learn from other data or by other code, its weights fit no more, or the
+            trainer does not fit the processes that were started.
     """
+    check_processes(trainer)
+    directory = Path(trainer.default_root_dir)
     if data is not None and first_process():
         path = directory / CONFIG
         changed = path.exists() and path.read_text(encoding="utf-8") != text

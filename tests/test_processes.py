@@ -140,12 +140,23 @@ def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, monkey
 
 
 @forks
-def test_srun_agrees_on_a_new_directory_and_two_processes_judge_a_checkpoint(tmp_path, monkeypatch, two):
-    monkeypatch.chdir(tmp_path)
+def test_processes_agree_on_a_new_directory_and_judge_to_the_bits_of_one(train, two):
     judge = ["mode=test", "split=val", f"ckpt={two}/checkpoints/best.ckpt"]
     assert start(srun, *TWO, *judge) == [0, 0], Path("rank_0.err").read_text()
     (found,) = Path("runs/rooms_test").iterdir()
-    assert (found / "per_image.csv").read_text() == (two / "per_image.csv").read_text()
+    done = train(*SMALL, "trainer=cpu", *judge, "hydra.run.dir=one")
+    assert done.code == 0, done.err
+    rows = {path.read_text() for path in (found / "per_image.csv", Path("one/per_image.csv"), two / "per_image.csv")}
+    assert len(rows) == 1
+
+
+@forks
+def test_a_trainer_that_does_not_take_the_processes_ends_them_and_leaves_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert start(srun, *SMALL, "trainer=cpu", "hydra.run.dir=run") == [2, 0]
+    (line,) = Path("rank_0.err").read_text().splitlines()
+    assert "2 processes were started, and the trainer has 1 on 1 hosts; give trainer=ddp" in line
+    assert not Path("run/config.yaml").exists()
 
 
 @forks
@@ -162,6 +173,8 @@ def test_where_one_process_dies_the_other_ends_and_the_run_goes_on(tmp_path, mon
     assert "Traceback" not in Path("rank_0.err").read_text() + Path("rank_1.err").read_text()
     assert difference(weights("run"), weights(two)) == 0
     assert Path("run/history.csv").read_text() == (two / "history.csv").read_text()
+    assert start(by_hand, *begin) == [0, 0]
+    assert Path("rank_0.out").read_text().count("it has ended; its figures") == 1
 
 
 @pytest.fixture(scope="module")
@@ -295,11 +308,15 @@ def enter(context):
         ((0, 2), 2, 1, False, "2 processes were started, .* give trainer=ddp"),
     ],
 )
-def test_a_trainer_of_other_processes_than_were_started_is_refused(started, devices, nodes, launcher, words):
+def test_a_trainer_of_other_processes_than_were_started_is_refused(
+    monkeypatch, started, devices, nodes, launcher, words
+):
+    for name, value in zip(("RANK", "WORLD_SIZE"), started or (), strict=False):
+        monkeypatch.setenv(name, str(value))
     strategy = SimpleNamespace(launcher=object() if launcher else None)
     trainer = SimpleNamespace(num_devices=devices, num_nodes=nodes, strategy=strategy)
     with pytest.raises(InputError, match=words) if words else contextlib.nullcontext():
-        processes._check(trainer, started)
+        processes.check_processes(trainer)
 
 
 def test_a_first_process_has_a_directory_of_its_own(monkeypatch):
