@@ -12,7 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
-from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers, stored_text
+from depthnet.processes import gathered
+from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers
 from depthnet.signals import Signals
 from depthnet.sweep import note_end, note_start, sweeping
 
@@ -34,8 +35,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     if (figure := finished(cfg, directory)) is not None:
         return figure
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    settle(cfg, directory)
-    text = stored_text(cfg, directory)
+    text = settle(cfg, directory)
     data = build(cfg.data, "data")
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
@@ -54,7 +54,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         plugins=[DurableCheckpointIO()],
         default_root_dir=str(directory),
     )
-    begin(directory, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
+    begin(trainer, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
     if cfg.mode == "profile":
         return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
@@ -69,7 +69,7 @@ def job(cfg: DictConfig) -> float | None:
     about = HydraConfig.get()
     directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
     try:
-        with owned(directory, wait=sweeps) as signals:
+        with gathered(__file__), owned(directory, wait=sweeps) as signals:
             if sweeps:
                 note_start(cfg, directory, about.overrides.task)
             cfg = config_of(cfg, directory, about.overrides.task)
@@ -86,7 +86,7 @@ def main() -> None:
     """Compose the command line's config and run it."""
     try:
         install(sys.argv[1:])
-        with sweeping(sys.argv, sweep_directory, USER_ERRORS):
+        with gathered(__file__), sweeping(sys.argv, sweep_directory, USER_ERRORS):
             job()
     except KeyboardInterrupt:
         sys.exit(130)

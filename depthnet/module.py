@@ -29,9 +29,10 @@ _SUMS = "epoch_sums"
 class DepthModule(LightningModule):
     """Trains and judges one network.
 
-    It logs ``train/loss``, the loss's terms and ``train/delta1`` (averages over an epoch, kept in checkpoints, so that
-    an epoch that was interrupted has the averages of all its steps), ``step/loss`` and ``step/delta1``, and after
-    every validation ``val/<metric>`` for each metric of the first protocol.
+    It logs ``train/loss``, the loss's terms and ``train/delta1`` (averages over an epoch and all processes, kept in
+    checkpoints, so that an epoch that was interrupted has the averages of all its steps), ``step/loss`` and
+    ``step/delta1`` (of the first process), and after every validation ``val/<metric>`` for each metric of the first
+    protocol.
 
     Args:
         network: Gives depth [m], ``(B, 1, H, W)``, from an ``uint8`` image ``(B, 3, H, W)``.
@@ -97,10 +98,10 @@ class DepthModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the averages of the epoch."""
-        images = self._sums.get("")
-        if images is not None:
-            averages = {f"train/{name}": total / images for name, total in self._sums.items() if name}
-            self.log_dict(averages, batch_size=1, sync_dist=True)
+        sums = {name: total.sum() for name, total in self._all_sums().items()}
+        if sums:
+            averages = {f"train/{name}": total / sums[""] for name, total in sums.items() if name}
+            self.log_dict(averages, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation's rows."""
@@ -167,7 +168,7 @@ class DepthModule(LightningModule):
         of weights alone.
         """
         checkpoint[RECORD_KEY] = make_record(self.network, self.run)
-        checkpoint[_SUMS] = dict(self._sums)
+        checkpoint[_SUMS] = self._all_sums()
         if "callbacks" not in checkpoint:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
                 if isinstance(callback, WeightAveraging):
@@ -177,7 +178,18 @@ class DepthModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sums of an epoch that goes on."""
-        self._sums = {name: value.to(self.device) for name, value in checkpoint.get(_SUMS, {}).items()}
+        rank = self.global_rank
+        sums = {name: value.reshape(-1).to(self.device) for name, value in checkpoint.get(_SUMS, {}).items()}
+        self._sums = {name: value[rank] for name, value in sums.items() if rank < len(value)}
+
+    def _all_sums(self) -> dict[str, Tensor]:
+        """The sums of every process, each of shape ``(processes,)``; scalars where there is one."""
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized() or not self._sums:
+            return dict(self._sums)
+        own = torch.stack(list(self._sums.values()))
+        gathered = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, own)
+        return dict(zip(self._sums, torch.stack(gathered, dim=1), strict=True))
 
     def _add(self, values: Mapping[str, Tensor], images: int) -> None:
         """Add a batch's averages; one whose loss is not finite, or that has no valid pixel, is left out."""

@@ -20,8 +20,20 @@ from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import SafeLogger
 from depthnet.models.encoder import resolve_pretrained
+from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
-from depthnet.run import BEST, CONFIG, LAST, METRICS, altered, first_process, has_last, quiet_libraries, store
+from depthnet.run import (
+    BEST,
+    CONFIG,
+    LAST,
+    METRICS,
+    altered,
+    first_process,
+    has_last,
+    quiet_libraries,
+    store,
+    stored_text,
+)
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
@@ -33,12 +45,15 @@ log = logging.getLogger("depthnet")
 _FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start
 
 
-def settle(cfg: Any, directory: Path) -> None:
+def settle(cfg: Any, directory: Path) -> str:
     """Decide, in place, what a config leaves to the machine and to the checkpoint, and seed all that is random.
 
     Args:
         cfg: The run's config.
         directory: The run's; one that has stored its config goes on, and keeps what was decided then.
+
+    Returns:
+        The config as :func:`depthnet.run.stored_text` gives it.
 
     Raises:
         InputError: If the checkpoint or the pretrained weights cannot be had.
@@ -54,6 +69,7 @@ def settle(cfg: Any, directory: Path) -> None:
     if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
+    return stored_text(cfg, directory)
 
 
 def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory: Path) -> None:
@@ -92,7 +108,7 @@ def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory
 
 
 def begin(
-    directory: Path,
+    trainer: Trainer,
     text: str,
     module: nn.Module,
     data: DepthDataModule | None,
@@ -102,16 +118,19 @@ def begin(
     """Store what a run is started with.
 
     Args:
-        directory: The run's directory.
-        text: Its config, as :func:`depthnet.run.stored_text` gives it.
+        trainer: Its directory is the run's.
+        text: The run's config, as :func:`depthnet.run.stored_text` gives it.
         module: What learns.
         data: What it learns from; None where it does not learn.
         allow: The kinds of change that do not stop a resumed run.
         overrides: The command line that the config is from.
 
     Raises:
-        InputError: If a resumed run would learn from other data or by other code, or its weights fit no more.
+        InputError: If a resumed run would learn from other data or by other code, its weights fit no more, or the
+            trainer does not fit the processes that were started.
     """
+    check_processes(trainer)
+    directory = Path(trainer.default_root_dir)
     if data is not None and first_process():
         path = directory / CONFIG
         changed = path.exists() and path.read_text(encoding="utf-8") != text
@@ -124,7 +143,7 @@ def begin(
         check_changes(directory, data.facts(), versions(), allow)
     if first_process():
         note_overrides(directory, overrides)
-    store(directory, text)
+        store(directory, text)
 
 
 def last_whole(directory: Path) -> Path | None:
@@ -169,19 +188,20 @@ def fit_and_judge(
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(module.run)
-        if directory is not None:
-            trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
-            chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
-            if (directory / BEST).exists():
-                module.network.load_state_dict(read_checkpoint(directory / BEST).state)
-            elif chosen:
-                raise InputError(
-                    f"{directory / BEST}: is missing, though the run had chosen it; put it back, or judge "
-                    f"{directory / LAST} with mode=test ckpt="
-                )
-            else:
-                log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
-        trainer.test(module, data.eval_dataloader(split), verbose=False)
+        with together(trainer):
+            if directory is not None:
+                trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
+                chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
+                if (directory / BEST).exists():
+                    module.network.load_state_dict(read_checkpoint(directory / BEST).state)
+                elif chosen:
+                    raise InputError(
+                        f"{directory / BEST}: is missing, though the run had chosen it; put it back, or judge "
+                        f"{directory / LAST} with mode=test ckpt="
+                    )
+                else:
+                    log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
+            trainer.test(module, data.eval_dataloader(split), verbose=False)
         status = "success"
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault

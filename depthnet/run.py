@@ -29,6 +29,7 @@ __all__ = [
     "CONFIG",
     "LAST",
     "METRICS",
+    "RUN",
     "altered",
     "best_direction",
     "check_choices",
@@ -56,6 +57,8 @@ log = logging.getLogger("depthnet")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+RUN = "DEPTHNET_RUN"
+"""The environment variable by which a run's first process tells the others its directory."""
 _CONFIG_BYTES = 1_000_000
 BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
@@ -66,6 +69,7 @@ _NOISE = (
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
     r".*smaller than the logging interval",  # short runs log their last step all the same
+    r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )
 
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
@@ -131,9 +135,13 @@ def job_name(overrides: Sequence[str]) -> str:
 def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:
     """Return the directory of a run: the one that is resumed, or a new one named after data, model and time.
 
+    All processes of a run have that of the first, which it tells the others by :data:`RUN`.
+
     Raises:
         InputError: If the run to resume is not there, or resume=auto has no directory of its own.
     """
+    if RUN in os.environ:
+        return os.environ[RUN]
     if resume == "auto":
         raise InputError("resume=auto goes on in a directory that every start names: add hydra.run.dir=DIR")
     if resume is not None:
@@ -208,7 +216,7 @@ def owned(directory: Path, wait: bool = False) -> Iterator[Signals]:
         wait: For the end of another that is at work there: the same job of a sweep.
 
     Raises:
-        InputError: If another run is at work there, or nothing can be written.
+        InputError: If another run is at work there, or nothing can be written there.
     """
     require_writable(directory)
     with Signals() as signals, contextlib.ExitStack() as stack:

@@ -124,3 +124,12 @@ def test_published_is_what_was_published(tmp_path):
     assert cfg.scheduler._target_ == "depthnet.optim.linear"
     assert cfg.loss.terms == {"ssim": 1.0, "gradient": 1.0, "l1": 0.3}
     assert [entry["_target_"] for entry in cfg.augment.transforms] == ["albumentations.HorizontalFlip"]
+
+
+def test_ddp_on_gpus_normalises_over_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    trainer = composed(tmp_path, "data=rooms", "model=tiny", "trainer=ddp").trainer
+    assert (trainer.strategy, trainer.accelerator, trainer.sync_batchnorm) == ("ddp", "gpu", True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    trainer = composed(tmp_path, "data=rooms", "model=tiny", "trainer=ddp").trainer
+    assert (trainer.strategy, trainer.accelerator, trainer.sync_batchnorm) == ("ddp", "cpu", False)

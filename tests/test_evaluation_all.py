@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-import multiprocessing
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from forked import forks, gloo
 from rich.console import Console
 
 from depthnet.data.official import TEST_FRAMES
@@ -188,27 +186,16 @@ def told(found: Evaluation, count: int) -> str:
     return repr((found.figures(), rows, found.intervals([f"scene {i // 2}" for i in range(count)])))
 
 
-def process(rank: int, folder: Path, answers: multiprocessing.queues.Queue) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    judge(rank, 2, answers.put)
-    dist.destroy_process_group()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork saves two imports of torch")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@forks
 def test_two_processes_have_the_bits_of_one_for_7_8_and_9_images(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    processes = [context.Process(target=process, args=(rank, tmp_path, answers), daemon=True) for rank in range(2)]
-    for worker in processes:
-        worker.start()
-    together = [answers.get(timeout=60) for _ in range(12)]
-    for worker in processes:
-        worker.join(timeout=60)
-        assert worker.exitcode == 0
+    def work(rank: int) -> list[object]:
+        told: list[object] = []
+        judge(rank, 2, told.append)
+        return told
+
     alone: list[object] = []
     judge(0, 1, alone.append)
-    assert sorted(together) == sorted([*alone, *alone])
+    assert gloo(work, tmp_path) == [alone, alone]
     assert all("nan" in str(text) for text in alone[:3]), "the image without a valid pixel stays one on both"
     assert len(set(alone)) == 6
 

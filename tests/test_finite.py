@@ -1,11 +1,9 @@
-import multiprocessing
-import os
 import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed as dist
+from forked import forks, gloo
 from torch import nn
 
 from depthnet.finite import FiniteSteps
@@ -117,28 +115,15 @@ def test_the_limit_is_a_whole_number(tmp_path, limit):
         FiniteSteps(tmp_path, limit)
 
 
-def process(rank, folder, answers):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    callback, learner = FiniteSteps(folder), Learner()
-    place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
-    taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
-    last = Last(folder, every_minutes=1e-9 if rank == 0 else 1e9)
-    last.signals.received = signal.SIGTERM if rank else None
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    answers.put((taken, callback.state_dict()["count"], last._agree(trainer(**place, strategy=strategy))))
-    dist.destroy_process_group()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork saves two imports of torch")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@forks
 def test_two_processes_leave_out_the_same_steps_and_stop_alike(tmp_path):
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    processes = [context.Process(target=process, args=(rank, tmp_path, answers), daemon=True) for rank in range(2)]
-    for worker in processes:
-        worker.start()
-    found = [answers.get(timeout=60) for _ in processes]
-    for worker in processes:
-        worker.join(timeout=60)
-        assert worker.exitcode == 0
-    assert found == [([False, True, False], 2, (signal.SIGTERM, True))] * 2
+    def work(rank):
+        callback, learner = FiniteSteps(tmp_path), Learner()
+        place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
+        taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
+        last = Last(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
+        last.signals.received = signal.SIGTERM if rank else None
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        return taken, callback.state_dict()["count"], last._agree(trainer(**place, strategy=strategy))
+
+    assert gloo(work, tmp_path) == [([False, True, False], 2, (signal.SIGTERM, True))] * 2

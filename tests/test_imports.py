@@ -52,7 +52,7 @@ LAYERS = [
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
-    {"module", "callbacks", "dashboard", "saving", "finite", "prediction", "report.judge"},
+    {"module", "callbacks", "dashboard", "saving", "finite", "processes", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size"},
     {"report.write"},
     {"resume"},
@@ -64,7 +64,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard"),
+        *("wandb_run", "dashboard", "processes"),
         "train",
     },
     "wandb": {"loggers"},

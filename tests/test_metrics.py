@@ -3,15 +3,13 @@
 import itertools
 import json
 import math
-import multiprocessing
-import os
 import pickle
 import statistics
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from forked import forks, gloo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -372,35 +370,26 @@ def test_known_mistake_average_of_batches():
     assert metrics.compute()["rmse"].item() != pytest.approx(batches_mean.compute().item(), rel=1e-3)
 
 
-def process(rank, folder, answers):
-    """One of two processes; in three rounds the shares are uneven, padded, and all on one side."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    *batch, frame = seven()
-    for shares in ([[0, 2, 4, 6], [1, 3, 5]], [[0, 2, 4, 6], [1, 3, 5, 0]], [[5, 4, 3, 2, 1, 0, 6], []]):
-        metrics, single = DepthMetrics(), DepthMetric("silog")
-        for place in shares[rank]:
-            for metric in (metrics, single):
-                metric.update(*(tensor[place : place + 1] for tensor in batch), frame[place : place + 1])
-        kept = len(metrics.depth_metrics)
-        figures = hexed(metrics)
-        answers.put((figures, metrics.rows()[0].tolist(), metrics.empty_frames(), single.compute().item().hex()))
-        assert kept == len([row for row in metrics.depth_metrics if len(row)]), "the rows of the other stayed behind"
-    dist.destroy_process_group()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork saves two imports of torch")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@forks
 def test_two_processes_with_uneven_shares_have_the_bits_of_one(tmp_path):
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-    processes = [context.Process(target=process, args=(rank, tmp_path, answers), daemon=True) for rank in range(2)]
-    for worker in processes:
-        worker.start()
-    for worker in processes:
-        worker.join(timeout=60)
-        assert worker.exitcode == 0
-    metrics = DepthMetrics()
     *batch, frame = seven()
+
+    def work(rank):
+        """In three rounds the shares are uneven, padded, and all on one side."""
+        told = []
+        for shares in ([[0, 2, 4, 6], [1, 3, 5]], [[0, 2, 4, 6], [1, 3, 5, 0]], [[5, 4, 3, 2, 1, 0, 6], []]):
+            metrics, single = DepthMetrics(), DepthMetric("silog")
+            for place in shares[rank]:
+                for metric in (metrics, single):
+                    metric.update(*(tensor[place : place + 1] for tensor in batch), frame[place : place + 1])
+            kept = len(metrics.depth_metrics)
+            figures = hexed(metrics)
+            told.append((figures, metrics.rows()[0].tolist(), metrics.empty_frames(), single.compute().item().hex()))
+            left = len([row for row in metrics.depth_metrics if len(row)])
+            assert kept == left, "the rows of the other stayed behind"
+        return told
+
+    metrics = DepthMetrics()
     metrics.update(*batch, frame)
     figures = hexed(metrics)
-    assert [answers.get() for _ in range(6)] == [(figures, list(range(7)), [4], figures["silog"])] * 6
+    assert gloo(work, tmp_path) == [[(figures, list(range(7)), [4], figures["silog"])] * 3] * 2

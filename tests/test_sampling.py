@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from depthnet.data import sampling
 from depthnet.data.sampling import EvalSampler, TrainSampler, derive_seed
+from depthnet.types import InputError
 
 
 def order(frames, batch_size, seed, epoch):
@@ -33,7 +35,7 @@ def test_processes_together_see_what_one_with_the_joint_batch_sees(monkeypatch, 
     alone = [frame for _, frame in order(50, 4 * processes, 7, 2)]
     parts = []
     for rank in range(processes):
-        monkeypatch.setattr(sampling, "_place", lambda rank=rank: (rank, processes))
+        monkeypatch.setattr(sampling, "_place", lambda frames, rank=rank: (rank, processes))
         parts.append([frame for _, frame in order(50, 4, 7, 2)])
     for batch in range(len(alone) // (4 * processes)):
         joint = {frame for part in parts for frame in part[4 * batch : 4 * batch + 4]}
@@ -43,12 +45,20 @@ def test_processes_together_see_what_one_with_the_joint_batch_sees(monkeypatch, 
 def test_evaluation_shares_out_every_frame_once(monkeypatch):
     frames = []
     for rank in range(3):
-        monkeypatch.setattr(sampling, "_place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(sampling, "_place", lambda frames, rank=rank: (rank, 3))
         sampler = EvalSampler(7)
         keys = list(sampler)
         assert len(keys) == len(sampler)
         frames += [frame for _, frame in keys]
     assert sorted(frames) == list(range(7))
+
+
+@pytest.mark.parametrize("sampler", [TrainSampler(2, 4, 0), EvalSampler(2)])
+def test_a_process_without_a_frame_is_refused_instead_of_waited_for(monkeypatch, sampler):
+    for name, value in {"is_initialized": True, "get_world_size": 3, "get_rank": 0}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    with pytest.raises(InputError, match=r"2 frames are too few for 3 processes; lower trainer\.devices"):
+        len(sampler)
 
 
 def test_seeds_of_neighbours_are_spread():

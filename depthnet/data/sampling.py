@@ -13,6 +13,8 @@ import torch
 import torch.distributed
 from torch.utils.data import Sampler
 
+from depthnet.types import InputError
+
 __all__ = ["EvalSampler", "TrainSampler", "derive_seed"]
 
 Key = tuple[int, int]
@@ -29,10 +31,13 @@ def derive_seed(*parts: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _place() -> tuple[int, int]:
-    """Return (rank, number of processes)."""
+def _place(frames: int) -> tuple[int, int]:
+    """Return (rank, number of processes); one that was left without a frame would be waited for."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        processes = torch.distributed.get_world_size()
+        if 0 < frames < processes:
+            raise InputError(f"{frames} frames are too few for {processes} processes; lower trainer.devices")
+        return torch.distributed.get_rank(), processes
     return 0, 1
 
 
@@ -65,7 +70,7 @@ class TrainSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yield the (epoch, frame) keys of this process."""
-        rank, processes = _place()
+        rank, processes = _place(self._frames)
         generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
         order = torch.randperm(self._frames, generator=generator).tolist()
         epoch, batches = self._done
@@ -75,7 +80,7 @@ class TrainSampler(Sampler[Key]):
 
     def __len__(self) -> int:
         """Return the number of keys that this process is given in an epoch."""
-        processes = _place()[1]
+        processes = _place(self._frames)[1]
         return self._used(processes) // processes
 
     def _used(self, processes: int) -> int:
@@ -96,10 +101,10 @@ class EvalSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yield the (0, frame) keys of this process."""
-        rank, processes = _place()
+        rank, processes = _place(self._frames)
         return ((0, frame) for frame in range(rank, self._frames, processes))
 
     def __len__(self) -> int:
         """Return the number of keys that this process is given."""
-        rank, processes = _place()
+        rank, processes = _place(self._frames)
         return len(range(rank, self._frames, processes))
