@@ -27,7 +27,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from depthnet.durable import write_text
 from depthnet.wandb_run import WandbRun
 
-__all__ = ["SafeLogger", "make_loggers", "wandb_logger"]
+__all__ = ["SafeLogger", "end_loggers", "make_loggers", "wandb_logger"]
 
 log = logging.getLogger("depthnet")
 
@@ -181,6 +181,17 @@ def make_loggers(configured: Any) -> list[SafeLogger]:
     """Make what a config names as loggers safe: none, one, or several by name."""
     several = list(configured.values()) if isinstance(configured, Mapping) else [configured]
     return [SafeLogger(logger) for logger in several if logger]
+
+
+def end_loggers(loggers: Iterable[Logger], status: str) -> None:
+    """End the runs of a trainer's loggers, so that the next job of a sweep starts runs of its own.
+
+    Args:
+        loggers: Safe ones and others.
+        status: "success" or "failed".
+    """
+    for logger in loggers:
+        (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
 
 
 def wandb_logger(

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.durable import write_text
+from depthnet.loggers import end_loggers
 from depthnet.processes import together
 from depthnet.saving import Last
 
@@ -173,8 +174,13 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
     trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, profiler.total
     apart = ModelCheckpoint, EarlyStopping, Last  # they want a validation, or write what nobody goes on from
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, apart)]  # type: ignore[attr-defined]
-    with together(trainer):
-        trainer.fit(module, data)
+    status = "failed"
+    try:
+        with together(trainer):
+            trainer.fit(module, data)
+        status = "success"
+    finally:
+        end_loggers(trainer.loggers, status)
     profiler.finish()
     product = max(product, product_flops(device, trainer.precision))  # what else the machine did may have ended
     batch = data.batch_size

@@ -18,7 +18,7 @@ from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
-from depthnet.loggers import SafeLogger
+from depthnet.loggers import end_loggers
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
@@ -207,8 +207,7 @@ def fit_and_judge(
         signals.check()  # a worker that was sent the signal too is no fault
         raise
     finally:
-        for logger in trainer.loggers:  # so that the next job of a sweep starts a run of its own
-            (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
+        end_loggers(trainer.loggers, status)
 
 
 def finished(cfg: Any, directory: Path) -> float | None:
