@@ -159,7 +159,7 @@ def sweep(*words):
     """Run a sweep whose launcher starts processes, as a command line would."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": "hidden"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*declarative_base")
