@@ -102,6 +102,7 @@ def _use(export: Export) -> str:
 ```python
 from depthnet.image import read_image
 from depthnet.models.depth_net import load_network
+
 depth = load_network("{export.name}").infer(read_image("photo.jpg"))  # metres, float32, the photograph's size
 ```
 
