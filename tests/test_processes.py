@@ -27,6 +27,7 @@ import train as script
 from depthnet import processes
 from depthnet.checkpoint import load_plain
 from depthnet.module import DepthModule
+from depthnet.sweep import read_jobs
 from depthnet.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,27 +196,35 @@ def sweep(tmp_path_factory):
         return *Forked(whole).answer(), folder
 
 
+def jobs_of(folder):
+    return sorted(read_jobs(folder / "all"), key=lambda job: job.overrides["trainer.log_every_n_steps"])
+
+
 @forks
 def test_a_sweep_is_a_folder_a_job_with_processes_of_its_own(sweep, two):
     _, variables, group, folder = sweep
     assert not variables
     assert not group
     assert {path.name for path in folder.iterdir()} == {"all", "sweep.out", "sweep.err"}
-    assert {path.name for path in (folder / "all").iterdir()} == {"0", "1", "multirun.yaml"}
+    sound, killed = jobs_of(folder)
+    names = {sound.path.name, killed.path.name, "multirun.yaml", "sweep.csv"}
+    assert {path.name for path in (folder / "all").iterdir()} == names
+    assert (sound.status, killed.status) == ("finished", "failed")
     out, err = ((folder / f"sweep.{stream}").read_text() for stream in ("out", "err"))
-    for job in ("0", "1"):
-        assert (folder / "all" / job / "process_1.log").exists()
-        assert out.count(f"run:  {folder}/all/{job}\n") == 1, "one process speaks"
+    for job in (sound, killed):
+        assert (job.path / "process_1.log").exists()
+        assert out.count(f"run:  {job.path}\n") == 1, "one process speaks"
     assert "sync_dist" not in err
-    assert json.loads((folder / "all/0/metrics.json").read_text())["images"] == 5
-    assert difference(weights(folder / "all/0"), weights(two)) == 0, "Lightning's processes learn what srun's do"
+    assert json.loads((sound.path / "metrics.json").read_text())["images"] == 5
+    assert difference(weights(sound.path), weights(two)) == 0, "Lightning's processes learn what srun's do"
 
 
 @forks
 def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_on(sweep, monkeypatch, two):
     code, _, _, folder = sweep
     monkeypatch.chdir(folder)
-    way_on = f"go on with resume={folder}/all/1"
+    job = jobs_of(folder)[1].path
+    way_on = f"go on with resume={job}"
     assert code == 1
     told = Path("sweep.err").read_text()
     assert told.splitlines()[-1] == f"error: process 1 of 2 was ended by SIGKILL; {way_on}"
@@ -226,15 +235,15 @@ def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_
             os.kill(os.getpid(), signal.SIGKILL)
 
         die_at(3, end, job=11)
-        run(["resume=all/1"], {}, "resumed")
+        run([f"resume={job}"], {}, "resumed")
 
     assert Forked(first_dies).code() == -signal.SIGKILL
     wait_for_end(int(Path("child").read_text()))
     lines = Path("resumed.err").read_text().splitlines()
     assert lines[-1] == f"error: the first process of this run was killed; {way_on}"
     assert "resumed in epoch 2 after step 3" in lines
-    assert start(srun, "resume=all/1") == [0, 0], Path("rank_0.err").read_text()
-    assert difference(weights("all/1"), weights(two)) == 0
+    assert start(srun, f"resume={job}") == [0, 0], Path("rank_0.err").read_text()
+    assert difference(weights(job), weights(two)) == 0
 
 
 def wait_for_end(process):
