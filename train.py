@@ -70,8 +70,8 @@ def job(cfg: DictConfig) -> float | None:
     directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
     try:
         with gathered(__file__), owned(directory, wait=sweeps) as signals:
-            if sweeps:
-                note_start(cfg, directory, about.overrides.task)
+            if sweeps and (figure := note_start(cfg, directory, about.overrides.task)) is not None:
+                return figure
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
             return note_end(directory, cfg.watch, run(cfg, directory, signals))

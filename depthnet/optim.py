@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ def build_optimizer(
     lr: float = 3e-4,
     weight_decay: float = 0.01,
     encoder_lr_scale: float = 1.0,
+    fused: bool | None = None,
     **options: Any,
 ) -> Optimizer:
     """Build one of torch's optimisers over a network's trainable parameters.
@@ -34,6 +36,7 @@ def build_optimizer(
         lr: The peak learning rate.
         weight_decay: For weights of two dimensions and more.
         encoder_lr_scale: The encoder's rate as a share of ``lr``.
+        fused: Whether one kernel updates all weights; None where they are on a GPU and the algorithm can.
         options: Further arguments of that class.
 
     Raises:
@@ -49,6 +52,11 @@ def build_optimizer(
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+    if fused is None and "fused" in inspect.signature(kind).parameters:
+        devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
+        fused = True if devices == {"cuda"} else None
+    if fused is not None:
+        options["fused"] = fused
     try:
         optimizer: Optimizer = cast(Any, kind)(
             [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.profilers import Profiler
 from rich.console import Console
@@ -24,6 +24,7 @@ from depthnet.data.datamodule import DepthDataModule
 from depthnet.durable import write_text
 from depthnet.loggers import end_loggers
 from depthnet.processes import together
+from depthnet.run import PROFILE
 from depthnet.saving import Last
 
 __all__ = ["PARTS", "TRACE", "StepProfiler", "profile_steps"]
@@ -137,6 +138,17 @@ class StepProfiler(Profiler):
         self._began = time.perf_counter()
 
 
+class _Counter(Callback):
+    """Counts images: a batch may hold fewer than it may hold at most."""
+
+    def __init__(self) -> None:
+        self.images = self.batches = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.images += len(batch.image)
+        self.batches += 1
+
+
 def part_of(action: str) -> str:
     """Return which of :data:`PARTS` an action belongs to, by the name that Lightning gives it.
 
@@ -163,7 +175,7 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
         steps: How many steps are timed as a whole, and as many part by part.
 
     Returns:
-        Images per second, of the median step of this process.
+        Images per second, of all processes.
     """
     device = trainer.strategy.root_device
     flops = step_flops(module.network, data.image_size)
@@ -174,20 +186,25 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
     trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, profiler.total
     apart = ModelCheckpoint, EarlyStopping, Last  # they want a validation, or write what nobody goes on from
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, apart)]  # type: ignore[attr-defined]
-    status = "failed"
+    cuda, status, counter = device.type == "cuda", "failed", _Counter()
+    trainer.callbacks.append(counter)  # type: ignore[attr-defined]
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
     try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(module.run)
         with together(trainer):
             trainer.fit(module, data)
         status = "success"
     finally:
         end_loggers(trainer.loggers, status)
     profiler.finish()
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None
     product = max(product, product_flops(device, trainer.precision))  # what else the machine did may have ended
-    batch = data.batch_size
-    step, wait = statistics.median(profiler.whole), sum(profiler.wait)
-    parts = {part: statistics.median(taken.get(part, 0.0) for taken in profiler.parts) for part in PARTS}
+    # means, not medians: where gradients are accumulated, few steps have an optimiser's part
+    batch, step, wait = counter.images / counter.batches, statistics.fmean(profiler.whole), sum(profiler.wait)
+    parts = {part: statistics.fmean(taken.get(part, 0.0) for taken in profiler.parts) for part in PARTS}
     network = parts["forward and loss"] + parts["backward"]
-    cuda = device.type == "cuda"
     where = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
     record = {
         "device": where,
@@ -202,13 +219,13 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
         "gflops_per_image": flops / 1e9,
         "achieved_gflops": batch * flops / network / 1e9,
         "matrix_product_gflops": product / 1e9,
-        "memory_mib": torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None,
+        "memory_mib": memory,
     }
     if trainer.is_global_zero:
         profiler.trace.export_chrome_trace(str(directory / TRACE))
-        write_text(directory / "profile.json", json.dumps(record, indent=2) + "\n")
+        write_text(directory / PROFILE, json.dumps(record, indent=2) + "\n")
         _print(record, directory)
-    return batch / step
+    return trainer.world_size * batch / step
 
 
 def step_flops(network: nn.Module, image_size: tuple[int, int]) -> int:
@@ -252,7 +269,7 @@ def product_flops(device: torch.device, precision: Any) -> float:
 
 def _print(record: dict[str, Any], directory: Path) -> None:
     parts = record["parts_ms"]
-    print(f"a training step of {record['batch_size']} images, {record['precision']}, {record['device']}:")
+    print(f"a training step of {record['batch_size']:g} images, {record['precision']}, {record['device']}:")
     table = Table()
     for column in ("part", "ms", "share"):
         table.add_column(column, justify="left" if column == "part" else "right")
@@ -268,5 +285,5 @@ def _print(record: dict[str, Any], directory: Path) -> None:
         f"{record['data_wait']:.1%} of the undisturbed steps\n"
         f"network: {record['achieved_gflops']:.1f} GFLOP/s forward and backward, {share:.0%} of a matrix product's "
         f"{record['matrix_product_gflops']:.1f}\n"
-        f"trace: {directory / TRACE} (open in Perfetto or chrome://tracing); figures: {directory / 'profile.json'}"
+        f"trace: {directory / TRACE} (open in Perfetto or chrome://tracing); figures: {directory / PROFILE}"
     )

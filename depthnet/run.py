@@ -29,6 +29,7 @@ __all__ = [
     "CONFIG",
     "LAST",
     "METRICS",
+    "PROFILE",
     "RUN",
     "altered",
     "best_direction",
@@ -57,6 +58,7 @@ log = logging.getLogger("depthnet")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+PROFILE = "profile.json"
 RUN = "DEPTHNET_RUN"
 """The environment variable by which a run's first process tells the others its directory."""
 _CONFIG_BYTES = 1_000_000

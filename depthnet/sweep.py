@@ -32,7 +32,7 @@ from rich.text import Text
 
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
-from depthnet.run import METRICS, error_line, first_process, job_overrides, worst_figure
+from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -103,21 +103,29 @@ def sweeping(
         sys.exit(1)
 
 
-def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
+def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | None:
     """Note that a sweep's job is at work, before anything can go wrong, and let it go on by itself if it began before.
 
     Args:
         cfg: As composed; changed in place.
         directory: The job's.
         overrides: Hydra's.
+
+    Returns:
+        The figure of a profile that has ended, which nothing goes on with; else None.
     """
     profiles = cfg.mode == "profile"
     if first_process():
         noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
         write_json(directory / JOB, noted)
+    if profiles:
+        if (directory / PROFILE).exists():
+            return _read_job(directory / JOB).figures[_SPEED]
+        (directory / CONFIG).unlink(missing_ok=True)  # one that was killed starts anew
     cfg.resume = cfg.resume or (None if profiles else "auto")
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
         multiprocessing.set_start_method(None, force=True)
+    return None
 
 
 def note_end(directory: Path, watch: str, outcome: float | str) -> float:
@@ -152,7 +160,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def _read_job(path: Path) -> Job:
-    judged, profile = path.with_name(METRICS), path.with_name("profile.json")
+    judged, profile = path.with_name(METRICS), path.with_name(PROFILE)
     try:
         noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
@@ -166,7 +174,8 @@ def _read_job(path: Path) -> Job:
             intervals = {metric: (low, high) for metric, (low, high) in ends.items() if low is not None}
         elif profile.exists() and not error:
             path = profile
-            protocol, figures = "profile", {_SPEED: json.loads(profile.read_text(encoding="utf-8"))[_SPEED]}
+            measured = json.loads(profile.read_text(encoding="utf-8"))
+            protocol, figures = "profile", {_SPEED: measured[_SPEED] * measured["processes"]}
         status = "failed" if error else "finished" if figures else "unfinished"
         return Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
@@ -262,7 +271,7 @@ def _csv(jobs: Sequence[Job], metric: str) -> str:
     for job in jobs:
         chosen = [job.overrides.get(key, "") for key in keys]
         figures = [repr(job.figures[name]) if name in job.figures else "" for name in names]
-        ends = map(repr, job.intervals.get(metric, ()))
+        ends = map(repr, job.intervals[metric]) if metric in job.intervals else ("", "")
         writer.writerow((job.path.name, job.status, job.error, *chosen, job.protocol, *figures, *ends))
     return text.getvalue()
 

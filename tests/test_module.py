@@ -153,18 +153,19 @@ def test_a_schedule_without_an_end_is_refused(tmp_path, data):
 def test_a_fused_optimiser_clips_like_any_other_in_mixed_precision(tmp_path, data):
     """SGD of rate 1, so that the step is the gradient; its norm is clipped far below what it is."""
     moved = {}
-    for fused in (False, True):
+    for fused in (False, True, "by value"):
         learner = module()
         learner._optimizer = functools.partial(
-            build_optimizer, algorithm="SGD", lr=1.0, weight_decay=0.0, fused=fused or None
+            build_optimizer, algorithm="SGD", lr=1.0, weight_decay=0.0, fused=bool(fused) or None
         )
         before = torch.cat([p.detach().flatten().clone() for p in learner.parameters()])
-        trainer(tmp_path, max_steps=1, precision="bf16-mixed", gradient_clip_val=1e-3, limit_val_batches=0).fit(
-            learner, data
-        )
+        by = {"gradient_clip_algorithm": "value"} if fused == "by value" else {}
+        clipped = {"max_steps": 1, "precision": "bf16-mixed", "gradient_clip_val": 1e-3, "limit_val_batches": 0}
+        trainer(tmp_path, **clipped, **by).fit(learner, data)
         moved[fused] = torch.cat([p.detach().flatten() for p in learner.parameters()]) - before
     assert moved[True].norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert torch.allclose(moved[True], moved[False], atol=1e-6)
+    assert moved["by value"].abs().max().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_fused_optimiser_cannot_clip_under_a_loss_scale(monkeypatch):

@@ -90,3 +90,9 @@ def test_impossible_warmups_are_refused():
     for schedule, options in ((one_cycle, {"warmup": 1.5}), (one_cycle, {"end": 0}), (cosine, {"warmup": 1.0})):
         with pytest.raises(InputError, match="scheduler"):
             rates(schedule, 10, **options)
+
+
+def test_an_algorithm_that_knows_no_fused_kernel_is_built_without():
+    assert "fused" not in build_optimizer(torch.nn.Linear(2, 2), "RMSprop").defaults
+    assert build_optimizer(torch.nn.Linear(2, 2), "AdamW").defaults["fused"] is None
+    assert build_optimizer(torch.nn.Linear(2, 2), "AdamW", fused=True).defaults["fused"]

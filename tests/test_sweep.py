@@ -100,6 +100,7 @@ def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, c
     assert "3 finished, 1 failed, 1 unfinished" in out
     assert f"hydra.sweep.dir={tmp_path} goes on" in out
     assert not err
+    assert len({len(row) for row in csv.reader((tmp_path / "sweep.csv").open())}) == 1
     table = {row["job"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
     assert {name: row["status"] for name, row in table.items()} == {
         **dict.fromkeys([*good, better], "finished"),
@@ -127,10 +128,13 @@ def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
         directory = tmp_path / str(size)
         directory.mkdir()
         cfg = OmegaConf.create({"watch": "val/rmse", "resume": None, "mode": "profile"})
-        note_start(cfg, directory, [f"data.batch_size={size}"])
+        (directory / "config.yaml").write_text("of one that was killed")
+        assert note_start(cfg, directory, [f"data.batch_size={size}"]) is None
         assert cfg.resume is None  # a profile starts anew
-        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed}))
+        assert not (directory / "config.yaml").exists()
+        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed / 2, "processes": 2}))
         assert note_end(directory, "val/rmse", speed) == speed
+        assert note_start(cfg, directory, [f"data.batch_size={size}"]) == speed, "it has ended"
     assert tell(tmp_path) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if row[:1] in (["1"], ["2"])] == [
