@@ -27,7 +27,7 @@ from depthnet.data.layout import Layout
 from depthnet.durable import write_text
 from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.image import resize_nearest, write_image_png
-from depthnet.loggers import SafeLogger
+from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
 from depthnet.types import InputError, Sample
 from depthnet.visualize import panel
@@ -113,10 +113,6 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self._path, text.getvalue())
-
-
-def _last_step(trainer: Trainer) -> int:
-    return max(trainer.global_step - 1, 0)  # Lightning's rows count from 0
 
 
 def _rate(trainer: Trainer) -> float:
@@ -223,7 +219,7 @@ class Panels(Callback):
 
     def _send(self, trainer: Trainer, key: str) -> None:
         if isinstance(trainer.logger, SafeLogger):
-            trainer.logger.images(key, self._drawn, _last_step(trainer))
+            trainer.logger.images(key, self._drawn, last_step(trainer))
         self._drawn.clear()
 
 
@@ -316,7 +312,7 @@ class Results(Callback):
         title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
         print(f"judged: {describe_judged(layout, self._split, judged)}")
         Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
-        step = _last_step(trainer)
+        step = last_step(trainer)
         images = [
             (protocol, frame, labels[frame], scenes[frame], *row)
             for protocol in self._figures

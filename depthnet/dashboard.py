@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
-from depthnet.loggers import SafeLogger
+from depthnet.loggers import SafeLogger, last_step
 from depthnet.types import DepthRange, Sample
 
 __all__ = ["Dashboard"]
@@ -119,7 +119,7 @@ class Dashboard(Callback):
         self._counts.clear()
         ends = [self._top * place / _BINS for place in range(_BINS + 1)]
         for logger in _boards(trainer) if counts else []:
-            logger.histograms(counts, ends, max(trainer.global_step - 1, 0))  # Lightning's rows count from 0
+            logger.histograms(counts, ends, last_step(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out the validation's time."""

@@ -21,13 +21,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+from lightning import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.durable import write_text
 from depthnet.wandb_run import WandbRun
 
-__all__ = ["SafeLogger", "end_loggers", "make_loggers", "wandb_logger"]
+__all__ = ["SafeLogger", "end_loggers", "last_step", "make_loggers", "wandb_logger"]
 
 log = logging.getLogger("depthnet")
 
@@ -181,6 +182,11 @@ def make_loggers(configured: Any) -> list[SafeLogger]:
     """Make what a config names as loggers safe: none, one, or several by name."""
     several = list(configured.values()) if isinstance(configured, Mapping) else [configured]
     return [SafeLogger(logger) for logger in several if logger]
+
+
+def last_step(trainer: Trainer) -> int:
+    """Return the step of the last row that Lightning has logged: it counts them from 0."""
+    return max(trainer.global_step - 1, 0)
 
 
 def end_loggers(loggers: Iterable[Logger], status: str) -> None:
