@@ -11,11 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from depthnet.allowed import MULTIRUN
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
 from depthnet.processes import gathered
 from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers
 from depthnet.signals import Signals
-from depthnet.sweep import note_end, note_start, sweeping
+from depthnet.sweep import JOB, note_end, note_start, sweeping
 
 register_resolvers()
 
@@ -74,17 +75,19 @@ def job(cfg: DictConfig) -> float | None:
                 return figure
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
-            return note_end(directory, cfg.watch, run(cfg, directory, signals))
+            figure = run(cfg, directory, signals)
+            return note_end(directory, figure) if sweeps else figure
     except Exception as error:
         line = log_failure(error, USER_ERRORS)
-        if sweeps:
-            return note_end(directory, cfg.watch, line or repr(error))
+        if sweeps and (directory / JOB).exists():
+            return note_end(directory, line or repr(error))
         sys.exit(1 if line is None else 2)
 
 
 def main() -> None:
     """Compose the command line's config and run it."""
     try:
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides
         install(sys.argv[1:])
         with gathered(__file__), sweeping(sys.argv, sweep_directory, USER_ERRORS):
             job()

@@ -16,6 +16,7 @@ __all__ = [
     "ALLOWED",
     "ALLOWED_CLASSES",
     "ENVIRONMENT",
+    "MULTIRUN",
     "OPTIONS",
     "PLUGINS",
     "check_hydra",
@@ -89,9 +90,14 @@ _SWEEPER_NEVER = ("storage", "custom_search_space")
 ENVIRONMENT = frozenset({"NYU_ROOT"})
 """What a config may read of the environment: it ends in files that are passed on, and so would a secret."""
 
-OPTIONS = frozenset(
-    ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-m", "--multirun")
-) | {"-cd", "--config-dir"}  # a folder of further files: they are checked as ours are
+MULTIRUN = frozenset({"-m", "--multirun"})
+"""The option that makes a command line a sweep."""
+
+OPTIONS = (
+    frozenset(("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"))
+    | {"-cd", "--config-dir"}  # a folder of further files: they are checked as ours are
+    | MULTIRUN
+)
 """Options of Hydra that may be given. Not among them: what loads a pickle (``--experimental-rerun``) or imports a
 package (``--config-path``); and none may be shortened."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +19,9 @@ from depthnet.types import InputError, Sample
 
 __all__ = ["find_batch_size", "settle_batch_size"]
 
+log = logging.getLogger("depthnet")
+
+_FIRST = 2  # images
 _TRIALS = 10  # 2, 4, 8 and on to 1024
 _STEPS = 3  # of each trial; the optimiser's own memory is there from the second on
 
@@ -28,19 +33,26 @@ def settle_batch_size(cfg: Any) -> None:
         cfg: The run's config.
 
     Raises:
-        InputError: If it trains on a CPU, whose memory is not its own.
+        InputError: If it trains on a CPU, whose memory is not its own, or not one image fits.
     """
     if OmegaConf.select(cfg, "data.batch_size") != "auto":
         return
+    if cfg.mode == "test":
+        cfg.data.batch_size = 1  # nothing learns from it
+        return
     with tempfile.TemporaryDirectory() as folder:  # the tuner keeps the first weights in a file
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 1, "default_root_dir": folder}
-        trainer = build(cfg.trainer, "trainer", **one, **quiet)
+        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}
+        trainer = build(cfg.trainer, "trainer", default_root_dir=folder, **one, **quiet)
         if trainer.strategy.root_device.type == "cpu":
             raise InputError("data.batch_size=auto: it asks a GPU how many images fit; on a CPU, write a number")
         parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
         module = DepthModule(build(cfg.model, "model"), protocols=[], compile=cfg.compile, **parts)
         cfg.data.batch_size = find_batch_size(trainer, module, tuple(cfg.data.image_size))
+        device = trainer.strategy.root_device
+    del trainer, module, parts
+    garbage_collection_cuda()
+    torch.cuda.reset_peak_memory_stats(device)  # or the run would report what the largest trial took
     print(f"data.batch_size=auto: {cfg.data.batch_size} images fit")
 
 
@@ -51,12 +63,22 @@ def find_batch_size(trainer: Trainer, module: DepthModule, image_size: tuple[int
         trainer: Without loggers and checkpoints; used up.
         module: What is trained; used up.
         image_size: (height, width) of its images.
+
+    Raises:
+        InputError: If not one image fits.
     """
     blank = _Blank(image_size)
-    size: int | None = Tuner(trainer).scale_batch_size(
-        module, datamodule=blank, steps_per_trial=_STEPS, max_trials=_TRIALS
-    )
-    return size or blank.batch_size
+    try:
+        Tuner(trainer).scale_batch_size(module, datamodule=blank, steps_per_trial=_STEPS, max_trials=_TRIALS)
+    except (RuntimeError, ValueError) as error:
+        if blank.batch_size == 0:
+            raise InputError("data.batch_size=auto: not one image fits; smaller data.image_size or model") from error
+        if blank.batch_size <= _FIRST:
+            raise
+        # a full memory has more words than Lightning knows: cuBLAS and cuDNN have their own, large tensors too
+        log.info("data.batch_size=auto: %d images: %s", blank.batch_size, " ".join(str(error).split())[:200])
+        blank.batch_size //= 2
+    return blank.batch_size
 
 
 class _Samples(Dataset[Sample]):
@@ -78,7 +100,7 @@ class _Blank(LightningDataModule):
 
     def __init__(self, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.batch_size = 2
+        self.batch_size = _FIRST
         self._samples = _Samples(image_size)
 
     def train_dataloader(self) -> DataLoader[Sample]:

@@ -179,7 +179,7 @@ def _limits(run: Run, network: DepthNetwork, export: Export) -> str:
         f"Rounding to float16 changes depth by {mean:.1e} of itself on average and {largest:.1e} at most, on "
         f"{export.photographs}.",
     ]
-    return "\n".join(["## Limits", "", *(f"- {line}" for line in lines), ""])
+    return "\n".join(["## Limits", "", *(f"- {line}" for line in dict.fromkeys(lines)), ""])
 
 
 def _licence(run: Run, export: Export) -> str:

@@ -133,9 +133,6 @@ def config_changes(
         {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
         for config in (stored, given)
     )
-    for key in SETTLED:
-        if now.get(key) == "auto":
-            now[key] = then.get(key)
     bound = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     _refuse(directory, "config", [f"{key}={now.get(key)} (was {then.get(key)})" for key in bound], allow)
     return changed, bool(bound)

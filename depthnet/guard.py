@@ -15,6 +15,8 @@ from typing import Any, ClassVar, cast
 
 import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -60,14 +62,41 @@ class GuardedLoader(ConfigLoaderImpl):
                 "hydra/launcher=joblib, submitit_local and submitit_slurm"
             ) from None
         if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
-            config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
+            config.hydra.sweeper.direction = "${optuna_direction:${watch},${mode}}"
         launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:
             GuardedLoader.sweep = config
+            if "direction" in config.hydra.sweeper:
+                self._try_choices(config, overrides)
         elif config.hydra.mode == RunMode.RUN and (name := config.hydra.runtime.choices.get("sweep")):
             raise InputError(f"sweep={name} is for many runs: add -m")
         return config
+
+    def _try_choices(self, config: DictConfig, overrides: list[str]) -> None:
+        """Compose a job with each value that Optuna may choose, the other parameters at their first.
+
+        Hydra's own sweeper composes all jobs before the first one runs; Optuna would come upon a mistyped value when
+        it draws it.
+        """
+        params = OmegaConf.to_container(config.hydra.sweeper.params or OmegaConf.create(), resolve=True)
+        words = [f"{key}={value}" for key, value in cast(dict[str, Any], params).items()] + overrides
+        chosen: dict[str, list[str]] = {}
+        for override in OverridesParser.create().parse_overrides(words):
+            if override.is_hydra_override():
+                continue
+            if override.is_choice_sweep():
+                values = list(override.sweep_string_iterator())
+            elif override.is_interval_sweep() or override.is_range_sweep():
+                values = [str(cast(IntervalSweep | RangeSweep, override.value()).start)]
+            else:
+                values = [override.get_value_element_as_str()]
+            chosen[override.get_key_element()] = values
+        first = {key: values[0] for key, values in chosen.items()}
+        for key, values in chosen.items():
+            for value in values[1:]:
+                self.load_sweep_config(config, [f"{name}={word}" for name, word in (first | {key: value}).items()])
+        self.load_sweep_config(config, [f"{name}={word}" for name, word in first.items()])
 
     def _process_config_searchpath(self, *args: Any) -> None:
         """Leave the search path as it is: to name a package there imports it."""

@@ -257,12 +257,19 @@ def _start(
         wandb.finish(exit_code=1)
     known = wandb.Settings.model_fields  # older versions lack some
     settings = {"silent": True} | {name: limit for name, limit in limits.items() if name in known}
-    chosen = {"id": _run_id(directory)} | dict(options)
+    # wandb wants text, and a config may read a name such as 1 as a number
+    chosen = {"id": _run_id(directory)} | {key: _text(value) for key, value in options.items()}
     logger = WandbRun(directory, project=project, mode=mode, settings=settings, **chosen)
     logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
     # starts the run now, so that what is wrong with it shows before any work
     _within(_CALL + limits["init_timeout"], lambda: logger.experiment)
     return logger
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _run_id(directory: Path) -> str:

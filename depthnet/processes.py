@@ -16,28 +16,34 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
 from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from depthnet.allowed import MULTIRUN
 from depthnet.run import CONFIG, RUN, first_process, has_last
 from depthnet.types import InputError
 
 if TYPE_CHECKING:
     from lightning import Trainer
 
-__all__ = ["check_processes", "gathered", "together"]
+__all__ = ["LAST_WORDS", "check_processes", "gathered", "together"]
 
 log = logging.getLogger("depthnet")
+
+LAST_WORDS: list[Callable[[Path, str], object]] = []
+"""What is called where a first process has to end at once: with the run's directory, and with why it failed, which is
+empty where it was told to stop."""
 
 _COME = timedelta(minutes=10)  # for all processes to be there
 _HEARD = timedelta(minutes=1)
 _SEEN = 60.0  # seconds until a file that another host has written is seen
 _LOOK = 1.0  # seconds
 _GRACE = 10.0  # seconds for the first process to find out by itself that another has died
+_STOP = 3.0  # that another was told to stop
 _END = 60.0  # seconds that a process has to end after the first one
 _SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN)
 
@@ -65,7 +71,7 @@ def gathered(script: str) -> Iterator[None]:
     _script, place = str(Path(script).resolve()), _started()
     if place is not None and _store is None:
         rank, count = place
-        if {"-m", "--multirun"} & set(sys.argv):
+        if MULTIRUN & set(sys.argv):
             raise InputError(f"a sweep starts its own processes, and here are {count}: start it by python train.py -m")
         _store = _meet(rank, count)
         if rank:
@@ -163,7 +169,8 @@ def together(trainer: Trainer) -> Iterator[None]:
         if place is None and not child:
             _end(launcher.procs, _GRACE if failed else _END)
             if torch.distributed.is_initialized():
-                last = Timer(_END, _exit, (line,))  # what a group does that has lost a process is up to its backend
+                # what a group does that has lost a process is up to its backend
+                last = Timer(_END, _give_up, (directory, line))
                 last.start()
                 torch.distributed.destroy_process_group()
                 last.cancel()
@@ -273,12 +280,13 @@ def _way_on(directory: Path) -> str:
 
 
 def _watch_children(children: Sequence[Popen[bytes]], over: Event, directory: Path) -> None:
-    """End this process where it does not find out by itself that a child has died, because it waits for it."""
+    """End this process where it does not find out by itself that a child has ended, because it waits for it."""
     while not over.wait(_LOOK):
-        if (died := _died(children)) and not over.wait(_GRACE):
+        died, stop = _died(children), _stopped(children)
+        if died and not over.wait(_STOP if stop else _GRACE):
             for process in children:
                 process.kill()
-            _exit(f"{died}; {_way_on(directory)}")
+            _give_up(directory, f"{died}; {_way_on(directory)}", stop)
 
 
 def _watch_parent(parent: int, over: Event, directory: Path) -> None:
@@ -294,12 +302,27 @@ def _orphaned(directory: Path) -> str:
     return f"the first process of this run was killed; {_way_on(directory)}" if first else ""
 
 
-def _exit(line: str) -> NoReturn:
+def _stopped(children: Sequence[Popen[bytes]]) -> int:
+    """The number of the signal that has stopped a child, and most likely was sent to all; 0 where none has."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return next((n for process in children for n in numbers if process.poll() in (-n, 128 + n)), 0)
+
+
+def _give_up(directory: Path, line: str, stop: int = 0) -> NoReturn:
+    """End the first process, which cannot be reached where it waits."""
+    log.error("error: %s", line)
+    for say in LAST_WORDS:
+        with contextlib.suppress(Exception):
+            say(directory, "" if stop else line)
+    _exit("", 128 + stop if stop else 1)
+
+
+def _exit(line: str, code: int = 1) -> NoReturn:
     """End at once: to leave a broken group in order takes seconds, or for ever."""
     if line:
         print(f"error: {line}", file=sys.stderr, flush=True)
     logging.shutdown()
-    os._exit(1)
+    os._exit(code)
 
 
 def _end(children: Sequence[Popen[bytes]], seconds: float) -> None:

@@ -205,6 +205,7 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
     batch, step, wait = counter.images / counter.batches, statistics.fmean(profiler.whole), sum(profiler.wait)
     parts = {part: statistics.fmean(taken.get(part, 0.0) for taken in profiler.parts) for part in PARTS}
     network = parts["forward and loss"] + parts["backward"]
+    speed = trainer.world_size * batch / step
     where = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
     record = {
         "device": where,
@@ -213,7 +214,7 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
         "processes": trainer.world_size,
         "steps": steps,
         "step_ms": 1000 * step,
-        "images_per_second": batch / step,
+        "images_per_second": speed,
         "data_wait": wait / sum(profiler.whole),
         "parts_ms": {part: 1000 * seconds for part, seconds in parts.items()},
         "gflops_per_image": flops / 1e9,
@@ -225,7 +226,7 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
         profiler.trace.export_chrome_trace(str(directory / TRACE))
         write_text(directory / PROFILE, json.dumps(record, indent=2) + "\n")
         _print(record, directory)
-    return trainer.world_size * batch / step
+    return speed
 
 
 def step_flops(network: nn.Module, image_size: tuple[int, int]) -> int:
@@ -280,9 +281,10 @@ def _print(record: dict[str, Any], directory: Path) -> None:
     table.add_row("an undisturbed step", f"{record['step_ms']:.1f}", "")
     Console().print(table)
     share = record["achieved_gflops"] / record["matrix_product_gflops"]
+    of_all = f" of {record['processes']} processes together" if record["processes"] > 1 else ""
     print(
-        f"{record['images_per_second']:.1f} images/s in each of {record['processes']} processes; waiting for data "
-        f"{record['data_wait']:.1%} of the undisturbed steps\n"
+        f"{record['images_per_second']:.1f} images/s{of_all}; waiting for data {record['data_wait']:.1%} of the "
+        "undisturbed steps\n"
         f"network: {record['achieved_gflops']:.1f} GFLOP/s forward and backward, {share:.0%} of a matrix product's "
         f"{record['matrix_product_gflops']:.1f}\n"
         f"trace: {directory / TRACE} (open in Perfetto or chrome://tracing); figures: {directory / PROFILE}"

@@ -66,7 +66,7 @@ def settle(cfg: Any, directory: Path) -> str:
     elif new and "pretrained" in cfg.model:
         wanted = False if source and cfg.model.pretrained == "auto" else cfg.model.pretrained
         cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, wanted)
-    if new and cfg.mode != "test":
+    if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
     return stored_text(cfg, directory)

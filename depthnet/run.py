@@ -177,7 +177,7 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,
         "job_name": job_name,
-        "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
+        "optuna_direction": lambda watch, mode: "maximize" if mode == "profile" else f"{best_direction(watch)}imize",
         "run_dir": run_directory,
         "run_group": run_group,
         "run_name": run_name,
@@ -266,11 +266,11 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
         raise InputError(f"resume= goes on with the run's stored config; leave out {' '.join(changes)}")
     stored = _stored(directory, cfg)
     if cfg.resume == "auto":
+        for key in SETTLED:
+            if OmegaConf.select(cfg, key) == "auto":
+                OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
         changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
-            for key in SETTLED:
-                if OmegaConf.select(cfg, key) == "auto":
-                    OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
             return cfg
         for key, value in changed.items():
             OmegaConf.update(stored, key, value, force_add=True)

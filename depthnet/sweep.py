@@ -30,8 +30,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
+from depthnet.processes import LAST_WORDS
 from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
@@ -79,10 +81,16 @@ def sweeping(
         also: Further kinds of error that come of what the user gave.
 
     Raises:
-        SystemExit: With 1, if a job failed or the sweep could not go on.
+        SystemExit: With 1, if a job failed or the sweep could not go on; with 2, if it could not begin.
         Stopped: If a signal came.
     """
-    asked, failed = bool({"-m", "--multirun"} & set(arguments)), 0
+    asked, failed, begun = bool(MULTIRUN & set(arguments)), 0, True
+
+    def tell_of_it(*about: Any) -> int:
+        path = directory()
+        return tell(path) if path and first_process() and _begun(path) else 0
+
+    LAST_WORDS.append(tell_of_it)
     try:
         with Signals() if asked else contextlib.nullcontext():
             yield
@@ -95,12 +103,16 @@ def sweeping(
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
-        failed = 1
+        failed, begun = 1, lost is not None or _begun(directory())
     finally:
-        if (path := directory()) and first_process() and any(path.glob(f"*/{JOB}")):
-            failed += tell(path)
+        LAST_WORDS.remove(tell_of_it)
+        failed += tell_of_it()
     if failed:
-        sys.exit(1)
+        sys.exit(1 if begun else 2)
+
+
+def _begun(directory: Path | None) -> bool:
+    return directory is not None and any(directory.glob(f"*/{JOB}"))
 
 
 def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | None:
@@ -118,6 +130,8 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | N
     if first_process():
         noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
         write_json(directory / JOB, noted)
+    if _lost not in LAST_WORDS:
+        LAST_WORDS.insert(0, _lost)  # before the sweep is told of
     if profiles:
         if (directory / PROFILE).exists():
             return _read_job(directory / JOB).figures[_SPEED]
@@ -128,23 +142,29 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | N
     return None
 
 
-def note_end(directory: Path, watch: str, outcome: float | str) -> float:
+def note_end(directory: Path, outcome: float | str) -> float:
     """Note how a job ended that :func:`note_start` knows, and return what its sweeper is told.
 
     Args:
-        directory: The job's, or that of a run which is no sweep's and ended well: then nothing is noted.
-        watch: The key of its figure.
-        outcome: The figure, or why there is none.
+        directory: The job's.
+        outcome: The figure that it is ranked by, or why there is none.
 
     Returns:
         The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep goes on.
     """
-    path, error = directory / JOB, outcome if isinstance(outcome, str) else None
+    path = directory / JOB
+    noted = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(outcome, str) and not math.isfinite(outcome):
-        error = f"{watch} is {outcome}"
-    if first_process() and (isinstance(outcome, str) or path.exists()):
-        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"error": error})
-    return worst_figure(watch) if isinstance(outcome, str) or error else outcome
+        outcome = f"{noted['watch']} is {outcome}"
+    if first_process():
+        write_json(path, noted | {"error": outcome if isinstance(outcome, str) else None})
+    return worst_figure(noted["watch"]) if isinstance(outcome, str) else outcome
+
+
+def _lost(directory: Path, line: str) -> None:
+    """Note of a job whose process has to end at once that it has failed, unless it was told to stop."""
+    if line:
+        note_end(directory, line)
 
 
 def read_jobs(directory: Path) -> list[Job]:
@@ -175,7 +195,7 @@ def _read_job(path: Path) -> Job:
         elif profile.exists() and not error:
             path = profile
             measured = json.loads(profile.read_text(encoding="utf-8"))
-            protocol, figures = "profile", {_SPEED: measured[_SPEED] * measured["processes"]}
+            protocol, figures = "profile", {_SPEED: measured[_SPEED]}
         status = "failed" if error else "finished" if figures else "unfinished"
         return Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):

@@ -94,7 +94,7 @@ def _say(record: dict[str, Any], key: str) -> str:
     if key == "size":
         return "x".join(map(str, record["image_size"]))
     if key == "training":
-        return f"{record['data']['frames']['train']} training images"
+        return f"train split of {record['data']['frames']['train']} images"
     if key == "judged":
         scenes = f" of {record['scenes']} scenes" if record.get("scenes") else ""
         return f"{record['images']} images{scenes}"

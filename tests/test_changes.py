@@ -54,7 +54,7 @@ def test_a_config_may_differ_where_nothing_is_learned_otherwise():
     given = {
         "seed": 1,
         "data": {"root": "/b", "num_workers": 0},
-        "model": {"pretrained": "auto"},
+        "model": {"pretrained": False},
         "logger": {"_target_": "x", "tags": ["a"]},
     }
     changed, otherwise = config_changes("run", stored, given, [])

@@ -246,6 +246,33 @@ def test_a_killed_child_and_then_a_killed_first_process_end_the_run_and_it_goes_
     assert difference(weights(job), weights(two)) == 0
 
 
+@forks
+@pytest.mark.parametrize(
+    ("how", "code", "status", "line"),
+    [
+        ("sys.exit(130)", 130, "unfinished", "process 1 of 2 ended with code 130 (see process_1.log)"),
+        ("os.kill(os.getpid(), 9)", 1, "failed", "process 1 of 2 was ended by SIGKILL"),
+    ],
+)
+def test_a_child_that_ends_before_the_processes_meet_ends_the_sweep_and_it_is_told(
+    tmp_path, monkeypatch, how, code, status, line
+):
+    monkeypatch.chdir(tmp_path)
+
+    def whole():
+        processes._LOOK, processes._STOP, processes._GRACE = 0.1, 0.1, 0.2
+        processes._command = lambda local_rank: ([sys.executable, "-c", f"import os, sys; {how}"], ".")
+        run(["-m", *TWO, "trainer.log_every_n_steps=10,11", "hydra.sweep.dir=all"], {}, "sweep")
+
+    assert Forked(whole).code() == code
+    (job,) = read_jobs(Path("all"))
+    assert job.status == status
+    assert status == "unfinished" or job.error == f"{line}; nothing was saved yet"
+    assert f"error: {line}; nothing was saved yet" in Path("sweep.err").read_text().splitlines()
+    assert len(Path("all/sweep.csv").read_text().splitlines()) == 2
+    assert f"1 {status}" in Path("sweep.out").read_text()
+
+
 def wait_for_end(process):
     """Wait until a process that is nobody's child has ended."""
     until = time.monotonic() + PATIENCE

@@ -38,8 +38,8 @@ def test_what_all_rows_share_stands_once_above():
     text = table.tables([record("a"), record("b")])
     above, _, header, _, mean, a, *_ = text.splitlines()
     assert above == (
-        "**NYU**, 699 training images; val, 96 images of 18 scenes; `nyu_eigen_filled`, filled truth; 120x160; seed 0; "
-        "2 CPU cores"
+        "**NYU**, train split of 699 images; val, 96 images of 18 scenes; `nyu_eigen_filled`, filled truth; "
+        "120x160; seed 0; 2 CPU cores"
     )
     assert header.count("|") == 14
     assert "size" not in header

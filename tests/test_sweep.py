@@ -50,7 +50,7 @@ def make_job(sweep, overrides, figure=None, error=None, watch="val/delta1", inte
         content = {"protocols": {"uncropped": {metric: figure}}, "intervals": {"uncropped": {metric: list(interval)}}}
         (directory / "metrics.json").write_text(json.dumps(content))
     if error or figure is not None:
-        note_end(directory, watch, error or figure)
+        note_end(directory, error or figure)
     return directory.name
 
 
@@ -73,15 +73,10 @@ def test_a_job_is_named_by_what_sets_it_apart():
 )
 def test_a_sweeper_is_told_a_finite_figure_and_the_failure_is_noted(tmp_path, outcome, watch, told):
     note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), tmp_path, ["seed=1"])
-    assert note_end(tmp_path, watch, outcome) == told
+    assert note_end(tmp_path, outcome) == told
     error = json.loads((tmp_path / "job.json").read_text())["error"]
     assert error == {0.7: None, "out of memory": "out of memory"}.get(outcome, error)
     assert bool(error) == (outcome != 0.7)
-
-
-def test_a_run_that_is_no_job_of_a_sweep_is_left_alone(tmp_path):
-    assert note_end(tmp_path, "val/delta1", 0.5) == 0.5
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, capsys):
@@ -132,8 +127,8 @@ def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
         assert note_start(cfg, directory, [f"data.batch_size={size}"]) is None
         assert cfg.resume is None  # a profile starts anew
         assert not (directory / "config.yaml").exists()
-        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed / 2, "processes": 2}))
-        assert note_end(directory, "val/rmse", speed) == speed
+        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed, "processes": 2}))
+        assert note_end(directory, speed) == speed
         assert note_start(cfg, directory, [f"data.batch_size={size}"]) == speed, "it has ended"
     assert tell(tmp_path) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -282,7 +277,7 @@ def test_a_job_waits_for_the_same_one_in_another_process(train, tmp_path, monkey
 
 
 def test_a_sweep_of_which_every_job_fails_says_so(train, tmp_path):
-    done = train("-m", *SMALL, "model=tiny", "ckpt=nowhere.ckpt", "seed=0,1", "hydra.sweep.dir=sweep")
+    done = train(*SMALL, "model=tiny", "ckpt=nowhere.ckpt", "seed=0,1", "hydra.sweep.dir=sweep", "-m")
     assert done.code == 1
     assert "error: every job of the sweep has failed: nowhere.ckpt" in done.err
     assert [job.status for job in read_jobs(tmp_path / "sweep")] == ["failed"] * 2
@@ -290,9 +285,30 @@ def test_a_sweep_of_which_every_job_fails_says_so(train, tmp_path):
 
 def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):
     done = train("-m", *SMALL, "model=tiny", "trainer.max_epoch=1", "seed=0,1", "hydra.sweep.dir=sweep")
-    assert (done.code, len(done.err.strip().splitlines())) == (1, 1)
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1)
     assert "max_epoch" in done.err
     assert not list(tmp_path.glob("sweep/*/"))
+
+
+def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ["sweep=lr", "data.batch_size=range(1,3)", "loss=choice(l1,silgo)", "hydra.sweep.dir=sweep"]
+    done = train("-m", *SMALL, "model=tiny", *words)
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
+    assert "Could not find 'loss/silgo'" in done.err
+    assert not list(tmp_path.glob("sweep/*/"))
+
+
+@pytest.mark.parametrize(
+    ("words", "direction"),
+    [([], "maximize"), (["watch=val/rmse"], "minimize"), (["watch=val/rmse", "mode=profile"], "maximize")],
+)
+def test_a_search_goes_where_its_figure_is_better(words, direction):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    setup_globals()
+    loader = GuardedLoader(create_config_search_path(str(ROOT / "conf")))
+    config = loader.load_configuration("train", ["hydra.mode=MULTIRUN", "sweep=lr", *words], RunMode.MULTIRUN)
+    assert config.hydra.sweeper.direction == direction
 
 
 def test_the_commands_of_the_documentation_compose():
@@ -316,7 +332,7 @@ def test_without_the_extra_that_is_a_line(train, monkeypatch):
         monkeypatch.delitem(options[group], name, raising=False)
     for word in ("sweep=lr", "hydra/launcher=joblib"):
         done = train("-m", *SMALL, "model=tiny", word)
-        assert (done.code, len(done.err.strip().splitlines())) == (1, 1), done.err
+        assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
         assert "pip install 'depthnet[sweep]'" in done.err
 
 
