@@ -191,17 +191,43 @@ def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(t
     assert [job.path for job in read_jobs(directory)] == [job.path for job in jobs]
 
 
-def test_losses_with_submitits_local_executor(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    words = ["sweep=losses", "model=tiny", "loss=silog,l1", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = sweep(*words, "hydra/launcher=submitit_local")
+FOUR = {
+    "lr": ["model=tiny", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"],
+    "encoders": [
+        "model.encoder=test_resnet,test_efficientnet",
+        "model.decoder_widths=[16,16,8,8,8]",
+        "model.pretrained=false",
+        "seed=0,1",
+    ],
+    "losses": ["model=tiny", "loss=silog,l1", "seed=0,1"],
+    "ablation": ["model=tiny", "model.context=false", "model.encoder_pad=default", "augment=none", "seed=0,1"],
+}
+"""What makes each of conf/sweep one of four tiny jobs."""
+
+
+def test_every_space_is_tried():
+    assert FOUR.keys() == {path.stem for path in ROOT.glob("conf/sweep/*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("name", "launcher"),  # lr with joblib is the test above
+    [(name, which) for name in FOUR for which in ("joblib", "submitit_local") if (name, which) != ("lr", "joblib")],
+)
+def test_each_space_with_each_launcher(tmp_path, name, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper" if name == "lr" else "hydra")
+    words = [f"sweep={name}", *FOUR[name], f"hydra.sweep.dir={tmp_path / 'sweep'}", f"hydra/launcher={launcher}"]
+    done = sweep(*words, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
     assert done.returncode == 0, done.stderr
     jobs = read_jobs(tmp_path / "sweep")
-    assert sorted((job.overrides["loss"], job.overrides["seed"], job.status) for job in jobs) == [
-        (loss, seed, "finished") for loss in ("l1", "silog") for seed in ("0", "1")
-    ]
+    assert [job.status for job in jobs] == ["finished"] * 4
     assert "4 finished" in done.stdout
-    assert done.stdout.count("2 seeds") == 2
+    assert len(list(csv.DictReader((tmp_path / "sweep/sweep.csv").open()))) == 4
+    assert done.stdout.count("2 seeds") == (0 if name == "lr" else 2)
+    chosen = {"lr": "optimizer.lr", "encoders": "model.encoder", "losses": "loss", "ablation": "model.attention"}[name]
+    assert len({job.overrides[chosen] for job in jobs}) == (4 if name == "lr" else 2)
+    if name == "encoders":
+        assert json.loads((jobs[0].path / "run.json").read_text())["overrides"][0] == "model=unet_attn"
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
@@ -213,17 +239,6 @@ def test_the_guard_goes_along_to_a_launchers_processes(tmp_path, launcher):
     (job,) = read_jobs(tmp_path / "sweep")
     assert "may not read the environment variable SECRET" in job.error
     assert "hidden" not in done.stdout + done.stderr
-
-
-def test_encoders_and_another_list_of_them(train, tmp_path):
-    words = ["model.encoder=test_resnet,test_efficientnet", "model.pretrained=false", "seed=0,1"]
-    done = train("-m", "sweep=encoders", *SMALL, *words, "hydra.sweep.dir=sweep", "model.decoder_widths=[16,16,8,8,8]")
-    assert done.code == 0, done.err
-    jobs = read_jobs(tmp_path / "sweep")
-    assert {job.overrides["model.encoder"] for job in jobs} == {"test_resnet", "test_efficientnet"}
-    assert [job.overrides["model"] for job in jobs] == ["unet_attn"] * 4
-    assert [job.status for job in jobs] == ["finished"] * 4
-    assert json.loads((jobs[0].path / "run.json").read_text())["overrides"][0] == "model=unet_attn"
 
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(train, tmp_path, monkeypatch):
