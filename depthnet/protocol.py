@@ -236,8 +236,10 @@ def _median_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
 
 def _median(values: Tensor) -> float:
     """The mean of the two middle values, as NumPy has it; torch's median is the lower of the two."""
-    count = values.numel()
-    return float(values.kthvalue((count + 1) // 2).values + values.kthvalue(count // 2 + 1).values) / 2.0
+    lower = values.median()
+    above = values[values > lower]  # torch's kthvalue is refused on a GPU where trainer.deterministic=true
+    upper = above.min() if 2 * above.numel() == values.numel() else lower
+    return float(lower + upper) / 2.0
 
 
 def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from depthnet.models.decoder import Decoder
+from depthnet.models.decoder import Decoder, _PartMeans
 from depthnet.types import InputError
 
 CHANNELS = (8, 16, 32, 48)
@@ -38,6 +39,22 @@ def test_every_feature_counts():
         changed = list(features)
         changed[level] = features[level] + 1
         assert not torch.allclose(decoder(changed), merged, atol=1e-4), level
+
+
+@pytest.mark.parametrize("size", [(12, 9), (5, 7), (3, 4), (1, 1)])
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+def test_means_over_parts_are_torchs(size, parts):
+    given = torch.randn(2, 3, *size).to(memory_format=torch.channels_last)
+    weight, found = torch.randn(2, 3, parts, parts), []
+    for pool in (_PartMeans(parts), nn.AdaptiveAvgPool2d(parts)):
+        feature = given.clone().requires_grad_()
+        means = pool(feature)
+        (means * weight).sum().backward()
+        found.append((means, feature.grad))
+    torch.testing.assert_close(*found)
+    coarse = _PartMeans(parts)(given.bfloat16())
+    assert coarse.dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.float(), found[0][0], atol=0.02, rtol=0.02)
 
 
 @torch.no_grad()

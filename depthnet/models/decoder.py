@@ -89,6 +89,25 @@ class Decoder(nn.Module):
         return merged, coefficients
 
 
+class _PartMeans(nn.Module):
+    """What ``nn.AdaptiveAvgPool2d`` computes; its gradient on a GPU is refused where ``trainer.deterministic=true``."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, feature: Tensor) -> Tensor:
+        rows, columns = (self._members(length, feature) for length in feature.shape[-2:])
+        counts = rows.float().sum(1)[:, None] * columns.float().sum(1)
+        return (rows @ feature @ columns.T / counts).to(feature.dtype)
+
+    def _members(self, length: int, like: Tensor) -> Tensor:
+        """Which of ``length`` places are in each part: ones and zeros, exact in any precision."""
+        part, place = (torch.arange(count, device=like.device) for count in (self.parts, length))
+        first, last = part * length // self.parts, ((part + 1) * length - 1) // self.parts
+        return ((place >= first[:, None]) & (place <= last[:, None])).to(like.dtype)
+
+
 class _PyramidPooling(nn.Module):
     """Joins a feature with its means over parts of the image: Zhao et al., "Pyramid Scene Parsing Network", 2017."""
 
@@ -97,7 +116,7 @@ class _PyramidPooling(nn.Module):
         share = max(1, out_channels // 4)
         # no normalisation: of the mean over the whole image, a batch of one has a single value for each channel
         self.parts = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(parts), nn.Conv2d(in_channels, share, 1), nn.ReLU(inplace=True))
+            nn.Sequential(_PartMeans(parts), nn.Conv2d(in_channels, share, 1), nn.ReLU(inplace=True))
             for parts in (1, 2, 3, 6)
         )
         self.reduce = _conv_norm_act(in_channels, out_channels, kernel_size=1)
