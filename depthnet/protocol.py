@@ -238,8 +238,7 @@ def _median(values: Tensor) -> float:
     """The mean of the two middle values, as NumPy has it; torch's median is the lower of the two."""
     lower = values.median()
     above = values[values > lower]  # torch's kthvalue is refused on a GPU where trainer.deterministic=true
-    upper = above.min() if 2 * above.numel() == values.numel() else lower
-    return float(lower + upper) / 2.0
+    return float(lower + (above.min() if 2 * above.numel() == values.numel() else lower)) / 2.0
 
 
 def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
