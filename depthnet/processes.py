@@ -69,6 +69,9 @@ def gathered(script: str) -> Iterator[None]:
     """
     global _store, _script
     _script, place = str(Path(script).resolve()), _started()
+    if place is None and "SLURM_JOB_ID" in os.environ:
+        # alone, whatever its batch script was given; by this name Lightning starts processes itself instead of waiting
+        os.environ |= {"SLURM_JOB_NAME": "interactive", "SLURM_PROCID": "0"}
     if place is not None and _store is None:
         rank, count = place
         if MULTIRUN & set(sys.argv):
@@ -108,6 +111,12 @@ def check_processes(trainer: Trainer) -> None:
             f"{place[1]} processes were started, and the trainer has {devices} on {nodes} hosts; give trainer=ddp, "
             "trainer.devices (processes a host) and trainer.num_nodes (hosts)"
         )
+    if place is not None:
+        strategy: Any = trainer.strategy
+        try:
+            strategy.cluster_environment.validate_settings(num_devices=devices, num_nodes=nodes)
+        except ValueError as error:  # such as two hosts with a process each, for two processes on one host
+            raise InputError(f"trainer.devices={devices}, trainer.num_nodes={nodes}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -184,9 +193,11 @@ def together(trainer: Trainer) -> Iterator[None]:
 
 def _started() -> tuple[int, int] | None:
     """The number of this process and of all, if a launcher such as torchrun or srun has started several."""
-    names = ("RANK", "WORLD_SIZE") if "RANK" in os.environ else ("SLURM_PROCID", "SLURM_NTASKS")
-    if names[0] == "SLURM_PROCID" and os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-        return None  # as Lightning has it
+    names = ("RANK", "WORLD_SIZE")
+    if "RANK" not in os.environ:
+        if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            return None  # in a batch script without srun, which has SLURM_NTASKS too; the names are Lightning's
+        names = ("SLURM_PROCID", "SLURM_NTASKS")
     rank, count = (int(os.environ.get(name, 0)) for name in names)
     return (rank, count) if count > 1 else None
 

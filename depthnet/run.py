@@ -70,6 +70,7 @@ _NOISE = (
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as the data module does
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
+    r"The `srun` command is available",  # one process, or children of our own, do without
     r".*smaller than the logging interval",  # short runs log their last step all the same
     r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )

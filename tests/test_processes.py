@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from forked import PATIENCE, Forked, forks
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 from torch.distributed.run import main as torchrun
 
@@ -27,6 +28,7 @@ import train as script
 from depthnet import processes
 from depthnet.checkpoint import load_plain
 from depthnet.module import DepthModule
+from depthnet.run import first_process
 from depthnet.sweep import read_jobs
 from depthnet.types import InputError
 
@@ -57,7 +59,15 @@ def run(words, environment, name):
 
 def srun(rank):
     """What srun tells a task of two on one host."""
-    told = {"JOB_ID": 12, "JOB_NAME": "depth", "NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "NODEID": 0}
+    told = {
+        "JOB_ID": 12,
+        "STEP_ID": 0,
+        "JOB_NAME": "depth",
+        "NTASKS": 2,
+        "NTASKS_PER_NODE": 2,
+        "NNODES": 1,
+        "NODEID": 0,
+    }
     told |= {"NODELIST": "127.0.0.1", "PROCID": rank, "LOCALID": rank}
     return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
@@ -339,6 +349,7 @@ def enter(context):
     [
         (None, 2, 1, True, None),
         ((0, 4), 2, 2, True, None),
+        ((0, 2), 1, 2, True, r"trainer\.devices=1, trainer\.num_nodes=2: one host, says SLURM"),
         (None, 2, 2, True, r"trainer\.num_nodes=2: start it on every host"),
         ((1, 2), 1, 1, True, "2 processes were started, and the trainer has 1 on 1 hosts"),
         ((0, 2), 2, 1, False, "2 processes were started, .* give trainer=ddp"),
@@ -349,10 +360,35 @@ def test_a_trainer_of_other_processes_than_were_started_is_refused(
 ):
     for name, value in zip(("RANK", "WORLD_SIZE"), started or (), strict=False):
         monkeypatch.setenv(name, str(value))
-    strategy = SimpleNamespace(launcher=object() if launcher else None)
+
+    def validate_settings(num_devices, num_nodes):
+        if (num_devices, num_nodes) == (1, 2):
+            raise ValueError("one host, says SLURM")
+
+    environment = SimpleNamespace(validate_settings=validate_settings)
+    strategy = SimpleNamespace(launcher=object() if launcher else None, cluster_environment=environment)
     trainer = SimpleNamespace(num_devices=devices, num_nodes=nodes, strategy=strategy)
     with pytest.raises(InputError, match=words) if words else contextlib.nullcontext():
         processes.check_processes(trainer)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a batch script without srun
+        {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"},  # srun's one task, which has several GPUs
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},  # a shell
+    ],
+)
+def test_where_srun_has_not_started_several_processes_lightning_starts_them(monkeypatch, told):
+    for name in ("SLURM_STEP_ID", "SLURM_JOB_NAME", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "depth", **told}.items():
+        monkeypatch.setenv(name, value)
+    enter(processes.gathered("train.py"))
+    assert processes._started() is None
+    assert first_process()
+    assert not SLURMEnvironment.detect()
 
 
 def test_a_first_process_has_a_directory_of_its_own(monkeypatch):
