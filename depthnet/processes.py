@@ -45,7 +45,8 @@ _LOOK = 1.0  # seconds
 _GRACE = 10.0  # seconds for the first process to find out by itself that another has died
 _STOP = 3.0  # that another was told to stop
 _END = 60.0  # seconds that a process has to end after the first one
-_SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN)
+_PARENT = "DEPTHNET_PARENT"  # the first process, which may have died before a child can ask for its parent
+_SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN, _PARENT)
 
 _store: Any = None  # where the processes meet that were started one by one
 _word = f"depthnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"  # torchrun's store outlives a start
@@ -134,7 +135,8 @@ def together(trainer: Trainer) -> Iterator[None]:
         _told = True
         _store.set(_word, json.dumps([str(directory), socket.gethostname()]))
     environment, threads = {name: os.environ.get(name) for name in _SET}, torch.get_num_threads()
-    over, parent, child = Event(), os.getppid(), place is None and not first_process()
+    over, child = Event(), place is None and not first_process()
+    parent = int(os.environ.get(_PARENT, os.getppid())) if child else os.getpid()
     line = f"the run failed, and its processes do not part; {_way_on(directory)}"
 
     def observe(children: Sequence[Popen[bytes]]) -> None:
@@ -145,7 +147,7 @@ def together(trainer: Trainer) -> Iterator[None]:
     former = {name: getattr(lightning_launcher, name) for name in ours}
     for name, function in ours.items():
         setattr(lightning_launcher, name, function)
-    os.environ[RUN] = str(directory)
+    os.environ |= {RUN: str(directory), _PARENT: str(parent)}
     if child:
         Thread(target=_watch_parent, args=(parent, over, directory), daemon=True).start()
     failed = True
@@ -236,6 +238,7 @@ def _await_word(store: Any, rank: int) -> str:
 def _follow(directory: str, rank: int) -> None:
     """Let Hydra compose no more than where this process logs; the stored config has the rest."""
     os.environ[RUN] = directory
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or it prints a stack where the first process has ended
     sys.argv[1:] = [f"hydra.job.name=process_{rank}", "+hydra.job_logging.handlers.console.level=ERROR"]
 
 
@@ -314,7 +317,7 @@ def _give_up(directory: Path, line: str, stop: int = 0) -> NoReturn:
     for say in LAST_WORDS:
         with contextlib.suppress(Exception):
             say(directory, "" if stop else line)
-    _exit("", 128 + stop if stop else 1)
+    _exit("", 128 + stop if stop else 1 if MULTIRUN & set(sys.argv) else 2)
 
 
 def _exit(line: str, code: int = 1) -> NoReturn:

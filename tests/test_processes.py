@@ -273,6 +273,29 @@ def test_a_child_that_ends_before_the_processes_meet_ends_the_sweep_and_it_is_to
     assert f"1 {status}" in Path("sweep.out").read_text()
 
 
+@forks
+def test_a_child_whose_first_process_died_while_it_was_starting_ends_too(tmp_path):
+    def child():
+        os.dup2(os.open(tmp_path / "err", os.O_WRONLY | os.O_CREAT), 2)
+        sys.stderr = sys.__stderr__
+        os.environ |= {"LOCAL_RANK": "1", "DEPTHNET_PARENT": "0"}  # nobody has it
+        launcher = SimpleNamespace(procs=[])
+        with processes.together(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher), default_root_dir="run")):
+            time.sleep(PATIENCE)
+
+    assert Forked(child).code() == 1
+    assert (tmp_path / "err").read_text() == "error: the first process of this run was killed; nothing was saved yet\n"
+
+
+@pytest.mark.parametrize(("words", "stop", "code"), [([], 0, 2), (["-m"], 0, 1), ([], 2, 130)])
+def test_a_first_process_that_gives_up_ends_with_the_code_of_its_kind(monkeypatch, words, stop, code):
+    said = []
+    monkeypatch.setattr(processes, "_exit", lambda *words: said.append(words))
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    processes._give_up(Path(), "a child died", stop)
+    assert said == [("", code)]
+
+
 def wait_for_end(process):
     """Wait until a process that is nobody's child has ended."""
     until = time.monotonic() + PATIENCE
