@@ -165,17 +165,23 @@ def together(trainer: Trainer) -> Iterator[None]:
         log.info("%s", lost)  # who has started the processes, or the first one, says it to the user
         _exit(_orphaned(directory) if child and os.getppid() != parent else "")
     finally:
-        over.set()
+        first = place is None and not child
+        if not child:
+            over.set()
         for name, function in former.items():
             setattr(lightning_launcher, name, function)
-        if place is None and not child:
-            _end(launcher.procs, _GRACE if failed else _END)
-            if torch.distributed.is_initialized():
-                # what a group does that has lost a process is up to its backend
-                last = Timer(_END, _give_up, (directory, line))
+        if first and failed:
+            _end(launcher.procs, _GRACE)
+        if torch.distributed.is_initialized() and (first or not failed):
+            # all at once: NCCL may wait for the others, and gloo may abort a process that ends with its group
+            last = Timer(_END, _give_up, (directory, line))
+            if first:  # what a group does that has lost a process is up to its backend
                 last.start()
-                torch.distributed.destroy_process_group()
-                last.cancel()
+            torch.distributed.destroy_process_group()
+            last.cancel()
+        over.set()
+        if first:
+            _end(launcher.procs, _END)
             torch.set_num_threads(threads)
             for name, value in environment.items():
                 if value is None:

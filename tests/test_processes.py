@@ -75,6 +75,7 @@ def start(launcher, *words, victim=None):
         if rank == victim:
             die_at(3, lambda trainer: os.kill(os.getpid(), signal.SIGKILL))
         run(words, launcher(rank) | port, f"rank_{rank}")
+        assert not torch.distributed.is_initialized(), "a process that ends with its group may be aborted"
 
     return [process.code() for process in [Forked(functools.partial(member, rank)) for rank in range(2)]]
 
