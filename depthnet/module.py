@@ -188,7 +188,7 @@ class DepthModule(LightningModule):
         """The sums of every process, each of shape ``(processes,)``; scalars where there is one."""
         if not torch.distributed.is_available() or not torch.distributed.is_initialized() or not self._sums:
             return dict(self._sums)
-        own = torch.stack(list(self._sums.values()))
+        own = torch.stack(list(self._sums.values())).to(self.device)  # a checkpoint's are read before there is a GPU
         gathered = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather(gathered, own)
         return dict(zip(self._sums, torch.stack(gathered, dim=1), strict=True))

@@ -175,3 +175,14 @@ def test_a_fused_optimiser_cannot_clip_under_a_loss_scale(monkeypatch):
     monkeypatch.setattr(DepthModule, "trainer", scaled)
     with pytest.raises(InputError, match=r"add optimizer\.fused=false"):
         learner.configure_gradient_clipping(optimizer, 1.0, "norm")
+
+
+def test_a_checkpoints_sums_are_gathered_on_the_device_of_the_weights(monkeypatch):
+    learner = module().to("meta")  # stands for a GPU, whose collectives take no tensor of the CPU
+    learner._sums = {"": torch.tensor(4.0), "loss": torch.tensor(2.0)}
+    places = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather", lambda found, own: places.append(own.device.type))
+    assert {name: total.shape for name, total in learner._all_sums().items()} == {"": (2,), "loss": (2,)}
+    assert places == ["meta"]
