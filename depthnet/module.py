@@ -75,6 +75,12 @@ class DepthModule(LightningModule):
         depth: Tensor = self.network(image)
         return depth
 
+    def on_fit_start(self) -> None:
+        """Keep an average of the weights where they are; Lightning makes it on the CPU, and copies at every step."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+            if isinstance(callback, WeightAveraging) and callback._device is None and callback._average_model:
+                callback._average_model.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Begin new averages; Lightning leaves this out where an epoch goes on."""
         self._sums.clear()
