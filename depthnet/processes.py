@@ -180,6 +180,10 @@ def together(trainer: Trainer) -> Iterator[None]:
             torch.distributed.destroy_process_group()
             last.cancel()
         over.set()
+        if failed and not first:  # as it exits it leaves its group, and NCCL may wait for processes that wait for it
+            last = Timer(_END, _exit, ("",))
+            last.daemon = True
+            last.start()
         if first:
             _end(launcher.procs, _END)
             torch.set_num_threads(threads)
