@@ -32,6 +32,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from depthnet.report.write import write_report
     from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
+    from depthnet.sync_norm import SyncNorm
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
@@ -52,7 +53,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         "trainer",
         callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory)],
         logger=make_loggers(build(cfg.logger, "logger")),
-        plugins=[DurableCheckpointIO()],
+        plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
     )
     begin(trainer, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)

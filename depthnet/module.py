@@ -75,6 +75,12 @@ class DepthModule(LightningModule):
         depth: Tensor = self.network(image)
         return depth
 
+    def on_fit_start(self) -> None:
+        """Keep an average of the weights where they are; Lightning makes it on the CPU, and copies at every step."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+            if isinstance(callback, WeightAveraging) and callback._device is None and callback._average_model:
+                callback._average_model.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Begin new averages; Lightning leaves this out where an epoch goes on."""
         self._sums.clear()
@@ -188,7 +194,7 @@ class DepthModule(LightningModule):
         """The sums of every process, each of shape ``(processes,)``; scalars where there is one."""
         if not torch.distributed.is_available() or not torch.distributed.is_initialized() or not self._sums:
             return dict(self._sums)
-        own = torch.stack(list(self._sums.values()))
+        own = torch.stack(list(self._sums.values())).to(self.device)  # a checkpoint's are read before there is a GPU
         gathered = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather(gathered, own)
         return dict(zip(self._sums, torch.stack(gathered, dim=1), strict=True))

@@ -45,7 +45,8 @@ _LOOK = 1.0  # seconds
 _GRACE = 10.0  # seconds for the first process to find out by itself that another has died
 _STOP = 3.0  # that another was told to stop
 _END = 60.0  # seconds that a process has to end after the first one
-_SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN)
+_PARENT = "DEPTHNET_PARENT"  # the first process, which may have died before a child can ask for its parent
+_SET = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", RUN, _PARENT)
 
 _store: Any = None  # where the processes meet that were started one by one
 _word = f"depthnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"  # torchrun's store outlives a start
@@ -143,7 +144,8 @@ def together(trainer: Trainer) -> Iterator[None]:
         _told = True
         _store.set(_word, json.dumps([str(directory), socket.gethostname()]))
     environment, threads = {name: os.environ.get(name) for name in _SET}, torch.get_num_threads()
-    over, parent, child = Event(), os.getppid(), place is None and not first_process()
+    over, child = Event(), place is None and not first_process()
+    parent = int(os.environ.get(_PARENT, os.getppid())) if child else os.getpid()
     line = f"the run failed, and its processes do not part; {_way_on(directory)}"
 
     def observe(children: Sequence[Popen[bytes]]) -> None:
@@ -154,7 +156,7 @@ def together(trainer: Trainer) -> Iterator[None]:
     former = {name: getattr(lightning_launcher, name) for name in ours}
     for name, function in ours.items():
         setattr(lightning_launcher, name, function)
-    os.environ[RUN] = str(directory)
+    os.environ |= {RUN: str(directory), _PARENT: str(parent)}
     if child:
         Thread(target=_watch_parent, args=(parent, over, directory), daemon=True).start()
     failed = True
@@ -172,17 +174,27 @@ def together(trainer: Trainer) -> Iterator[None]:
         log.info("%s", lost)  # who has started the processes, or the first one, says it to the user
         _exit(_orphaned(directory) if child and os.getppid() != parent else "")
     finally:
-        over.set()
+        first = place is None and not child
+        if not child:
+            over.set()
         for name, function in former.items():
             setattr(lightning_launcher, name, function)
-        if place is None and not child:
-            _end(launcher.procs, _GRACE if failed else _END)
-            if torch.distributed.is_initialized():
-                # what a group does that has lost a process is up to its backend
-                last = Timer(_END, _give_up, (directory, line))
+        if first and failed:
+            _end(launcher.procs, _GRACE)
+        if torch.distributed.is_initialized() and (first or not failed):
+            # all at once: NCCL may wait for the others, and gloo may abort a process that ends with its group
+            last = Timer(_END, _give_up, (directory, line))
+            if first:  # what a group does that has lost a process is up to its backend
                 last.start()
-                torch.distributed.destroy_process_group()
-                last.cancel()
+            torch.distributed.destroy_process_group()
+            last.cancel()
+        over.set()
+        if failed and not first:  # as it exits it leaves its group, and NCCL may wait for processes that wait for it
+            last = Timer(_END, _exit, ("",))
+            last.daemon = True
+            last.start()
+        if first:
+            _end(launcher.procs, _END)
             torch.set_num_threads(threads)
             for name, value in environment.items():
                 if value is None:
@@ -247,6 +259,7 @@ def _await_word(store: Any, rank: int) -> str:
 def _follow(directory: str, rank: int) -> None:
     """Let Hydra compose no more than where this process logs; the stored config has the rest."""
     os.environ[RUN] = directory
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or it prints a stack where the first process has ended
     sys.argv[1:] = [f"hydra.job.name=process_{rank}", "+hydra.job_logging.handlers.console.level=ERROR"]
 
 
@@ -325,7 +338,7 @@ def _give_up(directory: Path, line: str, stop: int = 0) -> NoReturn:
     for say in LAST_WORDS:
         with contextlib.suppress(Exception):
             say(directory, "" if stop else line)
-    _exit("", 128 + stop if stop else 1)
+    _exit("", 128 + stop if stop else 1 if MULTIRUN & set(sys.argv) else 2)
 
 
 def _exit(line: str, code: int = 1) -> NoReturn:

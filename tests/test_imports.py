@@ -46,6 +46,7 @@ LAYERS = [
         "models.basic",
         "models.published",
         "cost",
+        "sync_norm",
         "wandb_run",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
@@ -59,11 +60,11 @@ LAYERS = [
     {"record"},
 ]
 HOMES = {
-    "timm": {"models.encoder"},
+    "timm": {"models.encoder", "sync_norm"},
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes"),
+        *("wandb_run", "dashboard", "processes", "sync_norm"),
         "train",
     },
     "wandb": {"loggers"},

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from depthnet.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
@@ -175,3 +176,25 @@ def test_a_fused_optimiser_cannot_clip_under_a_loss_scale(monkeypatch):
     monkeypatch.setattr(DepthModule, "trainer", scaled)
     with pytest.raises(InputError, match=r"add optimizer\.fused=false"):
         learner.configure_gradient_clipping(optimizer, 1.0, "norm")
+
+
+def test_a_checkpoints_sums_are_gathered_on_the_device_of_the_weights(monkeypatch):
+    learner = module().to("meta")  # stands for a GPU, whose collectives take no tensor of the CPU
+    learner._sums = {"": torch.tensor(4.0), "loss": torch.tensor(2.0)}
+    places = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather", lambda found, own: places.append(own.device.type))
+    assert {name: total.shape for name, total in learner._all_sums().items()} == {"": (2,), "loss": (2,)}
+    assert places == ["meta"]
+
+
+@pytest.mark.parametrize(("asked", "place"), [(None, "meta"), ("cpu", "cpu")])
+def test_an_average_of_the_weights_is_where_they_are_unless_a_device_is_named(asked, place):
+    average = EMAWeightAveraging(device=asked)
+    learner = module()
+    average.setup(None, learner, "fit")
+    learner.to("meta")  # as a strategy moves it, after callbacks are set up
+    learner._trainer = SimpleNamespace(callbacks=[average])
+    learner.on_fit_start()
+    assert {tensor.device.type for tensor in average._average_model.state_dict().values()} == {place}

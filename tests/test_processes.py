@@ -85,6 +85,7 @@ def start(launcher, *words, victim=None):
         if rank == victim:
             die_at(3, lambda trainer: os.kill(os.getpid(), signal.SIGKILL))
         run(words, launcher(rank) | port, f"rank_{rank}")
+        assert not torch.distributed.is_initialized(), "a process that ends with its group may be aborted"
 
     return [process.code() for process in [Forked(functools.partial(member, rank)) for rank in range(2)]]
 
@@ -281,6 +282,49 @@ def test_a_child_that_ends_before_the_processes_meet_ends_the_sweep_and_it_is_to
     assert f"error: {line}; nothing was saved yet" in Path("sweep.err").read_text().splitlines()
     assert len(Path("all/sweep.csv").read_text().splitlines()) == 2
     assert f"1 {status}" in Path("sweep.out").read_text()
+
+
+def child(folder, parent, work):
+    """Start what Lightning's second process does from where it joins the others, and return its exit code."""
+
+    def joined():
+        os.dup2(os.open(folder / "err", os.O_WRONLY | os.O_CREAT), 2)
+        sys.stderr = sys.__stderr__
+        os.environ |= {"LOCAL_RANK": "1", "DEPTHNET_PARENT": str(parent)}
+        strategy = SimpleNamespace(launcher=SimpleNamespace(procs=[]))
+        with (
+            contextlib.suppress(InputError),
+            processes.together(SimpleNamespace(strategy=strategy, default_root_dir="run")),
+        ):
+            work()
+        time.sleep(PATIENCE)
+
+    return Forked(joined).code()
+
+
+@forks
+def test_a_child_whose_first_process_died_while_it_was_starting_ends_too(tmp_path):
+    assert child(tmp_path, 0, lambda: time.sleep(PATIENCE)) == 1
+    assert (tmp_path / "err").read_text() == "error: the first process of this run was killed; nothing was saved yet\n"
+
+
+@forks
+def test_a_child_that_has_failed_ends_even_where_it_cannot_leave_its_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_END", 0.1)
+
+    def fail():
+        raise InputError("memory is full")
+
+    assert child(tmp_path, os.getpid(), fail) == 1
+
+
+@pytest.mark.parametrize(("words", "stop", "code"), [([], 0, 2), (["-m"], 0, 1), ([], 2, 130)])
+def test_a_first_process_that_gives_up_ends_with_the_code_of_its_kind(monkeypatch, words, stop, code):
+    said = []
+    monkeypatch.setattr(processes, "_exit", lambda *words: said.append(words))
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    processes._give_up(Path(), "a child died", stop)
+    assert said == [("", code)]
 
 
 def wait_for_end(process):

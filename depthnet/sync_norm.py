@@ -1,0 +1,27 @@
+"""Batch normalisation over all processes, in timm's networks too."""
+
+from __future__ import annotations
+
+from lightning.pytorch.plugins import TorchSyncBatchNorm
+from torch import nn
+
+__all__ = ["SyncNorm"]
+
+
+class SyncNorm(TorchSyncBatchNorm):
+    """What ``trainer.sync_batchnorm`` stands for: Lightning's own would leave out activations.
+
+    Most of timm's networks have normalisation and activation in one module. torch's conversion, which Lightning calls,
+    makes a normalisation alone of it, and the network computes something else.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return the network with its batch normalisation over all processes; weights keep their names."""
+        from timm.layers import convert_sync_batchnorm
+
+        converted: nn.Module = convert_sync_batchnorm(model)
+        return converted
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Return the network as it is: where it does not learn, it computes what it did before."""
+        return model
