@@ -351,6 +351,13 @@ def test_a_space_without_m_is_a_line(train):
     assert (done.code, done.err) == (2, "error: sweep=losses is for many runs: add -m\n")
 
 
+def test_two_spaces_at_once_are_a_line(train, tmp_path):
+    done = train("-m", *SMALL, "model=tiny", "sweep=losses,ablation", "hydra.sweep.dir=sweep")
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
+    assert "sweep=losses,ablation: one at a time" in done.err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_without_the_extra_that_is_a_line(train, monkeypatch):
     options = ConfigStore.instance().repo["hydra"]
     for group, name in (("sweeper", "optuna.yaml"), ("launcher", "joblib.yaml")):
