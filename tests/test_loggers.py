@@ -195,6 +195,7 @@ def test_a_histogram_or_table_that_cannot_be_made_stops_nothing(tmp_path, fresh,
 
 
 def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
+    caplog.set_level("WARNING", "depthnet")  # a run of an earlier test leaves Hydra's INFO
     safe = SafeLogger(wandb_logger(tmp_path, "p"))
     fresh.setattr(loggers, "_ROOM", 2**62)
     safe.log_metrics({"a": 1.0})
