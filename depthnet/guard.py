@@ -48,7 +48,7 @@ class GuardedLoader(ConfigLoaderImpl):
 
         Raises:
             InputError: If its ``hydra`` node holds what a config may not set, it reads the environment, or it names a
-                plug-in that is not installed or a sweep without ``-m``.
+                plug-in that is not installed, a sweep without ``-m``, or two of them.
         """
         forbid_environment()
         try:
@@ -66,6 +66,9 @@ class GuardedLoader(ConfigLoaderImpl):
         launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:
+            for word in overrides:
+                if word.startswith("sweep=") and {",", "("} & set(word):  # Hydra would make jobs of it, one for each
+                    raise InputError(f"{word}: one at a time; a sweep of your own is a file of conf/sweep")
             GuardedLoader.sweep = config
             if "direction" in config.hydra.sweeper:
                 self._try_choices(config, overrides)

@@ -259,7 +259,9 @@ def _start(
     settings = {"silent": True} | {name: limit for name, limit in limits.items() if name in known}
     # wandb wants text, and a config may read a name such as 1 as a number
     chosen = {"id": _run_id(directory)} | {key: _text(value) for key, value in options.items()}
-    logger = WandbRun(directory, project=project, mode=mode, settings=settings, **chosen)
+    if isinstance(chosen.get("tags"), str):
+        chosen["tags"] = [chosen["tags"]]  # else each of its letters is one
+    logger = WandbRun(directory, project=_text(project), mode=mode, settings=settings, **chosen)
     logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
     # starts the run now, so that what is wrong with it shows before any work
     _within(_CALL + limits["init_timeout"], lambda: logger.experiment)

@@ -131,6 +131,8 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         number, due = self._agree(trainer)
         if stepped and (due or number):
             self._save(trainer)
+            if number:  # Lightning logs the row of a step after it, and this one is not taken again
+                trainer._logger_connector.update_train_step_metrics()
             self._stop(trainer, number)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -22,6 +22,7 @@ import statistics
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,11 @@ class Job(NamedTuple):
     protocol: str
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+
+    @property
+    def metric(self) -> str:
+        """What it is ranked by, as ``figures`` has it."""
+        return self.watch.rpartition("/")[2]
 
 
 @contextlib.contextmanager
@@ -189,16 +195,19 @@ def _read_job(path: Path) -> Job:
             path = judged
             content = json.loads(judged.read_text(encoding="utf-8", errors="surrogateescape"))
             protocol, found = next(iter(content["protocols"].items()))
-            figures = {metric: math.nan if value is None else float(value) for metric, value in found.items()}
+            figures = {name: math.nan if value is None else float(value) for name, value in found.items()}
             ends = content["intervals"][protocol]
-            intervals = {metric: (low, high) for metric, (low, high) in ends.items() if low is not None}
+            intervals = {name: (float(low), float(high)) for name, (low, high) in ends.items() if low is not None}
         elif profile.exists() and not error:
             path = profile
             measured = json.loads(profile.read_text(encoding="utf-8"))
             protocol, figures = "profile", {_SPEED: measured[_SPEED]}
         status = "failed" if error else "finished" if figures else "unfinished"
-        return Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        job = Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
+        if figures and job.metric not in figures:
+            raise LookupError(job.metric)
+        return job
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         raise InputError(f"{path}: cannot be read; remove the job's directory, and the sweep does it again") from None
 
 
@@ -212,11 +221,10 @@ def tell(directory: Path) -> int:
         InputError: As :func:`read_jobs`, or if the file cannot be written.
     """
     jobs = read_jobs(directory)
-    watch = jobs[0].watch
-    write_text(directory / TABLE, _csv(jobs, watch.rpartition("/")[2]))
+    write_text(directory / TABLE, _csv(jobs))
     found = {status: [job for job in jobs if job.status == status] for status in ("finished", "failed", "unfinished")}
-    if found["finished"]:
-        Console().print(_table(found["finished"], watch))
+    for watch in dict.fromkeys(job.watch for job in found["finished"]):  # a fit and a profile have no figure in common
+        Console().print(_table([job for job in found["finished"] if job.watch == watch]))
     failures: dict[str, list[str]] = {}
     for job in found["failed"]:
         failures.setdefault(job.error, []).append(job.path.name)
@@ -232,9 +240,9 @@ def tell(directory: Path) -> int:
     return len(found["failed"])
 
 
-def _table(jobs: Sequence[Job], watch: str) -> Table:
-    """Finished jobs, the best first; of those that differ in the seed alone the mean, and each below it."""
-    metric = watch.rpartition("/")[2]
+def _table(jobs: Sequence[Job]) -> Table:
+    """Finished jobs that watch one figure, best first; of those that differ in the seed alone the mean, then each."""
+    watch, metric = jobs[0].watch, jobs[0].metric
     groups: dict[tuple[str, ...], list[Job]] = {}
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides if key != "seed"))
     keys = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
@@ -281,18 +289,20 @@ def _short(value: str) -> str:
         return value
 
 
-def _csv(jobs: Sequence[Job], metric: str) -> str:
+def _csv(jobs: Sequence[Job]) -> str:
     """Every job, to full precision."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     names = list(dict.fromkeys(name for job in jobs for name in job.figures))
+    watched = list(dict.fromkeys(job.metric for job in jobs))
+    sides = [f"{metric}_{side}" for metric in watched for side in ("low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("job", "status", "error", *keys, "protocol", *names, f"{metric}_low", f"{metric}_high"))
+    writer.writerow(("job", "status", "error", *keys, "protocol", *names, *sides))
     for job in jobs:
         chosen = [job.overrides.get(key, "") for key in keys]
         figures = [repr(job.figures[name]) if name in job.figures else "" for name in names]
-        ends = map(repr, job.intervals[metric]) if metric in job.intervals else ("", "")
-        writer.writerow((job.path.name, job.status, job.error, *chosen, job.protocol, *figures, *ends))
+        pairs = [[*map(repr, job.intervals[name])] if name in job.intervals else ["", ""] for name in watched]
+        writer.writerow((job.path.name, job.status, job.error, *chosen, job.protocol, *figures, *chain(*pairs)))
     return text.getvalue()
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -248,25 +250,30 @@ def test_the_jobs_of_a_sweep_are_complete_runs_of_their_own(train, tmp_path, off
     assert "merged" not in identities
 
 
-def test_a_run_that_was_stopped_between_two_checkpoints_is_whole_in_wandb(train, tmp_path, offline, monkeypatch):
+@pytest.mark.parametrize(("killed", "code", "saved"), [(True, 1, 2), (False, 143, 3)])
+def test_a_run_that_was_stopped_in_an_epoch_is_whole_in_wandb(
+    train, tmp_path, offline, monkeypatch, killed, code, saved
+):
     start = DepthModule.on_train_batch_start
 
     def stop(self, batch, batch_idx):
-        if self.global_step == 3 and not (tmp_path / "stopped").exists():
+        if self.global_step == 2 + killed and not (tmp_path / "stopped").exists():
             (tmp_path / "stopped").touch()
-            raise ZeroDivisionError("after a step that no checkpoint holds")
+            if killed:
+                raise ZeroDivisionError("after a step that no checkpoint holds")
+            os.kill(os.getpid(), signal.SIGTERM)
         start(self, batch, batch_idx)
 
     monkeypatch.setattr(DepthModule, "on_train_batch_start", stop)
-    assert train(*ROOMS, "hydra.run.dir=run").code == 1
+    assert train(*ROOMS, "hydra.run.dir=run").code == code
     done = train("resume=run")
     assert done.code == 0, done.err
-    assert "resumed in epoch 2 after step 2" in done.err
+    assert f"resumed in epoch 2 after step {saved}" in done.err
     first, second = (
         [row["item"] for row in found["history"] if "step/loss" in row["item"]] for found in records(tmp_path / "run")
     )
     assert [row["trainer/global_step"] for row in first] == [0, 1, 2]
-    assert [row["trainer/global_step"] for row in second] == [3]  # step 2 was taken again
+    assert [row["trainer/global_step"] for row in second] == [3]  # step 2 was taken again where the run was killed
 
 
 @pytest.mark.slow

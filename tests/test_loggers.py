@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from faults.loggers import Server
 from lightning.pytorch.loggers import CSVLogger, Logger
+from wandb_files import records
 
 from depthnet import loggers
 from depthnet.loggers import SafeLogger, make_loggers, wandb_logger
@@ -194,6 +195,7 @@ def test_a_histogram_or_table_that_cannot_be_made_stops_nothing(tmp_path, fresh,
 
 
 def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
+    caplog.set_level("WARNING", "depthnet")  # a run of an earlier test leaves Hydra's INFO
     safe = SafeLogger(wandb_logger(tmp_path, "p"))
     fresh.setattr(loggers, "_ROOM", 2**62)
     safe.log_metrics({"a": 1.0})
@@ -255,3 +257,11 @@ def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_goes_on(tmp_path
         runs = [record["run"] for record in map(json.loads, lines) if record["type"] == "run"]
         assert runs
         assert {run["run_id"] for run in runs} == {identity}
+
+
+@pytest.mark.parametrize(("tags", "kept"), [("base", ["base"]), ([1, "b"], ["1", "b"])])
+def test_names_that_a_config_reads_as_something_else_are_text(tmp_path, fresh, tags, kept):
+    safe = SafeLogger(wandb_logger(tmp_path, project=2026, name=5, group=1.5, tags=tags))
+    safe.end("success")
+    ((run,),) = (found["run"] for found in records(tmp_path))
+    assert (run["project"], run["display_name"], run["run_group"], run["tags"]) == ("2026", "5", "1.5", kept)

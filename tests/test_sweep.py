@@ -138,6 +138,28 @@ def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
     ]
 
 
+def test_jobs_that_watch_different_figures_have_a_table_each(tmp_path, capsys):
+    make_job(tmp_path, ["seed=1"], 0.5)
+    make_job(tmp_path, ["seed=1", "watch=val/rmse"], 1.5, watch="val/rmse", interval=(1.0, 2.0))
+    directory = tmp_path / "profile"
+    directory.mkdir()
+    note_start(
+        OmegaConf.create({"watch": "val/delta1", "resume": None, "mode": "profile"}), directory, ["mode=profile"]
+    )
+    (directory / "profile.json").write_text('{"images_per_second": 90.0}')
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert sorted(line.split()[1] for line in out.splitlines() if line.startswith("1 ")) == [
+        "0.5000",
+        "1.5000",
+        "90.0000",
+    ]
+    assert "3 finished" in out
+    rows = {row["watch"] or row["mode"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+    assert (rows["val/rmse"]["rmse_low"], rows["val/rmse"]["delta1_low"]) == ("1.0", "")
+    assert (rows["profile"]["images_per_second"], rows["profile"]["rmse_high"]) == ("90.0", "")
+
+
 def test_where_all_failed_that_is_said(tmp_path, capsys):
     for seed in (1, 2):
         make_job(tmp_path, [f"seed={seed}"], error="data.root=nowhere: no such folder")
@@ -149,9 +171,12 @@ def test_what_is_no_sweep_is_a_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "no sweep there" in capsys.readouterr().err
     name = make_job(tmp_path, ["seed=1"], 0.5)
-    (tmp_path / name / "metrics.json").write_text("{}")
-    with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
-        read_jobs(tmp_path)
+    other = '{"protocols": {"uncropped": {"rmse": 1}}, "intervals": {"uncropped": {}}}'
+    text = '{"protocols": {"uncropped": {"delta1": 1}}, "intervals": {"uncropped": {"delta1": ["low", "high"]}}}'
+    for content in ("{}", other, text, "[" * 100_000):
+        (tmp_path / name / "metrics.json").write_text(content)
+        with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
+            read_jobs(tmp_path)
 
 
 def sweep(*words):
@@ -339,6 +364,13 @@ def test_the_commands_of_the_documentation_compose():
 def test_a_space_without_m_is_a_line(train):
     done = train(*SMALL, "model=tiny", "sweep=losses")
     assert (done.code, done.err) == (2, "error: sweep=losses is for many runs: add -m\n")
+
+
+def test_two_spaces_at_once_are_a_line(train, tmp_path):
+    done = train("-m", *SMALL, "model=tiny", "sweep=losses,ablation", "hydra.sweep.dir=sweep")
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
+    assert "sweep=losses,ablation: one at a time" in done.err
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_without_the_extra_that_is_a_line(train, monkeypatch):
