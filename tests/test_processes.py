@@ -68,7 +68,7 @@ def srun(rank):
         "NNODES": 1,
         "NODEID": 0,
     }
-    told |= {"NODELIST": "127.0.0.1", "PROCID": rank, "LOCALID": rank}
+    told |= {"NTASKS": 2, "NTASKS_PER_NODE": 2, "PROCID": rank, "LOCALID": rank}
     return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
 
