@@ -424,6 +424,7 @@ def test_a_trainer_of_other_processes_than_were_started_is_refused(
         {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},  # a shell
     ],
 )
+@pytest.mark.filterwarnings("ignore:The `srun` command")
 def test_where_srun_has_not_started_several_processes_lightning_starts_them(monkeypatch, told):
     for name in ("SLURM_STEP_ID", "SLURM_JOB_NAME", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)

@@ -275,13 +275,15 @@ class DepthDataModule(LightningDataModule):
     def _loader(
         self, dataset: DepthDataset | MixedDataset, sampler: TrainSampler | EvalSampler, batch_size: int
     ) -> DataLoader[Sample]:
+        # pinning takes memory of the GPU, so not where the trainer keeps off it
+        pinned = torch.cuda.is_available() if self.trainer is None else self.trainer.strategy.root_device.type == "cuda"
         return _LazyLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             worker_init_fn=_in_own_group,
         )
 
