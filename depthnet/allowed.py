@@ -173,11 +173,13 @@ def check_options(arguments: Sequence[str]) -> None:
     """Refuse options of Hydra's command line that load code.
 
     Raises:
-        InputError: For the first that is not in :data:`OPTIONS`.
+        InputError: For one that is not in :data:`OPTIONS`, or two that exclude each other.
     """
-    for word in arguments:
-        if word.startswith("-") and word.partition("=")[0] not in OPTIONS:
-            raise InputError(f"{word}: no option of train.py; -m makes a sweep, --cfg job shows the config")
+    given = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    for word in sorted(given - OPTIONS):
+        raise InputError(f"{word}: no option of train.py; -m makes a sweep, --cfg job shows the config")
+    if given & MULTIRUN and given & {"-c", "--cfg"}:
+        raise InputError("-m and --cfg exclude each other: show the config of one job, without lists of values")
 
 
 def _leaves(config: Any, place: str, key: Any = None) -> Iterator[tuple[str, Any, Any]]:

@@ -52,7 +52,8 @@ def settle_batch_size(cfg: Any) -> None:
         device = trainer.strategy.root_device
     del trainer, module, parts
     garbage_collection_cuda()
-    torch.cuda.reset_peak_memory_stats(device)  # or the run would report what the largest trial took
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # or the run would report what the largest trial took
     print(f"data.batch_size=auto: {cfg.data.batch_size} images fit")
 
 

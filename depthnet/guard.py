@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -88,6 +88,8 @@ class GuardedLoader(ConfigLoaderImpl):
         for override in OverridesParser.create().parse_overrides(words):
             if override.is_hydra_override():
                 continue
+            if isinstance(override.value(), Glob):
+                raise InputError(f"{override.input_line}: Optuna takes no glob; write choice(...) with the names")
             if override.is_choice_sweep():
                 values = list(override.sweep_string_iterator())
             elif override.is_interval_sweep() or override.is_range_sweep():

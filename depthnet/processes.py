@@ -8,6 +8,7 @@ the others end too.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from depthnet.allowed import MULTIRUN
 from depthnet.run import CONFIG, RUN, first_process, has_last
+from depthnet.signals import Stopped
 from depthnet.types import InputError
 
 if TYPE_CHECKING:
@@ -189,10 +191,9 @@ def together(trainer: Trainer) -> Iterator[None]:
             torch.distributed.destroy_process_group()
             last.cancel()
         over.set()
-        if failed and not first:  # as it exits it leaves its group, and NCCL may wait for processes that wait for it
-            last = Timer(_END, _exit, ("",))
-            last.daemon = True
-            last.start()
+        if failed and not first_process():
+            # as it exits it leaves its group, and NCCL may wait for processes that wait for it; by then no thread runs
+            faulthandler.dump_traceback_later(_END, exit=True, file=os.open(os.devnull, os.O_WRONLY))
         if first:
             _end(launcher.procs, _END)
             torch.set_num_threads(threads)
@@ -207,9 +208,9 @@ def _started() -> tuple[int, int] | None:
     """The number of this process and of all, if a launcher such as torchrun or srun has started several."""
     names = ("RANK", "WORLD_SIZE")
     if "RANK" not in os.environ:
-        if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            return None  # in a batch script without srun, which has SLURM_NTASKS too; the names are Lightning's
-        names = ("SLURM_PROCID", "SLURM_NTASKS")
+        if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            return None  # the names are Lightning's
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # a batch script without srun has SLURM_NTASKS too
     rank, count = (int(os.environ.get(name, 0)) for name in names)
     return (rank, count) if count > 1 else None
 
@@ -307,7 +308,8 @@ def _watch_children(children: Sequence[Popen[bytes]], over: Event, directory: Pa
     """End this process where it does not find out by itself that a child has ended, because it waits for it."""
     while not over.wait(_LOOK):
         died, stop = _died(children), _stopped(children)
-        if died and not over.wait(_STOP if stop else _GRACE):
+        # a first process that was told to stop itself may still end its loggers
+        if died and not over.wait(_END if Stopped.raised else _STOP if stop else _GRACE):
             for process in children:
                 process.kill()
             _give_up(directory, f"{died}; {_way_on(directory)}", stop)
@@ -328,7 +330,7 @@ def _orphaned(directory: Path) -> str:
 
 def _stopped(children: Sequence[Popen[bytes]]) -> int:
     """The number of the signal that has stopped a child, and most likely was sent to all; 0 where none has."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     return next((n for process in children for n in numbers if process.poll() in (-n, 128 + n)), 0)
 
 

@@ -176,7 +176,14 @@ def test_an_option_that_loads_code_is_refused(word):
 
 
 def test_ordinary_options_pass():
-    check_options(["-m", "seed=1,2", "--cfg=job", "~trainer.x", "--config-dir", "mine", "optimizer.lr=-1"])
+    check_options(["-m", "seed=1,2", "~trainer.x", "--config-dir", "mine", "optimizer.lr=-1"])
+    check_options(["seed=1", "--cfg=job"])
+
+
+@pytest.mark.parametrize("words", [("-m", "--cfg", "job"), ("--cfg=job", "--multirun"), ("-m", "-c", "job")])
+def test_options_that_exclude_each_other_are_a_line(words):
+    with pytest.raises(InputError, match="-m and --cfg exclude each other"):
+        check_options(words)
 
 
 def test_every_network_and_transform_may_be_built():

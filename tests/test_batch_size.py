@@ -62,6 +62,7 @@ def test_where_no_image_fits_a_line_says_so_and_another_fault_is_told(tmp_path):
         search(Hungry(0, "shapes do not match"), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:The `srun` command")
 def test_a_number_stays_and_a_cpu_has_no_auto():
     config = OmegaConf.create({"mode": "fit", "data": {"batch_size": 4}})
     settle_batch_size(config)

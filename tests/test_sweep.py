@@ -332,11 +332,15 @@ def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):
 
 def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["sweep=lr", "data.batch_size=range(1,3)", "loss=choice(l1,silgo)", "hydra.sweep.dir=sweep"]
-    done = train("-m", *SMALL, "model=tiny", *words)
-    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-    assert "Could not find 'loss/silgo'" in done.err
-    assert not list(tmp_path.glob("sweep/*/"))
+    words = ["sweep=lr", "data.batch_size=range(1,3)", "hydra.sweep.dir=sweep"]
+    for word, told in (
+        ("loss=choice(l1,silgo)", "Could not find 'loss/silgo'"),
+        ("loss=glob(s*)", "loss=glob(s*): Optuna takes no glob"),
+    ):
+        done = train("-m", *SMALL, "model=tiny", *words, word)
+        assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
+        assert told in done.err
+        assert not list(tmp_path.glob("sweep/*/"))
 
 
 @pytest.mark.parametrize(

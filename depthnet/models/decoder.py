@@ -97,15 +97,17 @@ class _PartMeans(nn.Module):
         self.parts = parts
 
     def forward(self, feature: Tensor) -> Tensor:
-        rows, columns = (self._members(length, feature) for length in feature.shape[-2:])
-        counts = rows.float().sum(1)[:, None] * columns.float().sum(1)
-        return (rows @ feature @ columns.T / counts).to(feature.dtype)
+        rows, columns = (self._shares(length, feature.device) for length in feature.shape[-2:])
+        shares = (rows[:, None, :, None] * columns[:, None]).reshape(self.parts**2, -1).to(feature.dtype)
+        means = shares @ feature.permute(0, 2, 3, 1).flatten(1, 2)  # of shares, as a sum may exceed float16
+        return means.reshape(-1, self.parts, self.parts, means.shape[-1]).permute(0, 3, 1, 2).to(feature.dtype)
 
-    def _members(self, length: int, like: Tensor) -> Tensor:
-        """Which of ``length`` places are in each part: ones and zeros, exact in any precision."""
-        part, place = (torch.arange(count, device=like.device) for count in (self.parts, length))
+    def _shares(self, length: int, device: torch.device) -> Tensor:
+        """What each of ``length`` places counts in each part's mean."""
+        part, place = (torch.arange(count, device=device) for count in (self.parts, length))
         first, last = part * length // self.parts, ((part + 1) * length - 1) // self.parts
-        return ((place >= first[:, None]) & (place <= last[:, None])).to(like.dtype)
+        members = ((place >= first[:, None]) & (place <= last[:, None])).float()
+        return members / members.sum(1, keepdim=True)
 
 
 class _PyramidPooling(nn.Module):
