@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from depthnet.changes import FREE
 
-__all__ = ["run_group", "run_name", "run_tags"]
+__all__ = ["run_group", "run_name", "run_tags", "short_keys", "short_number"]
 
 _NAMED = ("experiment", "data", "model", "loss", "augment")
 _TAGGED = (*_NAMED, "optimizer", "scheduler")
@@ -39,24 +39,55 @@ def run_name(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: i
         choices: The option of each group of ``conf/``.
         encoder: The config's ``model.encoder``, if it has one; it stands for ``model=unet_attn``.
         seed: The run's seed.
-        overrides: The command line; of its values the short ones come first, should the name be too long for all.
+        overrides: The command line; what a sampler drew comes first, then what is short, should the name be too long.
 
     Example:
         >>> chosen = {"data": "rooms", "model": "tiny", "loss": "l1", "augment": "none", "experiment": None}
         >>> run_name("fit", chosen, None, 3, ["data=rooms", "seed=3", "optimizer.lr=0.01", "logger.project=p"])
-        'rooms tiny l1 none seed=3 optimizer.lr=0.01'
+        'rooms tiny l1 none seed=3 lr=0.01'
     """
     told = [str(choices[group]) for group in (("data",) if mode == "test" else _NAMED) if choices.get(group)]
-    if encoder and "unet_attn" in told:
-        told[told.index("unet_attn")] = encoder
+    named = bool(encoder) and "unet_attn" in told
+    if named:
+        told[told.index("unet_attn")] = str(encoder)
     told += [] if mode == "test" else [f"seed={seed}"]
-    changed = []
+    changed: dict[str, str] = {}  # value by key
     for word in overrides:
-        key = word.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key not in choices and not f"{key}.".startswith(_UNTOLD):
-            changed.append(word)
-    name = " ".join(told + sorted(changed, key=len))
+        key, _, value = word.partition("=")
+        bare = key.lstrip("+").partition("@")[0]
+        known = bare.lstrip("~")
+        if known not in choices and not f"{known}.".startswith(_UNTOLD) and not (named and known == "model.encoder"):
+            changed[bare] = value
+    words = []
+    for key, value in zip(short_keys(list(changed)), changed.values(), strict=True):
+        word = f"{key}={short_number(value)}" if value else key
+        words.append((value == short_number(value), len(word), word))
+    name = " ".join(told + [word for *_, word in sorted(words)])
     return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the last word of each key, where no other key ends with it.
+
+    Example:
+        >>> short_keys(["optimizer.lr", "model.context", "data.context"])
+        ['lr', 'model.context', 'data.context']
+    """
+    last = [key.rpartition(".")[2] for key in keys]
+    return [word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)]
+
+
+def short_number(value: str) -> str:
+    """Return a number that a sampler drew to three digits, and anything else as it is.
+
+    Example:
+        >>> short_number("0.000727295966282297"), short_number("0.0125"), short_number("l1")
+        ('0.000727', '0.0125', 'l1')
+    """
+    try:
+        return f"{float(value):.3g}" if len(value) > 6 else value
+    except ValueError:
+        return value
 
 
 def run_tags(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: int, split: str) -> list[str]:

@@ -34,6 +34,7 @@ from rich.text import Text
 from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
+from depthnet.naming import short_keys, short_number
 from depthnet.processes import LAST_WORDS
 from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, worst_figure
 from depthnet.signals import Signals
@@ -253,14 +254,14 @@ def _table(jobs: Sequence[Job]) -> Table:
     table = Table(title=Text(f"by {watch}, {protocols}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("", metric, "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in _short_names(keys):
+    for name in short_keys(keys):
         table.add_column(Text(name.replace("_", "_\n")), overflow="fold")
     seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
     for name in [*["seed"] * seeds, "job"]:
         table.add_column(name, no_wrap=True)
     best_first = sorted(groups, key=lambda choices: means[choices], reverse=worst_figure(watch) == 0)
     for place, choices in enumerate(best_first, 1):
-        group, values = groups[choices], [Text(_short(value)) for value in choices]
+        group, values = groups[choices], [Text(short_number(value)) for value in choices]
         head = [str(place), f"{means[choices]:.4f}"]
         if len(group) > 1:
             spread = statistics.stdev(job.figures[metric] for job in group)
@@ -273,20 +274,6 @@ def _table(jobs: Sequence[Job]) -> Table:
             named = [*[job.overrides.get("seed", "")] * seeds, job.path.name]
             table.add_row(*own, *values, *named, style="dim" * (len(group) > 1))
     return table
-
-
-def _short_names(keys: Sequence[str]) -> list[str]:
-    """The last word of each key, where no other key ends with it."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return [word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)]
-
-
-def _short(value: str) -> str:
-    """A number that a sampler drew, to three digits."""
-    try:
-        return f"{float(value):.3g}" if len(value) > 6 else value
-    except ValueError:
-        return value
 
 
 def _csv(jobs: Sequence[Job]) -> str:

@@ -35,7 +35,7 @@ def composed():
 def test_name_and_tags_follow_from_the_choices_and_give_way_to_the_command_line(composed):
     choices = ["data=rooms", "model=unet_attn", "model.encoder=resnet18", "loss=l1", "augment=flip", "seed=3"]
     logger = composed(*choices, "optimizer.lr=0.01", "data.num_workers=0").logger
-    assert logger.name == "rooms resnet18 l1 flip seed=3 optimizer.lr=0.01 model.encoder=resnet18"
+    assert logger.name == "rooms resnet18 l1 flip seed=3 lr=0.01"
     assert {"data=rooms", "encoder=resnet18", "loss=l1", "augment=flip", "seed=3"} <= set(logger.tags)
     assert (logger.group, logger.job_type) == (None, "fit")
     OmegaConf.resolve(logger)  # as --cfg job --resolve does
@@ -57,11 +57,17 @@ def test_a_group_is_the_sweep():
 
 def test_names_and_tags_keep_to_the_limits_of_wandb():
     choices = {"data": "rooms", "model": "unet_attn"}
-    long = f"data.lists={'x' * 500}", f"model.mean={'0' * 200}"
+    long = f"data.lists={'x' * 500}", f"model.mean={'y' * 200}"
     name = run_name("fit", choices, None, 7, [*long, "optimizer.lr=0.1"])
     assert len(name) == 128
-    assert name.startswith("rooms unet_attn seed=7 optimizer.lr=0.1 model.mean=00")
+    assert name.startswith("rooms unet_attn seed=7 lr=0.1 mean=yy")
     assert max(map(len, run_tags("fit", choices, "e" * 90, 0, "val"))) == 64
+
+
+def test_what_a_sampler_drew_stands_before_what_all_jobs_share():
+    words = ["optimizer.lr=0.000727295966282297", "a.x=1", "b.x=2", "optimizer.weight_decay=0.006431172050131994"]
+    name = run_name("fit", {"data": "nyu", "model": "unet_attn"}, "resnet18", 0, [*words, "model.encoder=resnet18"])
+    assert name == "nyu resnet18 seed=0 lr=0.000727 weight_decay=0.00643 a.x=1 b.x=2"
 
 
 def test_the_jobs_of_the_wandb_sweep_are_configs_of_ours(composed):
