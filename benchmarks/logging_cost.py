@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from train_step import FixedData
+from train_step import RANGE, FixedData, bare_step, fit, random_batch
 
 from depthnet.callbacks import History
 from depthnet.dashboard import Dashboard
@@ -31,14 +31,11 @@ from depthnet.finite import FiniteSteps
 from depthnet.loggers import SafeLogger, wandb_logger
 from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet
-from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, one_cycle
-from depthnet.protocol import PROTOCOLS
 from depthnet.run import quiet_libraries
-from depthnet.types import DepthRange, Sample
+from depthnet.types import Sample
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
-RANGE = DepthRange(1e-3, 10.0)
 
 
 class Clock(Callback):
@@ -80,29 +77,24 @@ class Meter:
         return timed
 
 
-def fit(
+def through_trainer(
     net: DepthNet, loss: DepthLoss, batch: Sample, steps: int, board: SafeLogger | None, meter: Meter
 ) -> tuple[float, float]:
     clock, dashboard = Clock(), Dashboard(RANGE)
     if board:
         meter.watch(dashboard, "on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        fit(
+            net,
+            loss,
+            FixedData(batch, steps + 2),  # the first warms up, the last only starts
+            folder,
             accelerator="auto",
             devices=1,
-            max_epochs=1,
-            gradient_clip_val=1.0,
             log_every_n_steps=10,
-            limit_val_batches=0,
             callbacks=[FiniteSteps(folder), History(folder), dashboard, clock],
             logger=board or False,
-            default_root_dir=folder,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
         )
-        module = DepthModule(net, loss, build_optimizer, one_cycle, [PROTOCOLS["uncropped"].within(RANGE)])
-        trainer.fit(module, FixedData(batch, steps + 2))  # the first warms up, the last only starts
     return clock.spent()
 
 
@@ -114,11 +106,7 @@ def loop(net: DepthNet, loss: DepthLoss, batch: Sample, steps: int) -> tuple[flo
     schedule = one_cycle(optimizer, steps)
     for _ in range(steps + 1):
         clock.on_train_batch_start(None, None, None, 0)  # type: ignore[arg-type]  # it looks at none of them
-        optimizer.zero_grad(set_to_none=True)
-        total, _ = loss(net(batch.image), batch.depth, batch.mask)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
+        bare_step(net, loss, batch, optimizer)
         schedule.step()
     clock.on_train_batch_start(None, None, None, 0)  # type: ignore[arg-type]
     return clock.spent()
@@ -136,9 +124,7 @@ def main() -> None:
     os.environ["WANDB_MODE"] = "offline"
     quiet_libraries()
     height, width = options.size
-    shape = (options.batch, 1, height, width)
-    image = torch.randint(0, 256, (options.batch, 3, height, width), dtype=torch.uint8)
-    batch = Sample(image, torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool), torch.arange(options.batch))
+    batch = random_batch(options.batch, (height, width))
     loss = DepthLoss({"silog": 1.0, "l1": 1.0}, RANGE)
     net = DepthNet("mobilenetv2_100", depth_range=RANGE, image_size=(height, width))
     net = net.to(memory_format=torch.channels_last)
@@ -149,8 +135,8 @@ def main() -> None:
         meter.watch(board, "log_metrics")
         ways: dict[str, Callable[[], tuple[float, float]]] = {
             BARE: lambda: loop(net, loss, batch, options.steps),
-            PLAIN: lambda: fit(net, loss, batch, options.steps, None, meter),
-            LOGGED: lambda: fit(net, loss, batch, options.steps, board, meter),
+            PLAIN: lambda: through_trainer(net, loss, batch, options.steps, None, meter),
+            LOGGED: lambda: through_trainer(net, loss, batch, options.steps, board, meter),
         }
         for number in range(options.rounds + 1):
             names = list(ways)

@@ -43,6 +43,7 @@ from depthnet.types import DepthRange, Sample
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"
+RANGE = DepthRange(1e-3, 10.0)
 SMP_SIZE = (256, 320)  # its sides must be multiples of 32
 
 
@@ -203,15 +204,42 @@ class Clock(Callback):
         self.seconds = time.perf_counter() - self.start if batch_idx else 0.0
 
 
+def random_batch(count: int, size: tuple[int, int]) -> Sample:
+    """Return images of noise with depths of 1 to 6 m."""
+    shape = (count, 1, *size)
+    image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
+    return Sample(image, torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool), torch.arange(count))
+
+
+def bare_step(net: nn.Module, loss: DepthLoss, batch: Sample, optimizer: torch.optim.Optimizer) -> None:
+    """Take a training step without a Trainer."""
+    optimizer.zero_grad(set_to_none=True)
+    total, _ = loss(net(batch.image), batch.depth, batch.mask)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+
+
+def fit(net: nn.Module, loss: DepthLoss, data: FixedData, folder: str, **options: Any) -> None:
+    """Train for the epoch of ``data`` through our Trainer; ``options`` are further ones of its own."""
+    trainer = Trainer(
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        limit_val_batches=0,
+        default_root_dir=folder,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(DepthModule(net, loss, build_optimizer, one_cycle, [PROTOCOLS["uncropped"].within(RANGE)]), data)
+
+
 def measure_trainer(options: argparse.Namespace) -> None:
     """Time irv2_attn through our Trainer, with its logging and metrics, against a bare loop of the same step."""
-    height, width = options.size
-    shape = (options.batch, 1, height, width)
-    image = torch.randint(0, 256, (options.batch, 3, height, width), dtype=torch.uint8)
-    batch = Sample(image, torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool), torch.arange(options.batch))
-    depth_range = DepthRange(1e-3, 10.0)
-    loss = DepthLoss({"silog": 1.0}, depth_range)
-    net = our_net((height, width), attention=True).to(memory_format=torch.channels_last).train()
+    batch = random_batch(options.batch, tuple(options.size))
+    loss = DepthLoss({"silog": 1.0}, RANGE)
+    net = our_net(tuple(options.size), attention=True).to(memory_format=torch.channels_last).train()
     steps = max(2, options.images // options.batch) + 1
     times: dict[str, list[float]] = {"bare loop": [], "our Trainer": []}
     for repeat in range(options.repeats + 1):
@@ -219,29 +247,12 @@ def measure_trainer(options: argparse.Namespace) -> None:
         for step in range(steps):
             if step == 1:
                 start = time.perf_counter()
-            optimizer.zero_grad(set_to_none=True)
-            total, _ = loss(net(batch.image), batch.depth, batch.mask)
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
+            bare_step(net, loss, batch, optimizer)
         bare = time.perf_counter() - start
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = Trainer(
-                accelerator="cpu",
-                max_epochs=1,
-                gradient_clip_val=1.0,
-                log_every_n_steps=1,
-                limit_val_batches=0,
-                callbacks=[clock, History(folder)],
-                logger=CSVLogger(folder),
-                default_root_dir=folder,
-                enable_model_summary=False,
-                enable_progress_bar=False,
-                use_distributed_sampler=False,
-            )
-            module = DepthModule(net, loss, build_optimizer, one_cycle, [PROTOCOLS["uncropped"].within(depth_range)])
-            trainer.fit(module, FixedData(batch, steps))
+            own = {"accelerator": "cpu", "log_every_n_steps": 1, "logger": CSVLogger(folder)}
+            fit(net, loss, FixedData(batch, steps), folder, callbacks=[clock, History(folder)], **own)
         if repeat:  # the first one warms up
             times["bare loop"].append(bare)
             times["our Trainer"].append(clock.seconds)

@@ -176,8 +176,8 @@ def check_options(arguments: Sequence[str]) -> None:
         InputError: For one that is not in :data:`OPTIONS`, or two that exclude each other.
     """
     given = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    for word in sorted(given - OPTIONS):
-        raise InputError(f"{word}: no option of train.py; -m makes a sweep, --cfg job shows the config")
+    if unknown := sorted(given - OPTIONS):
+        raise InputError(f"{unknown[0]}: no option of train.py; -m makes a sweep, --cfg job shows the config")
     if given & MULTIRUN and given & {"-c", "--cfg"}:
         raise InputError("-m and --cfg exclude each other: show the config of one job, without lists of values")
 

@@ -313,17 +313,17 @@ class Results(Callback):
         print(f"judged: {describe_judged(layout, self._split, judged)}")
         Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
         step = last_step(trainer)
-        images = [
-            (protocol, frame, labels[frame], scenes[frame], *row)
-            for protocol in self._figures
-            for frame, row in zip(*evaluation.rows(protocol), strict=True)
-        ]
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
                 named = {f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()}
                 logger.log_metrics(named, step)
             if isinstance(logger, SafeLogger):
                 columns = ("protocol", "frame", "label", "scene", *METRIC_NAMES)
+                images = (  # drawn only where a table is asked for
+                    (protocol, frame, labels[frame], scenes[frame], *row)
+                    for protocol in self._figures
+                    for frame, row in zip(*evaluation.rows(protocol), strict=True)
+                )
                 logger.table(f"per_image/{self._split}", columns, images, step)
 
 

@@ -98,10 +98,9 @@ class GuardedLoader(ConfigLoaderImpl):
                 values = [override.get_value_element_as_str()]
             chosen[override.get_key_element()] = values
         first = {key: values[0] for key, values in chosen.items()}
-        for key, values in chosen.items():
-            for value in values[1:]:
-                self.load_sweep_config(config, [f"{name}={word}" for name, word in (first | {key: value}).items()])
-        self.load_sweep_config(config, [f"{name}={word}" for name, word in first.items()])
+        others = [first | {key: value} for key, values in chosen.items() for value in values[1:]]
+        for job in [first, *others]:
+            self.load_sweep_config(config, [f"{key}={value}" for key, value in job.items()])
 
     def _process_config_searchpath(self, *args: Any) -> None:
         """Leave the search path as it is: to name a package there imports it."""

@@ -12,7 +12,7 @@ import shutil
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -28,7 +28,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from depthnet.durable import write_text
 from depthnet.wandb_run import WandbRun
 
-__all__ = ["SafeLogger", "end_loggers", "last_step", "make_loggers", "wandb_logger"]
+__all__ = ["SafeLogger", "last_step", "logged", "make_loggers", "wandb_logger"]
 
 log = logging.getLogger("depthnet")
 
@@ -189,15 +189,23 @@ def last_step(trainer: Trainer) -> int:
     return max(trainer.global_step - 1, 0)
 
 
-def end_loggers(loggers: Iterable[Logger], status: str) -> None:
-    """End the runs of a trainer's loggers, so that the next job of a sweep starts runs of its own.
+@contextlib.contextmanager
+def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
+    """Tell a trainer's loggers the config, and end their runs, so that the next job of a sweep starts runs of its own.
 
     Args:
         loggers: Safe ones and others.
-        status: "success" or "failed".
+        config: The run's.
     """
-    for logger in loggers:
-        (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
+    status = "failed"
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(config)
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
 
 
 def wandb_logger(

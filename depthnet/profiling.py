@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.durable import write_text
-from depthnet.loggers import end_loggers
+from depthnet.loggers import logged
 from depthnet.processes import together
 from depthnet.run import PROFILE
 from depthnet.saving import Last
@@ -186,18 +186,12 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
     trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, profiler.total
     apart = ModelCheckpoint, EarlyStopping, Last  # they want a validation, or write what nobody goes on from
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, apart)]  # type: ignore[attr-defined]
-    cuda, status, counter = device.type == "cuda", "failed", _Counter()
+    cuda, counter = device.type == "cuda", _Counter()
     trainer.callbacks.append(counter)  # type: ignore[attr-defined]
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    try:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(module.run)
-        with together(trainer):
-            trainer.fit(module, data)
-        status = "success"
-    finally:
-        end_loggers(trainer.loggers, status)
+    with logged(trainer.loggers, module.run), together(trainer):
+        trainer.fit(module, data)
     profiler.finish()
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None
     product = max(product, product_flops(device, trainer.precision))  # what else the machine did may have ended

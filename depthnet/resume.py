@@ -18,7 +18,7 @@ from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
-from depthnet.loggers import end_loggers
+from depthnet.loggers import logged
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
@@ -179,16 +179,13 @@ def fit_and_judge(
         InputError: If none of the run's checkpoints is whole, or training cannot go on.
         Stopped: If a signal asked for it; a fit has saved its place.
     """
-    status = "failed"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
         if isinstance(callback, Last):
             callback.signals = signals
     # what Last saves holds the state of the others after this step
     trainer.callbacks.sort(key=lambda callback: isinstance(callback, Last))  # type: ignore[attr-defined]
     try:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(module.run)
-        with together(trainer):
+        with logged(trainer.loggers, module.run), together(trainer):
             if directory is not None:
                 trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
                 chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
@@ -202,12 +199,9 @@ def fit_and_judge(
                 else:
                     log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
             trainer.test(module, data.eval_dataloader(split), verbose=False)
-        status = "success"
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault
         raise
-    finally:
-        end_loggers(trainer.loggers, status)
 
 
 def finished(cfg: Any, directory: Path) -> float | None:
