@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from depthnet.allowed import MULTIRUN
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
 from depthnet.processes import gathered
-from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers
+from depthnet.run import CONFIG, check_choices, config_of, error_line, log_failure, owned, register_resolvers, stored_text
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, note_end, note_start, sweeping
 
@@ -25,24 +25,30 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, judge one only, or profile training; returns the watched figure."""
     from depthnet.callbacks import Panels, Results
     from depthnet.evaluation import choose_protocols
+    from depthnet.fine_tune import check_reach, load_start, resolve_camera
     from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
     from depthnet.profiling import profile_steps
     from depthnet.report.write import write_report
-    from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
+    from depthnet.resume import begin, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
     from depthnet.sync_norm import SyncNorm
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    text = settle(cfg, directory)
-    data = build(cfg.data, "data")
+    words = HydraConfig.get().overrides.task
+    settle(cfg, directory, words)
+    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt, size=cfg.model.image_size)
+    data = build(cfg.data, "data", size_for=network.size_for)
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
-    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt)
-    fine_tune(network, cfg.ckpt if fit else None, directory)
+    load_start(network, cfg.ckpt if fit else None, directory)
+    cfg.model.camera = network.camera = resolve_camera(network, data, cfg.model.get("camera"))
+    if not (directory / CONFIG).exists():
+        check_reach(network, data, any(word.startswith("model.depth_range") for word in words), fit)
+    text = stored_text(cfg, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
@@ -56,7 +62,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
     )
-    begin(trainer, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
+    begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
     if cfg.mode == "profile":
         return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)

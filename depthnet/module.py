@@ -18,6 +18,7 @@ from depthnet.data.sampling import derive_seed
 from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
+from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.protocol import Protocol
 from depthnet.types import InputError, Sample
 
@@ -70,9 +71,13 @@ class DepthModule(LightningModule):
         self.run = dict(run or {})
         self._sums: dict[str, Tensor] = {}  # of this epoch's images, their number under ""
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``."""
-        depth: Tensor = self.network(image)
+    def forward(self, image: Tensor, intrinsics: Tensor | None = None) -> Tensor:
+        """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``, and its camera ``(B, 4)`` [px].
+
+        A network that takes images alone is called with images alone.
+        """
+        focal = focal_lengths(intrinsics) if isinstance(self.network, DepthNetwork) else None
+        depth: Tensor = self.network(image) if focal is None else self.network(image, focal)
         return depth
 
     def on_fit_start(self) -> None:
@@ -91,7 +96,7 @@ class DepthModule(LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        pred = self.network(batch.image)
+        pred = self(batch.image, batch.intrinsics)
         loss, terms = self.loss(pred, batch.depth, batch.mask)
         delta1 = delta_accuracy(pred.detach(), batch.depth, batch.mask).nanmean().float()
         size = len(batch.image)
@@ -115,8 +120,8 @@ class DepthModule(LightningModule):
 
     def validation_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Judge a batch and return its prediction."""
-        pred: Tensor = self.network(batch.image)
-        flipped = self.network(batch.image.flip(-1)).flip(-1) if self.evaluation.flip_test else None
+        pred: Tensor = self(batch.image, batch.intrinsics)
+        flipped = self(batch.image.flip(-1), batch.intrinsics).flip(-1) if self.evaluation.flip_test else None
         self.evaluation.update(pred, batch.depth, batch.mask, batch.frame, flipped)
         return pred
 

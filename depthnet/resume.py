@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from torch import nn
 
 from depthnet.batch_size import settle_batch_size
 from depthnet.changes import check_changes, note_overrides
-from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
+from depthnet.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
+from depthnet.fine_tune import use_record
 from depthnet.loggers import logged
 from depthnet.models.encoder import resolve_pretrained
 from depthnet.processes import check_processes, together
@@ -32,79 +32,37 @@ from depthnet.run import (
     has_last,
     quiet_libraries,
     store,
-    stored_text,
 )
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
-__all__ = ["begin", "fine_tune", "finished", "fit_and_judge", "last_whole", "settle"]
+__all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 
 log = logging.getLogger("depthnet")
 
-_FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start
 
-
-def settle(cfg: Any, directory: Path) -> str:
+def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
     """Decide, in place, what a config leaves to the machine and to the checkpoint, and seed all that is random.
 
     Args:
         cfg: The run's config.
-        directory: The run's; one that has stored its config goes on, and keeps what was decided then.
-
-    Returns:
-        The config as :func:`depthnet.run.stored_text` gives it.
+        directory: The run's; one that has stored its config is resumed, and keeps what was decided then.
+        words: The command line's overrides.
 
     Raises:
         InputError: If the checkpoint or the pretrained weights cannot be had.
     """
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
-    source = read_checkpoint(cfg.ckpt) if cfg.ckpt and new else None
-    if source and cfg.mode == "test":
-        cfg.data.image_size = source.config["image_size"]
-    elif new and "pretrained" in cfg.model:
-        wanted = False if source and cfg.model.pretrained == "auto" else cfg.model.pretrained
-        cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, wanted)
+    if cfg.ckpt and new:
+        for line in use_record(cfg, read_checkpoint(cfg.ckpt), words):
+            log.info("ckpt=%s: %s", cfg.ckpt, line)
+    if new and cfg.mode != "test" and "pretrained" in cfg.model:
+        cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, cfg.model.pretrained)
     if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
-    return stored_text(cfg, directory)
-
-
-def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory: Path) -> None:
-    """Start a network from a checkpoint's weights, if one is named; what did not fit is listed.
-
-    Args:
-        network: Changed in place.
-        path: The checkpoint.
-        directory: The run's; one that goes on has weights of its own.
-
-    Raises:
-        InputError: If the file cannot be read, next to nothing in it fits, or it was trained with images that were
-            normalised in another way.
-    """
-    if path is None or has_last(directory):
-        return
-    checkpoint = read_checkpoint(path)
-    state, config = checkpoint.state, network.config()  # type: ignore[operator]  # nn.Module's __getattr__ hides it
-    if checkpoint.config.get("encoder") == config.get("encoder"):
-        for key in ("mean", "std"):
-            theirs, ours = checkpoint.config.get(key), config.get(key)
-            if theirs != ours:
-                raise InputError(
-                    f"ckpt={path}: was trained with images of {key} {theirs}, and this network takes {ours}; add "
-                    f"model.{key}={theirs}"
-                )
-    fitting = len(fitting_weights(network, state))
-    if fitting < _FEWEST_FITTING * len(network.state_dict()):
-        raise InputError(
-            f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
-        )
-    misfits = load_weights(network, state)
-    for line in misfits:
-        log.warning("ckpt: %s", line)
-    log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
 def begin(

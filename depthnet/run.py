@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, SETTLED, config_changes
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
-from depthnet.naming import run_group, run_name, run_tags
+from depthnet.naming import run_group, run_name, run_tags, start_name
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -135,8 +135,18 @@ def job_name(overrides: Sequence[str]) -> str:
     return sha256(words.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:
+def run_directory(
+    data: str,
+    model: str,
+    encoder: str | None,
+    mode: str,
+    resume: str | None,
+    ckpt: str | None = None,
+    overrides: Sequence[str] = (),
+) -> str:
     """Return the directory of a run: the one that is resumed, or a new one named after data, model and time.
+
+    The model is the checkpoint's that the run starts from, unless the command line names another.
 
     All processes of a run have that of the first, which it tells the others by :data:`RUN`.
 
@@ -151,6 +161,8 @@ def run_directory(data: str, model: str, encoder: str | None, mode: str, resume:
         resumable(resume)
         return str(resume)
     name = mode if mode != "fit" else encoder if model == "unet_attn" and encoder else model
+    if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
+        name = f"from_{start_name(ckpt)}"
     stem = Path("runs", f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
     number, path = 1, stem
     while path.exists():
@@ -270,12 +282,30 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
         for key in SETTLED:
             if OmegaConf.select(cfg, key) == "auto":
                 OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
+        if cfg.ckpt and cfg.ckpt == stored.ckpt:
+            _take_record(cfg, stored, overrides)
         changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
             return cfg
         for key, value in changed.items():
             OmegaConf.update(stored, key, value, force_add=True)
     return stored
+
+
+def _take_record(cfg: DictConfig, stored: DictConfig, overrides: Sequence[str]) -> None:
+    """Give a config, in place, what the stored one had from the checkpoint both start from: all that no override sets.
+
+    The checkpoint itself need not be there any more.
+    """
+    said = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    wanted = {f"model.{key}": OmegaConf.select(cfg, f"model.{key}") for key in cfg.model if f"model.{key}" in said}
+    if "model" not in said or cfg.model.get("_target_") == stored.model.get("_target_"):
+        cfg.model = OmegaConf.to_container(stored.model, resolve=True)
+    for key, value in wanted.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    for key in ("image_size", "depth_range"):
+        if f"data.{key}" not in said:
+            OmegaConf.update(cfg, f"data.{key}", OmegaConf.select(stored, f"data.{key}"), force_add=True)
 
 
 def altered(cfg: DictConfig, directory: Path) -> bool:

@@ -187,8 +187,7 @@ class Bench:
                 raise InputError(f"{where}, which the run was judged on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._network = load_network(self.path, self._device)
-        self._size = read_size("data.image_size", run.config["data"]["image_size"])
+        self._network = load_network(self.path, self._device, size=run.config["data"]["image_size"])
         frames = sorted(self.rows)
         count = min(limit or len(frames), len(frames))
         self.frames = [frames[place * len(frames) // count] for place in range(count)]
@@ -198,13 +197,16 @@ class Bench:
     ) -> tuple[Shot, list[float]]:
         """Judge a frame; ``change`` is applied to its photograph first. Returns what is seen and the nine figures."""
         image, depth = self.layout.read(self.split, frame)
-        image = resize_image(image if change is None else change(image), self._size)
+        size = self._network.size_for(self.layout.size(self.split, frame))
+        known = self.layout.intrinsics(self.split, frame)
+        focal = torch.tensor([math.nan if known is None else known.resized(image.shape[:2], size).focal])
+        image = resize_image(image if change is None else change(image), size)
         truth = torch.tensor(depth)[None, None]
         pixels = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            pred = self._network(pixels)
+            pred = self._network(pixels, focal)
             if self.protocol.flip_test:
-                pred = (pred + self._network(pixels.flip(-1)).flip(-1)) / 2
+                pred = (pred + self._network(pixels.flip(-1), focal).flip(-1)) / 2
         batch = self.protocol(pred.cpu(), truth, truth > 0)
         figures = [value.item() for value in depth_metrics(*batch).values()]
         return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures
