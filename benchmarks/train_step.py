@@ -208,7 +208,8 @@ def random_batch(count: int, size: tuple[int, int]) -> Sample:
     """Return images of noise with depths of 1 to 6 m."""
     shape = (count, 1, *size)
     image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
-    return Sample(image, torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool), torch.arange(count))
+    depth, mask = torch.rand(shape) * 5 + 1, torch.ones(shape, dtype=torch.bool)
+    return Sample(image, depth, mask, torch.arange(count), torch.full((count, 4), torch.nan))
 
 
 def bare_step(net: nn.Module, loss: DepthLoss, batch: Sample, optimizer: torch.optim.Optimizer) -> None:

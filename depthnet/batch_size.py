@@ -87,7 +87,7 @@ class _Samples(Dataset[Sample]):
 
     def __init__(self, image_size: tuple[int, int]) -> None:
         image, depth = torch.zeros((3, *image_size), dtype=torch.uint8), torch.ones((1, *image_size))
-        self._sample = Sample(image, depth, depth > 0, torch.tensor(0))
+        self._sample = Sample(image, depth, depth > 0, torch.tensor(0), torch.full((4,), torch.nan))
 
     def __len__(self) -> int:
         return (1 << _TRIALS) * _STEPS

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,14 @@ from depthnet.types import InputError
 
 __all__ = [
     "MAX_PIXELS",
+    "Lens",
     "check_header",
     "depth_bits",
     "image_size",
     "is_array",
     "read_depth",
     "read_image",
+    "read_lens",
     "resize_image",
     "resize_nearest",
     "write_depth_png",
@@ -51,6 +53,12 @@ _MAX_PARTS = 200_000  # chunks of a PNG file, or segments of a JPEG
 _PLAIN_PIXELS = 16_000_000  # up to here, a file may be as small as it likes
 _PIXELS_PER_BYTE = 100  # beyond: a JPEG of one colour has some 80, a photograph 30 at most
 _EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # the orientations in which height and width change places
+_EXIF_IFD = 0x8769
+_EXIF_FOCAL, _EXIF_FILM = 0x920A, 0xA405  # focal length, and that of 35-mm film which sees the same [mm]
+_EXIF_PIXELS = (0xA002, 0xA003)  # width and height of the image that the camera wrote
+_EXIF_RESOLUTION, _EXIF_UNIT = (0xA20E, 0xA20F), 0xA210  # pixels of it on a unit of the sensor, and which unit
+_UNITS = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # [mm]
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -138,9 +146,57 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         height, width = _load_array(path, mapped=True).shape
         return height, width
     with _opened(path) as picture:
-        if picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8):
+        if picture.getexif().get(_EXIF_ORIENTATION) in _TURNED:
             return picture.width, picture.height
         return picture.height, picture.width
+
+
+class Lens(NamedTuple):
+    """What a photograph's EXIF states of its lens; 0 for what it does not.
+
+    Attributes:
+        film: The focal length of 35-mm film that sees the same [mm]; a digital zoom is in it.
+        millimeters: The focal length [mm].
+        fx: The focal length along the rows of the upright image [px], by the sensor's resolution.
+        fy: The same along the columns [px].
+    """
+
+    film: float = 0.0
+    millimeters: float = 0.0
+    fx: float = 0.0
+    fy: float = 0.0
+
+
+def read_lens(path: str | os.PathLike[str]) -> Lens:
+    """Read what a photograph's EXIF states of its lens; nothing where the image was cropped since.
+
+    Raises:
+        InputError: As :func:`image_size`, for an image.
+    """
+    with _opened(path) as picture:
+        exif = picture.getexif()
+        stated = exif.get_ifd(_EXIF_IFD)
+        turned = exif.get(_EXIF_ORIENTATION) in _TURNED
+        width, height = picture.size
+    written = [_exif_number(stated.get(tag)) for tag in _EXIF_PIXELS]
+    scale = 1.0
+    if all(written):
+        scale = max(width, height) / max(written)
+        if abs(min(width, height) / min(written) / scale - 1) > 0.02:
+            return Lens()
+    focal, unit = _exif_number(stated.get(_EXIF_FOCAL)), _UNITS.get(stated.get(_EXIF_UNIT, 2), 0.0)
+    across, down = (_exif_number(stated.get(tag)) for tag in _EXIF_RESOLUTION)
+    fx, fy = (focal * resolution / unit * scale if unit else 0.0 for resolution in (across, down or across))
+    return Lens(_exif_number(stated.get(_EXIF_FILM)), focal, *((fy, fx) if turned else (fx, fy)))
+
+
+def _exif_number(value: object) -> float:
+    """Return a number that EXIF holds; 0 for none, and for one that cannot be."""
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number is caught
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if 0 < number < float("inf") else 0.0
 
 
 def read_image(path: str | os.PathLike[str]) -> UInt8Array:

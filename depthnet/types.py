@@ -41,12 +41,15 @@ class Sample(NamedTuple):
             file's size, which need not be the image's.
         mask: True where depth is valid, ``bool``, the shape of ``depth``.
         frame: The pair's place in its split, an integer or ``int64`` of shape ``(B,)``.
+        intrinsics: fx, fy, cx, cy [px of ``image`` as it is here], ``float32``, shape ``(4,)`` or ``(B, 4)``; NaN where
+            the camera is not known. None where nobody asked for it.
     """
 
     image: Tensor
     depth: Tensor
     mask: Tensor
     frame: Tensor | int
+    intrinsics: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import pytest
 from drawing import millimetres, picture
 from PIL import Image
 
+from depthnet.camera import Intrinsics
 from depthnet.data.check import cheap_findings, examine
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.data.layout import Intrinsics
 from depthnet.data.roots import open_root
 from depthnet.types import InputError
 

@@ -12,7 +12,7 @@ LAYERS = [
     {"types"},
     {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
     {"image", "changes", "guard", "per_image"},
-    {"naming"},
+    {"naming", "camera"},
     {
         "data.layout",
         "data.scenes",

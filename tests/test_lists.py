@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthnet.camera import Intrinsics
+from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.roots import open_root
 from depthnet.types import InputError
 
@@ -179,3 +181,37 @@ def test_lists_is_a_folder(make_lists):
     root = make_lists()
     with pytest.raises(InputError, match=r"data\.lists=.*for list files it is their folder"):
         open_root(root, layout="lists", lists=root / TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("size", "focal", "camera"),
+    [
+        ((48, 64), " 518.8579", Intrinsics(*NYU_INTRINSICS).resized((480, 640), (48, 64))),
+        ((48, 64), "", Intrinsics(*NYU_INTRINSICS).resized((480, 640), (48, 64))),
+        ((48, 64), " 57.5", (57.5, 57.5, 31.5, 23.5)),
+        ((480, 360), " 518.86", (518.86, 518.86, 179.5, 239.5)),
+        ((48, 36), "", None),
+    ],
+    ids=["NYU", "no focal length", "another camera", "upright crop", "unknown"],
+)
+def test_the_camera_is_nyus_or_of_the_lists_focal_length(make_lists, size, focal, camera):
+    root = make_lists(size=size)
+    (root / TRAIN).write_text((root / TRAIN).read_text().replace(" 518.8579", focal))
+    assert open_root(root).intrinsics("train", 2) == camera
+
+
+@pytest.mark.parametrize("focal", ["0", "-5", "nan", "inf", "f"])
+def test_a_focal_length_that_is_none_is_a_finding(make_lists, focal):
+    root = make_lists()
+    (root / TRAIN).write_text((root / TRAIN).read_text().replace(" 518.8579", f" {focal}", 1))
+    layout = open_root(root)
+    assert layout.count("train") == 5
+    assert [(finding.name, finding.where) for finding in layout.findings] == [("row", f"{TRAIN}:1")]
+    assert f"its focal length is '{focal}'" in layout.findings[0].message
+
+
+def test_a_focal_length_of_no_image_is_one_line(make_lists):
+    root = make_lists()
+    (root / TRAIN).write_text((root / TRAIN).read_text().replace(" 518.8579", " 5000"))
+    with pytest.raises(InputError, match=rf"^{TRAIN}:3: focal=5000.0: it is in pixels of the image, 64x48"):
+        open_root(root).intrinsics("train", 2)

@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from depthnet.data.layout import Intrinsics, Layout, Pair
+from depthnet.camera import Intrinsics
+from depthnet.data.layout import Layout, Pair
 from depthnet.durable import write_bytes, write_json
 from depthnet.image import resize_image, resize_nearest
 from depthnet.types import DepthRange, InputError
@@ -172,8 +173,11 @@ class CachedLayout(Layout):
         return self._layout.metres_per_level(split, frame)
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return the camera of the layout's image, at its full size."""
-        return self._layout.intrinsics(split, frame)
+        """Return the camera of the image that :meth:`read` gives."""
+        camera = self._layout.intrinsics(split, frame)
+        if split != self._split or camera is None:
+            return camera
+        return camera.resized(self._layout.size(split, frame), self._image_size)
 
     def scene_type(self, split: str, frame: int) -> str:
         """Return the layout's kind of room."""

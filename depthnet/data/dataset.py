@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,6 +16,9 @@ from depthnet.image import resize_image, resize_nearest
 from depthnet.types import Sample
 
 __all__ = ["DepthDataset", "MixedDataset"]
+
+
+_UNKNOWN = (math.nan,) * 4  # intrinsics
 
 
 class DepthDataset(Dataset[Sample]):
@@ -55,6 +60,9 @@ class DepthDataset(Dataset[Sample]):
         """
         epoch, frame = key if isinstance(key, tuple) else (0, key)
         image, depth = self.layout.read(self.split, frame)
+        camera = self.layout.intrinsics(self.split, frame)
+        if camera is not None:
+            camera = camera.resized(image.shape[:2], self._image_size)
         image = resize_image(image, self._image_size)
         if self._augment is not None:
             depth = resize_nearest(depth, self._image_size)
@@ -68,6 +76,7 @@ class DepthDataset(Dataset[Sample]):
             depth=torch.from_numpy(np.ascontiguousarray(depth))[None],
             mask=torch.from_numpy(mask)[None],
             frame=frame,
+            intrinsics=torch.tensor(_UNKNOWN if camera is None else camera, dtype=torch.float32),
         )
 
     def _valid(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

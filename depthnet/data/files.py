@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.data.layout import Finding, Intrinsics, Pair, Source, SourceLayout, find_truth
+from depthnet.camera import Intrinsics, from_focal
+from depthnet.data.layout import Finding, Pair, Source, SourceLayout, find_truth
+from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.scenes import frame_number, name_scenes, part_val
 from depthnet.image import depth_bits, image_size, read_depth, read_image
 from depthnet.types import DepthRange, InputError
@@ -26,6 +28,7 @@ __all__ = [
     "common_bits",
     "hold_out_val",
     "name_rows",
+    "nyu_camera",
     "read_rows",
     "read_text",
 ]
@@ -41,6 +44,9 @@ class DepthFiles(NamedTuple):
 MAX_LIST_BYTES = 64 << 20
 """A larger list is refused; all 407,000 raw frames of NYU take 40 MB."""
 
+_NYU_SIZE = (480, 640)
+_ROUNDED = 0.05  # lists state NYU's focal length as 518.8579 or 518.9 [px]
+
 MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
 
 
@@ -53,6 +59,7 @@ class FileRow(NamedTuple):
     where: str
     depth_files: DepthFiles = MILLIMETRES
     intrinsics: Intrinsics | None = None
+    focal: float | None = None  # as a list states it [px]
 
 
 class FileLayout(SourceLayout):
@@ -88,7 +95,9 @@ class FileLayout(SourceLayout):
         self.scene_rule = scene_rule
         self.val = source.val
         self.notes = list(notes)
+        self.camera = "NYU's" if self.nyu else ""
         self._roots = dict(roots)
+        self._sizes: dict[tuple[str, int], tuple[int, int]] = {}  # of the frames that were asked for
         self._status: list[
             tuple[str, str, int, int]
         ] = []  # split, path, bytes, time of change: what identity() digests
@@ -120,10 +129,12 @@ class FileLayout(SourceLayout):
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width) of a frame's depth file from its header."""
-        try:
-            return image_size(self.files(split, frame)[1])
-        except InputError as error:
-            raise InputError(f"{self.where(split, frame)}: {error}", error.finding) from None
+        if (split, frame) not in self._sizes:
+            try:
+                self._sizes[split, frame] = image_size(self.files(split, frame)[1])
+            except InputError as error:
+                raise InputError(f"{self.where(split, frame)}: {error}", error.finding) from None
+        return self._sizes[split, frame]
 
     def scene(self, split: str, frame: int) -> str:
         """Return the name of the frame's scene."""
@@ -154,8 +165,14 @@ class FileLayout(SourceLayout):
         return None if bits == 32 else metres
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return the camera that the row states, if it does."""
-        return self._rows[split][frame].intrinsics
+        """Return the camera that the row states, else NYU's where this is NYU."""
+        row = self._rows[split][frame]
+        if row.intrinsics is not None or not self.nyu:
+            return row.intrinsics
+        try:
+            return nyu_camera(self.size(split, frame), row.focal)
+        except InputError as error:
+            raise InputError(f"{row.where}: {str(error).removeprefix(f'{row.where}: ')}", error.finding) from None
 
     def _existing(self, split: str, rows: list[FileRow], findings: list[Finding]) -> list[FileRow]:
         """Return the rows whose two files lie in the root; note the state of every file."""
@@ -182,6 +199,26 @@ class FileLayout(SourceLayout):
             else:
                 kept.append(row)
         return kept
+
+
+def nyu_camera(size: tuple[int, int], focal: float | None = None) -> Intrinsics | None:
+    """Return the camera of an image of NYU.
+
+    NYU's own where the image has NYU's aspect, scaled; else one of the focal length that its list states, its principal
+    point in the center; None where no list states one. A focal length that is not NYU's is another camera's.
+
+    Raises:
+        InputError: If the focal length cannot be one.
+
+    Example:
+        >>> nyu_camera((240, 320)).fx, nyu_camera((480, 360)), nyu_camera((480, 640), 600.0).cx
+        (259.42895, None, 319.5)
+    """
+    own = Intrinsics(*NYU_INTRINSICS)
+    others = focal is not None and abs(focal - own.fx) > _ROUNDED
+    if size[0] * _NYU_SIZE[1] == size[1] * _NYU_SIZE[0] and not others:
+        return own.resized(_NYU_SIZE, size)
+    return None if focal is None else from_focal(focal, size)
 
 
 def _leaves(name: str) -> bool:

@@ -14,8 +14,9 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from depthnet.camera import Intrinsics
 from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_text
-from depthnet.data.layout import SPLITS, Finding, Intrinsics, Source, read_unit
+from depthnet.data.layout import SPLITS, Finding, Source, read_unit
 from depthnet.image import is_array
 from depthnet.types import InputError
 

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.data.layout import Intrinsics, Pair, Source, SourceLayout
-from depthnet.data.official import LABELLED_FRAMES, NYU_INTRINSICS, PUBLISHED_FRAMES, TEST_FRAMES
+from depthnet.camera import Intrinsics
+from depthnet.data.files import nyu_camera
+from depthnet.data.layout import Pair, Source, SourceLayout
+from depthnet.data.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import part_val, scene_name
 from depthnet.types import DepthRange, InputError
 
@@ -63,6 +65,7 @@ class LabelledLayout(SourceLayout):
     nyu = True
     known_by = LABELLED_FILE
     scene_rule = "the scenes of the labelled file"
+    camera = "NYU's"
 
     def __init__(self, source: Source) -> None:
         self._path = _mat_file(source)
@@ -138,9 +141,9 @@ class LabelledLayout(SourceLayout):
         """Return a digest of the file's name, size and time of change, of the truth, and of how val is held out."""
         return self._identity
 
-    def intrinsics(self, split: str, frame: int) -> Intrinsics:
+    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
         """Return NYU's camera."""
-        return Intrinsics(*NYU_INTRINSICS)
+        return nyu_camera(self._size)
 
     def scene_type(self, split: str, frame: int) -> str:
         """Return what kind of room the frame shows, such as "kitchen"."""

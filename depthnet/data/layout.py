@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.camera import Intrinsics
 from depthnet.types import DepthRange, InputError
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "SPLITS",
     "UNREADABLE",
     "Finding",
-    "Intrinsics",
     "Layout",
     "Pair",
     "Source",
@@ -76,15 +76,6 @@ class Finding(NamedTuple):
     splits: tuple[str, ...]
 
 
-class Intrinsics(NamedTuple):
-    """Focal lengths and centre of a pinhole camera [pixels of the image's full size]."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
 class Layout(ABC):
     """Pairs of one data set, by split and number, whatever form they lie in.
 
@@ -101,6 +92,7 @@ class Layout(ABC):
         findings: What was found wrong when the layout was opened, without decoding anything.
         notes: What was left out or assumed, in words, without being wrong.
         object_names: The names of the object classes, where the data has them; class 0 is "unlabelled".
+        camera: Where the camera is known from, such as "NYU's" or "K.txt"; empty where it is not.
     """
 
     name: str
@@ -113,6 +105,7 @@ class Layout(ABC):
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = ()
     object_names: Sequence[str] = ()
+    camera: str = ""
 
     @abstractmethod
     def count(self, split: str) -> int:
@@ -158,7 +151,11 @@ class Layout(ABC):
         return None
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return the camera of a frame's image; None where it is not known."""
+        """Return the camera of a frame's image, in pixels of what :meth:`read` gives; None where it is not known.
+
+        Raises:
+            InputError: If what is stated of it cannot be, or is of another image size.
+        """
         return None
 
     def scene_type(self, split: str, frame: int) -> str:

@@ -48,7 +48,14 @@ class ListsLayout(FileLayout):
             kept = [(where, fields) for where, fields in found if fields[1] != "None"]
             if len(kept) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
-            rows[split] = [FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where) for where, fields in kept]
+            rows[split] = []
+            for where, fields in kept:
+                row = FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where)
+                try:
+                    rows[split].append(row._replace(focal=_focal(fields)))
+                except ValueError:
+                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: mend the row"
+                    findings.append(Finding("row", where, message, (split,)))
         trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
         tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
         rows, rule = name_rows(rows, labelled=True)
@@ -62,6 +69,15 @@ class ListsLayout(FileLayout):
         if source.lists is not None and source.lists.suffix == ".txt":
             raise InputError(f"data.lists={source.lists}: for list files it is their folder")
         return any(_candidates(source, split) for split in SPLITS)
+
+
+def _focal(fields: list[str]) -> float | None:
+    if len(fields) < 3:
+        return None
+    focal = float(fields[2])
+    if not 0 < focal < float("inf"):
+        raise ValueError
+    return focal
 
 
 def _candidates(source: Source, split: str) -> list[Path]:

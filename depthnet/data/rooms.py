@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.camera import Intrinsics
 from depthnet.data import furniture as fn
 from depthnet.data import raycast
 from depthnet.data import textures as tx
 from depthnet.data.furniture import BALL, BOX, TUBE, Room
-from depthnet.data.layout import SPLITS, Intrinsics, Layout, Pair, Truth
+from depthnet.data.layout import SPLITS, Layout, Pair, Truth
 from depthnet.data.raycast import Camera, Hits, Light, Scene, Vector, cast, illuminate, intrinsics, sight
 from depthnet.data.textures import Film, Material
 from depthnet.types import DepthRange, InputError
@@ -75,6 +76,7 @@ class RoomsLayout(Layout):
 
     name = "rooms"
     scene_rule = "every frame is another room"
+    camera = "the rooms'"
 
     def __init__(
         self,
