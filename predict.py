@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; every file written is whole, and the same command goes on from here", file=sys.stderr)
         return 130
+    if report.camera_line:
+        print(report.camera_line)
     print(report)
     return 1 if report.failed else 0
 

@@ -63,7 +63,7 @@ def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[s
     for key, value in model.items():
         if key in ("_target_", "pretrained", "image_size"):
             continue
-        if value != composed.get(key):
+        if value != composed.get(key) and composed.get(key) not in (None, "auto"):  # which leave it to the weights
             lines.append(f"model.{key}={value} (the config has {composed.get(key)})")
         elif key in record and value != record[key]:
             lines.append(f"model.{key}={value} (the checkpoint has {record[key]})")

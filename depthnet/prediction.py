@@ -64,9 +64,14 @@ class PredictionReport:
     cameras: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        line = f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
-        found = ", ".join(f"{source} ({count})" if len(self.cameras) > 1 else source for source, count in self.cameras.items())
-        return f"camera: {found}\n{line}" if found else line
+        return f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
+
+    @property
+    def camera_line(self) -> str:
+        """Where the photographs' cameras were taken from, in a line; empty where none was looked at."""
+        several = len(self.cameras) > 1
+        found = [f"{source} ({count})" if several else source for source, count in self.cameras.items()]
+        return f"camera: {', '.join(found)}" if found else ""
 
 
 def predict_files(
@@ -132,7 +137,10 @@ def predict_files(
             say(_one_line(str(error) if isinstance(error, InputError) else f"{photograph.path}: {why}"))
         if advance is not None:
             advance(counts.total(), total)
-    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, dict(job.cameras))
+    cameras = dict(job.cameras)
+    if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
+        cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
+    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras)
 
 
 class _NoNetworkError(InputError):

@@ -56,8 +56,8 @@ def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
     if cfg.ckpt and new:
-        for line in use_record(cfg, read_checkpoint(cfg.ckpt), words):
-            log.info("ckpt=%s: %s", cfg.ckpt, line)
+        if differing := use_record(cfg, read_checkpoint(cfg.ckpt), words):
+            log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
     if new and cfg.mode != "test" and "pretrained" in cfg.model:
         cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, cfg.model.pretrained)
     if new:

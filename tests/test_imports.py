@@ -52,7 +52,7 @@ LAYERS = [
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
-    {"module", "callbacks", "dashboard", "saving", "finite", "processes", "prediction", "report.judge"},
+    {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "processes", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size", "sweep"},
     {"report.write"},
     {"resume"},

@@ -187,10 +187,15 @@ class DepthNetwork(nn.Module):
         depth: Tensor = self.head(self.features(self.normalise(image)), (height, width))
         if focal is None or self._focal is None:
             return depth
-        assumed = self._focal * math.hypot(height, width) / math.hypot(*self._camera_size)
+        return depth * self._scale_of(focal, (height, width)).to(depth)[:, None, None, None]
+
+    def _scale_of(self, focal: Tensor, size: tuple[int, int]) -> Tensor:
+        """What depth is multiplied by, shape ``(B,)``, for focal lengths in images of ``size`` as :meth:`forward` has it."""
+        if self._focal is None:
+            return torch.ones_like(focal)
+        assumed = self._focal * math.hypot(*size) / math.hypot(*self._camera_size)
         ratio = torch.where(focal.isfinite(), focal, assumed) / self._focal
-        ratio = torch.where((ratio - 1).abs() < _SAME_FOCAL, 1.0, ratio)
-        return depth * ratio.to(depth)[:, None, None, None]
+        return torch.where((ratio - 1).abs() < _SAME_FOCAL, 1.0, ratio)
 
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) that an image of this (height, width) is resized to, to train and to predict.
@@ -246,6 +251,7 @@ class DepthNetwork(nn.Module):
         full = (image.shape[0], image.shape[1])
         size = self.size_for(full)
         focal = torch.tensor([math.nan if intrinsics is None else intrinsics.resized(full, size).focal])
+        scale = float(self._scale_of(focal, size))
         pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size))).permute(2, 0, 1)[None]
         training = self.training
         self.eval()
@@ -254,7 +260,8 @@ class DepthNetwork(nn.Module):
         finally:
             self.train(training)
         depth = F.interpolate(depth, full, mode="bilinear", align_corners=True)
-        depth = depth.nan_to_num(self.depth_range.min, self.depth_range.max, self.depth_range.min)
+        low, high = self.depth_range.min * scale, self.depth_range.max * scale
+        depth = depth.nan_to_num(low, high, low).clamp(low, high)
         meters: npt.NDArray[np.float32] = depth[0, 0].cpu().numpy()
         return meters
 
