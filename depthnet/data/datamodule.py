@@ -113,11 +113,13 @@ class DepthDataModule(LightningDataModule):
         test_root: str | os.PathLike[str] | None = None,
         lists: str | os.PathLike[str] | None = None,
         unit: str | float | None = None,
+        focal: float | None = None,
+        fov_x: float | None = None,
         **options: Any,
     ) -> DepthDataModule:
         """Serve the pairs of a data set: arguments as in :class:`depthnet.data.layout.Source`, ``options`` as here."""
-        source = {"truth": truth, "depth_range": depth_range, "val": val}
-        return cls(open_root(root, layout, **source, test_root=test_root, lists=lists, unit=unit), **options)
+        source = {"truth": truth, "depth_range": depth_range, "val": val, "test_root": test_root, "lists": lists}
+        return cls(open_root(root, layout, **source, unit=unit, focal=focal, fov_x=fov_x), **options)
 
     @classmethod
     def rooms(

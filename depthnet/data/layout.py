@@ -179,6 +179,8 @@ class Source:
         test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
         lists: The folder of the list files for ``lists``, the CSV file for ``folder``; ``root`` if not stated.
         unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of metres such as "10/255".
+        focal: The focal length of the camera, for ``folder`` [px of the stored image].
+        fov_x: Its horizontal field of view, for ``folder`` [degrees]; instead of ``focal``.
 
     Raises:
         InputError: If a value is none of those named.
@@ -191,6 +193,8 @@ class Source:
     test_root: Path | None = None
     lists: Path | None = None
     unit: str | float | None = None
+    focal: float | None = None
+    fov_x: float | None = None
 
     def __post_init__(self) -> None:
         if self.truth not in ("raw", "filled", "auto"):
@@ -199,6 +203,8 @@ class Source:
             raise InputError(f"data.val={self.val}: it is scenes or random_frames")
         if self.unit is not None:
             read_unit("data.unit", self.unit)
+        if self.focal is not None and self.fov_x is not None:
+            raise InputError(f"data.focal={self.focal} and data.fov_x={self.fov_x}: give one of them")
 
     @classmethod
     def of(cls, root: Any, depth_range: DepthRange | Mapping[str, float] | None = None, **options: Any) -> Source:
