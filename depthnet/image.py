@@ -136,6 +136,19 @@ def check_header(path: str | os.PathLike[str]) -> None:
         pass
 
 
+def _exif(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Exif:
+    """Return the EXIF of an opened file; Pillow itself would decode a PNG without any to look behind its pixels."""
+    if picture.format != "PNG" or "exif" in picture.info:
+        return picture.getexif()
+    with Path(path).open("rb") as file:
+        place = 8
+        while len(head := (file.seek(place), file.read(8))[1]) == 8:
+            if head[4:] == b"eXIf":
+                return picture.getexif()
+            place += 12 + int.from_bytes(head[:4], "big")
+    return Image.Exif()
+
+
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) in pixels as :func:`read_image` or :func:`read_depth` would give them, from the header.
 
@@ -146,7 +159,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         height, width = _load_array(path, mapped=True).shape
         return height, width
     with _opened(path) as picture:
-        if picture.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+        if _exif(picture, path).get(_EXIF_ORIENTATION) in _TURNED:
             return picture.width, picture.height
         return picture.height, picture.width
 
@@ -174,8 +187,11 @@ def read_lens(path: str | os.PathLike[str]) -> Lens:
         InputError: As :func:`image_size`, for an image.
     """
     with _opened(path) as picture:
-        exif = picture.getexif()
-        stated = exif.get_ifd(_EXIF_IFD)
+        exif = _exif(picture, path)
+        try:
+            stated = exif.get_ifd(_EXIF_IFD)
+        except Exception:  # damaged, in one of Pillow's many ways; the pixels can be whole
+            stated = {}
         turned = exif.get(_EXIF_ORIENTATION) in _TURNED
         width, height = picture.size
     written = [_exif_number(stated.get(tag)) for tag in _EXIF_PIXELS]

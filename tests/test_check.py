@@ -510,7 +510,6 @@ def test_the_page(make_lists):
 @pytest.mark.parametrize(("count", "known"), [(790, True), (795, True), (780, False), (50688, True), (24000, True)])
 def test_the_page_names_known_sets(count, known):
     layout = Names("folders", train=rgb(range(count - 10)), val=rgb(range(10)))
-    layout.intrinsics = None
     text = shown(page(layout, examine(Names(), None)))
     assert ("train + val" in text) is known
 

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+from conftest import DATA
 from drawing import millimetres, picture
 from PIL import Image
 
@@ -92,6 +93,104 @@ def test_a_csv_file_states_split_scene_unit_and_camera(pairs):
     assert layout.intrinsics("train", 0) is None
     assert layout.where("train", 1) == "pairs.csv:3"
     assert "note" in layout.notes[0]
+
+
+@pytest.mark.parametrize("camera", [("0", 501, 32, 24), (500, "nan", 32, 24), (-500, 501, 32, 24), (500, 501, 32, "")])
+def test_a_camera_that_cannot_be_is_a_finding_of_its_row(pairs, camera):
+    rows = [{"image": f"images/attic/IMG_{n}.JPG", "depth": f"depths/attic/IMG_{n}.png"} for n in range(2)]
+    write_csv(pairs, [rows[0], rows[1] | dict(zip(("fx", "fy", "cx", "cy"), camera, strict=True))])
+    findings = open_root(pairs, val="random_frames", **STATED).findings
+    assert [(finding.name, finding.where) for finding in findings] == [("row", "pairs.csv:3")]
+
+
+def cameras(layout):
+    frames = [(split, frame) for split in ("train", "val") for frame in range(layout.count(split))]
+    return {layout.label(*at).split("/")[1]: layout.intrinsics(*at) for at in frames}
+
+
+def test_a_camera_is_of_the_nearest_file_the_words_or_exif(pairs):
+    """The scenes are attic, cellar and hall, of 64x48 pixels."""
+    layout = open_root(pairs, **STATED)
+    assert set(cameras(layout).values()) == {None}
+    assert layout.camera == ""
+    (pairs / "K.txt").write_text("60 60 32 24")
+    (pairs / "images/cellar/intrinsics.json").write_text(
+        '{"fx": 100, "fy": 100, "cx": 64, "cy": 48, "width": 128, "height": 96}'
+    )
+    layout = open_root(pairs, **STATED)
+    assert layout.camera == "K.txt"
+    assert cameras(layout) == {
+        "attic": (60, 60, 32, 24),
+        "cellar": pytest.approx((50, 50, 31.75, 23.75)),
+        "hall": (60, 60, 32, 24),
+    }
+    for words, fx, source in (({"focal": 70}, 70, "data.focal"), ({"fov_x": 90}, 32, "data.fov_x")):
+        layout = open_root(pairs, **STATED, **words)
+        assert layout.camera == source, "what is stated counts before a file that lies there"
+        assert {round(camera.fx, 9) for camera in cameras(layout).values()} == {fx}
+    row = {"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png", "split": "val"}
+    other = row | {"image": "images/hall/IMG_0.JPG", "depth": "depths/hall/IMG_0.npy", "split": "train"}
+    write_csv(pairs, [row | {"fx": 80, "fy": 80, "cx": 32, "cy": 24}, other])
+    found = cameras(open_root(pairs, **STATED, focal=70))
+    assert (found["attic"].fx, found["hall"].fx) == (80, 70)
+
+
+def test_exif_gives_the_camera_where_nothing_else_does(pairs):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 26
+    for n in range(4):
+        Image.fromarray(picture(n, (48, 64))).save(pairs / f"images/attic/IMG_{n}.JPG", exif=exif)
+    found = cameras(open_root(pairs, **STATED))
+    assert found["attic"].fx == pytest.approx(26 / np.hypot(36, 24) * 80)
+    assert found["hall"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"focal": 0}, "focal=0: it is in pixels"),
+        ({"focal": 1e6}, "focal=1000000.0: it is in pixels"),
+        ({"fov_x": 180}, "fov_x=180: it is the horizontal"),
+        ({"focal": 60, "fov_x": 60}, "give one of them"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused_when_opened(pairs, options, words):
+    with pytest.raises(InputError, match=words):
+        open_root(pairs, **STATED, **options)
+
+
+def test_a_file_of_another_image_size_is_refused_when_opened(pairs):
+    (pairs / "K.txt").write_text("518.8 519.4 325.5 253.7")
+    with pytest.raises(InputError, match=r"IMG_.*K\.txt: fx 518\.8, .*of another image size than 64x48"):
+        open_root(pairs, **STATED)
+
+
+def test_a_stated_camera_that_no_row_needs_is_refused(pairs, make_lists):
+    row = {"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png", "fx": 80, "fy": 80, "cx": 32, "cy": 24}
+    write_csv(pairs, [row])
+    with pytest.raises(InputError, match=r"data\.focal=70: every row of .*pairs\.csv states its camera"):
+        open_root(pairs, **STATED, focal=70)
+    with pytest.raises(InputError, match=r"data\.fov_x=60.* means nothing to the lists layout"):
+        open_root(make_lists(), fov_x=60)
+
+
+def test_real_frames_have_their_camera_through_to_network_pixels(tmp_path):
+    if not (DATA / "samples/hololens").is_dir():
+        pytest.skip("no real samples here")
+    for name, own in (("images", "images"), ("depths", "depth"), ("K.txt", "K.txt")):
+        (tmp_path / name).symlink_to(DATA / "samples/hololens" / own)
+    data = DepthDataModule.from_root(
+        tmp_path,
+        unit="mm",
+        depth_range={"min": 0.1, "max": 20},
+        val="random_frames",
+        image_size=[240, 360],
+        num_workers=0,
+        check="cheap",
+    )
+    assert data.layout.intrinsics("train", 0) == pytest.approx((495.57, 495.48, 269.50, 169.19), abs=0.01)
+    sample = data.train_dataloader().dataset[0]
+    assert sample.intrinsics[:2].tolist() == pytest.approx((495.57 * 360 / 540, 495.48 * 240 / 360), abs=0.01)
 
 
 def test_unit_and_range_have_to_be_stated(pairs):

@@ -20,10 +20,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +45,13 @@ _KEY_BYTES = 64
 
 IntArray = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint16]
+Size = tuple[int, int]
 Made = tuple[npt.NDArray[np.uint8], Levels, float]
 
 
 class _Maps(NamedTuple):
     files: tuple[mmap.mmap, ...]
-    images: npt.NDArray[np.uint8]  # (N, H, W, 3)
+    images: npt.NDArray[np.uint8]  # all frames, one behind the other
     levels: Levels  # all frames, one behind the other
     scales: npt.NDArray[np.float64]  # metres per level, (N,)
     sizes: IntArray  # of depth, (N, 2)
@@ -58,7 +59,7 @@ class _Maps(NamedTuple):
 
 
 class CachedLayout(Layout):
-    """One split of a layout, with images of one size; the other splits, and all but the pixels, are the layout's own.
+    """One split of a layout, with resized images; the other splits, and all but the pixels, are the layout's own.
 
     A pair is bit-equal to the layout's own, resized, wherever depth is stored as levels, or as floats that are whole
     millimetres. Other floats are rounded as :func:`to_levels` says; which pixels are valid never changes. Depth that is
@@ -68,8 +69,8 @@ class CachedLayout(Layout):
         layout: Where the pairs come from.
         split: The split that is cached.
         folder: The folder of all caches; this one's is ``path`` in it, named by the key.
-        image_size: (height, width) of the images [pixels].
-        depth_size: (height, width) that depth is resized to, as for training; None keeps each file's own size.
+        image_size: (height, width) of the images [pixels], or of each one.
+        depth_size: (height, width) that depth is resized to, or each one, as for training; None keeps each file's own.
 
     Raises:
         InputError: If the split has no frames.
@@ -80,15 +81,18 @@ class CachedLayout(Layout):
         layout: Layout,
         split: str,
         folder: Path,
-        image_size: tuple[int, int],
-        depth_size: tuple[int, int] | None = None,
+        image_size: Size | Sequence[Size],
+        depth_size: Size | Sequence[Size] | None = None,
     ) -> None:
         vars(self).update({name: getattr(layout, name) for name in Layout.__annotations__})
         self._layout, self._split, self._count = layout, split, layout.count(split)
-        self._image_size, self._depth_size = image_size, depth_size
         if not self._count:
             raise InputError(f"{layout.description}: it has no {split} frames")
-        facts = (_FORMAT, PIL.__version__, layout.identity(), split, self._count, image_size, depth_size)
+        one_image, one_depth = _common(image_size), None if depth_size is None else _common(depth_size)
+        self._image_sizes = np.broadcast_to(np.array(one_image, np.int64), (self._count, 2))
+        self._image_ends = self._image_sizes.prod(axis=1).cumsum() * 3
+        self._depth_sizes = None if one_depth is None else np.broadcast_to(np.array(one_depth), (self._count, 2))
+        facts = (_FORMAT, PIL.__version__, layout.identity(), split, self._count, one_image, one_depth)
         self._key = hashlib.sha256(repr((facts, layout.depth_range)).encode()).hexdigest()
         self.path = folder / f"{layout.name}-{split}-{self._key[:16]}"
         self._maps: _Maps | None = None
@@ -132,7 +136,8 @@ class CachedLayout(Layout):
         end = maps.ends[frame]
         depth = maps.levels[end - height * width : end].astype(np.float32).reshape(height, width)
         depth *= np.float32(maps.scales[frame])
-        image = maps.images[frame].copy()
+        (height, width), end = self._image_sizes[frame], self._image_ends[frame]
+        image = maps.images[end - height * width * 3 : end].reshape(height, width, 3).copy()
         for file in maps.files:  # or the process would seem to hold all it ever read, and be ended by a batch system
             file.madvise(mmap.MADV_DONTNEED)
         return image, depth
@@ -141,8 +146,7 @@ class CachedLayout(Layout):
         """Return (height, width) of the depth that :meth:`read` gives."""
         if split != self._split:
             return self._layout.size(split, frame)
-        height, width = self._opened().sizes[frame].tolist()
-        return height, width
+        return _size(self._opened().sizes[frame])
 
     def count(self, split: str) -> int:
         """Return the layout's number of frames."""
@@ -177,7 +181,7 @@ class CachedLayout(Layout):
         camera = self._layout.intrinsics(split, frame)
         if split != self._split or camera is None:
             return camera
-        return camera.resized(self._layout.size(split, frame), self._image_size)
+        return camera.resized(self._layout.size(split, frame), _size(self._image_sizes[frame]))
 
     def scene_type(self, split: str, frame: int) -> str:
         """Return the layout's kind of room."""
@@ -195,7 +199,7 @@ class CachedLayout(Layout):
             files = _map(self.path / _FILES[0]), _map(self.path / _FILES[1])
             self._maps = _Maps(
                 files,
-                np.frombuffer(files[0], np.uint8).reshape(self._count, *self._image_size, 3),
+                np.frombuffer(files[0], np.uint8),
                 np.frombuffer(files[1], np.uint16),
                 np.fromfile(self.path / _FILES[2], "<f8", offset=_KEY_BYTES),
                 sizes,
@@ -214,8 +218,7 @@ class CachedLayout(Layout):
 
     def _lengths(self, sizes: IntArray) -> list[int]:
         """Return the bytes that each file takes."""
-        height, width = self._image_size
-        return [self._count * height * width * 3, int(sizes.prod(axis=1).sum()) * 2, _KEY_BYTES + self._count * 8]
+        return [int(self._image_ends[-1]), int(sizes.prod(axis=1).sum()) * 2, _KEY_BYTES + self._count * 8]
 
     def _is_sound(self, sizes: IntArray) -> bool:
         """Tell whether the files have this key and their full length, whichever frames are made."""
@@ -228,7 +231,9 @@ class CachedLayout(Layout):
             return False
 
     def _make(self, workers: int, advance: Callable[[int, int], object] | None) -> None:
-        sizes = np.array([self._depth_size or self._layout.size(self._split, i) for i in range(self._count)], np.int64)
+        sizes = self._depth_sizes
+        if sizes is None:
+            sizes = np.array([self._layout.size(self._split, i) for i in range(self._count)], np.int64)
         (self.path / "index.json").unlink(missing_ok=True)
         if not self._is_sound(sizes):
             self._allocate(self._lengths(sizes))
@@ -282,7 +287,7 @@ class CachedLayout(Layout):
                 for made, (frame, (image, levels, scale)) in enumerate(self._decode(missing, workers), start=1):
                     if levels.shape != tuple(sizes[frame]):
                         raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
-                    _write(images, image, frame * image.nbytes)
+                    _write(images, image, int(self._image_ends[frame]) - image.nbytes)
                     _write(depths, levels, int(ends[frame] - levels.size) * levels.itemsize)
                     fresh.append((frame, scale))
                     if time.monotonic() - synced >= _SYNC_SECONDS:
@@ -311,10 +316,23 @@ class CachedLayout(Layout):
     def _prepare(self, frame: int) -> Made:
         """Return a frame's image, its levels of depth and what a level stands for [m]."""
         image, depth = self._layout.read(self._split, frame)
-        if self._depth_size is not None:
-            depth = resize_nearest(depth, self._depth_size)
+        if self._depth_sizes is not None:
+            depth = resize_nearest(depth, _size(self._depth_sizes[frame]))
         metres = self._layout.metres_per_level(self._split, frame)
-        return resize_image(image, self._image_size), *to_levels(depth, metres, self.depth_range)
+        return resize_image(image, _size(self._image_sizes[frame])), *to_levels(depth, metres, self.depth_range)
+
+
+def _common(sizes: Size | Sequence[Size]) -> Size | tuple[Size, ...]:
+    """Return the one size of all frames, where they have one."""
+    if isinstance(sizes[0], int):
+        return sizes[0], cast("int", sizes[1])
+    several = cast("Sequence[Size]", sizes)
+    return several[0] if len(set(several)) == 1 else tuple(several)
+
+
+def _size(row: IntArray) -> Size:
+    height, width = row.tolist()
+    return height, width
 
 
 def to_levels(depth: npt.NDArray[np.float32], metres: float | None, depth_range: DepthRange) -> tuple[Levels, float]:

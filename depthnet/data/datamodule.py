@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -13,15 +17,20 @@ from torch.utils.data import DataLoader
 from depthnet.data.cache import CachedLayout
 from depthnet.data.check import cheap_findings, examine, require_sound
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout
-from depthnet.data.rooms import RoomsLayout
+from depthnet.data.files import NYU_CAMERA
+from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
+from depthnet.data.rooms import ROOMS_CAMERA, RoomsLayout
 from depthnet.data.roots import cache_folder, open_root
-from depthnet.data.sampling import EvalSampler, TrainSampler
+from depthnet.data.sampling import EvalSampler, OneSizeBatches, TrainSampler
 from depthnet.data.transforms import Augment
 from depthnet.progress import progress_bar
 from depthnet.types import DepthRange, InputError, Sample, read_size
 
 __all__ = ["DepthDataModule"]
+
+_SIZES_NAMED = 3  # in a line
+
+Sizes = tuple[int, int] | Sequence[tuple[int, int]]
 
 
 class DepthDataModule(LightningDataModule):
@@ -32,7 +41,7 @@ class DepthDataModule(LightningDataModule):
 
     Args:
         layout: Where the pairs come from.
-        image_size: (height, width) that the images are resized to.
+        image_size: (height, width) that the images are resized to, where ``size_for`` is not given.
         batch_size: Samples in a training batch of one process.
         eval_batch_size: Samples in a batch of evaluation; one where a split's frames differ in size.
         augment: Augmentation of the training samples.
@@ -45,6 +54,8 @@ class DepthDataModule(LightningDataModule):
         cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
         extra_rooms: How many built-in rooms are trained on beside the layout's frames.
         extra_rooms_share: How many of them an epoch has, others each time until all were used; None for all.
+        size_for: Gives the (height, width) that an image of (height, width) is resized to. Called in this process only.
+            Where sizes differ, each training batch holds one of them, and a batch of evaluation one image.
 
     Raises:
         InputError: If an option is impossible.
@@ -65,6 +76,7 @@ class DepthDataModule(LightningDataModule):
         cache_dir: str | os.PathLike[str] | None = None,
         extra_rooms: int = 0,
         extra_rooms_share: int | None = None,
+        size_for: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -89,8 +101,9 @@ class DepthDataModule(LightningDataModule):
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         self._cached = cache == "disk"
         self._cache_folder = cache_folder(cache_dir)
-        limits = layout.depth_range
-        self._rooms = RoomsLayout({"train": extra_rooms}, self.image_size, depth_range=limits) if extra_rooms else None
+        self._extra_rooms = extra_rooms
+        self._size_for = size_for
+        self._sizes: dict[str, Sizes] = {}  # of the images of each split, once they were asked for
         self._digest: str | None = None  # of the pairs' contents, once they were examined
         self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
         require_sound((), self._allow, SPLITS)
@@ -113,11 +126,13 @@ class DepthDataModule(LightningDataModule):
         test_root: str | os.PathLike[str] | None = None,
         lists: str | os.PathLike[str] | None = None,
         unit: str | float | None = None,
+        focal: float | None = None,
+        fov_x: float | None = None,
         **options: Any,
     ) -> DepthDataModule:
         """Serve the pairs of a data set: arguments as in :class:`depthnet.data.layout.Source`, ``options`` as here."""
-        source = {"truth": truth, "depth_range": depth_range, "val": val}
-        return cls(open_root(root, layout, **source, test_root=test_root, lists=lists, unit=unit), **options)
+        source = {"truth": truth, "depth_range": depth_range, "val": val, "test_root": test_root, "lists": lists}
+        return cls(open_root(root, layout, **source, unit=unit, focal=focal, fov_x=fov_x), **options)
 
     @classmethod
     def rooms(
@@ -159,13 +174,18 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no training frames, or they are unsound.
         """
-        options = "train", self.image_size, self._augment, self._seed
-        pairs = DepthDataset(self._served("train", self.image_size), *options)
+        served, sizes = self._served("train", training=True), self._image_sizes("train")
+        pairs = DepthDataset(served, "train", sizes, self._augment, self._seed)
         dataset: DepthDataset | MixedDataset = pairs
+        groups = [sizes] * len(pairs) if isinstance(sizes, tuple) else list(sizes)
         if self._rooms:
-            rooms = self._cache_of(self._rooms, "train", self.image_size)
-            dataset = MixedDataset(pairs, DepthDataset(rooms, *options), self._share)
-        sampler = TrainSampler(len(dataset), self.batch_size, self._seed)
+            size = self._rooms.size("train", 0)
+            rooms = self._cache_of(self._rooms, "train", size, size)
+            dataset = MixedDataset(pairs, DepthDataset(rooms, "train", size, self._augment, self._seed), self._share)
+            groups += [size] * self._share
+        numbers = {size: number for number, size in enumerate(dict.fromkeys(groups))}
+        several = [numbers[size] for size in groups] if len(numbers) > 1 else None
+        sampler = TrainSampler(len(dataset), self.batch_size, self._seed, several)
         sampler.go_on(*self._done)
         return self._loader(dataset, sampler, self.batch_size)
 
@@ -183,7 +203,7 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no such split, or it is unsound.
         """
-        dataset = DepthDataset(self._served(split, None), split, self.image_size)
+        dataset = DepthDataset(self._served(split, training=False), split, self._image_sizes(split))
         sizes = {dataset.layout.size(split, frame) for frame in range(len(dataset))}
         return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
 
@@ -205,8 +225,50 @@ class DepthDataModule(LightningDataModule):
         known = ("frames", "truth", "scenes", "val", "image_size")
         facts = {name: value for name, value in self.record().items() if name in known}
         if self._rooms:
-            facts["extra_rooms"] = [self._rooms.identity(), self._rooms.count("train"), self._share]
+            facts["extra_rooms"] = [self._rooms.identity(), self._extra_rooms, self._share]
+        if self.layout.camera not in (
+            "",
+            NYU_CAMERA,
+            ROOMS_CAMERA,
+        ):  # a fact of the pairs that their contents do not show
+            facts["camera"] = self.training_focal()
         return facts | {"contents": self._digest or self.layout.identity()}
+
+    def training_focal(self) -> float | None:
+        """Return the median focal length of the training images as the network sees them, before augmentation [px].
+
+        Up to 100 evenly spaced frames are looked at; None where the camera of more than half is not known.
+
+        Raises:
+            InputError: If what is stated of a camera cannot be.
+        """
+        frames = sample_frames(self.layout, "train")
+        cameras = [(frame, self.layout.intrinsics("train", frame)) for frame in frames]
+        found = [
+            camera.resized(self.layout.size("train", frame), self._image_size_of("train", frame)).focal
+            for frame, camera in cameras
+            if camera is not None
+        ]
+        return statistics.median(found) if found and 2 * len(found) >= len(frames) else None
+
+    def beyond_range(self, low: float, high: float) -> float:
+        """Return the share of the valid training depth that is outside [low, high] [m].
+
+        Up to 100 evenly spaced frames are read; none where the data's depth range lies inside.
+
+        Raises:
+            InputError: If a frame cannot be read.
+        """
+        limits = self.layout.depth_range
+        if low <= limits.min and limits.max <= high:
+            return 0.0
+        beyond = total = 0
+        for frame in sample_frames(self.layout, "train"):
+            depth = self.layout.read("train", frame)[1]
+            depth = depth[(depth > limits.min) & (depth < limits.max)]
+            total += depth.size
+            beyond += int(((depth < low) | (depth > high)).sum())
+        return beyond / total if total else 0.0
 
     def train_label(self, frame: int) -> str:
         """Return the name of a frame that is trained on, by the number that its sample has."""
@@ -218,11 +280,10 @@ class DepthDataModule(LightningDataModule):
     def describe(self) -> str:
         """Return a line that says what this data is, and another for each thing one has to know."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
-        if self._rooms:
-            counts += f", {self._share} of {self._rooms.count('train')} built-in rooms in each epoch"
-        height, width = self.image_size
-        line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {width}x{height}"
-        notes = [f"note: {note}" for note in self.layout.notes]
+        if self._extra_rooms:
+            counts += f", {self._share} of {self._extra_rooms} built-in rooms in each epoch"
+        line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {self._describe_sizes()}"
+        notes = [f"camera: {describe_camera(self.layout)}", *(f"note: {note}" for note in self.layout.notes)]
         if self.layout.val == "random_frames":
             notes.append("warning: val frames are drawn at random and have neighbours in train, so val figures flatter")
         return "\n      ".join([line, *notes])
@@ -234,30 +295,78 @@ class DepthDataModule(LightningDataModule):
             "layout": self.layout.name,
             "truth": self.layout.truth,
             "frames": {split: self.layout.count(split) for split in SPLITS},
-            "extra_rooms": self._rooms.count("train") if self._rooms else 0,
+            "extra_rooms": self._extra_rooms,
             "extra_rooms_share": self._share,
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),
             "digest": self._digest,
             "image_size": list(self.image_size),
+            "camera": describe_camera(self.layout),
+            **({"sizes": self._count_sizes()} if self._size_for else {}),
         }
 
-    def _served(self, split: str, depth_size: tuple[int, int] | None) -> Layout:
+    @cached_property
+    def _rooms(self) -> RoomsLayout | None:
+        """The built-in rooms beside the pairs, at the size of most of them."""
+        if not self._extra_rooms:
+            return None
+        sizes = self._image_sizes("train")
+        size = sizes if isinstance(sizes, tuple) else Counter(sizes).most_common(1)[0][0]
+        return RoomsLayout({"train": self._extra_rooms}, size, depth_range=self.layout.depth_range)
+
+    def _image_sizes(self, split: str) -> Sizes:
+        """Return the (height, width) that the images of a split are resized to, or a list with that of each one."""
+        if split not in self._sizes:
+            frames = range(self.layout.count(split))
+            if self._size_for is None or not frames:
+                self._sizes[split] = self.image_size
+            else:
+                stored = [self.layout.size(split, frame) for frame in frames]
+                resized = {size: self._size_for(size) for size in set(stored)}
+                sizes = [(int(height), int(width)) for height, width in (resized[size] for size in stored)]
+                self._sizes[split] = sizes if len(set(sizes)) > 1 else sizes[0]
+        return self._sizes[split]
+
+    def _image_size_of(self, split: str, frame: int) -> tuple[int, int]:
+        """Return the (height, width) that one image is resized to."""
+        return self.image_size if self._size_for is None else self._size_for(self.layout.size(split, frame))
+
+    def _describe_sizes(self) -> str:
+        """Return the sizes of some images, in words."""
+        found = Counter({self.image_size: 0})
+        if self._size_for is not None:
+            split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
+            for frame in sample_frames(self.layout, split):
+                with suppress(InputError):  # the data's check reports it
+                    found[self._image_size_of(split, frame)] += 1
+        used = {size: count for size, count in found.most_common() if count} or {self.image_size: 0}
+        words = [f"{width}x{height}" for height, width in used]
+        return ", ".join(words[:_SIZES_NAMED]) + (" and others" if len(words) > _SIZES_NAMED else "")
+
+    def _count_sizes(self) -> dict[str, int]:
+        """Return how many training images have which size."""
+        sizes, count = self._image_sizes("train"), self.layout.count("train")
+        found = Counter({sizes: count}) if isinstance(sizes, tuple) else Counter(sizes)
+        return {f"{width}x{height}": number for (height, width), number in found.most_common()}
+
+    def _served(self, split: str, training: bool) -> Layout:
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
             raise InputError("; ".join([f"{self.layout.description}: it has no {split} frames", *self.layout.notes]))
         require_sound(self._examine(), self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))
-        exact = depth_size is not None or all(self.layout.metres_per_level(split, i) is not None for i in frames)
-        return self._cache_of(self.layout, split, depth_size) if exact else self.layout
+        if not training and any(self.layout.metres_per_level(split, i) is None for i in frames):
+            return self.layout
+        sizes = self._image_sizes(split)
+        return self._cache_of(self.layout, split, sizes, sizes if training else None)
 
-    def _cache_of(self, layout: Layout, split: str, depth_size: tuple[int, int] | None) -> Layout:
+    def _cache_of(self, layout: Layout, split: str, image_size: Sizes, depth_size: Sizes | None) -> Layout:
         """Return a layout's split from the cache, which is made if it is wanted and not there."""
         if not (self._cached and layout.identity()):
             return layout
-        cached = CachedLayout(layout, split, self._cache_folder, self.image_size, depth_size)
+        cached = CachedLayout(layout, split, self._cache_folder, image_size, depth_size)
         with progress_bar(f"{split} pairs decoded") as advance:
             cached.build(self._spare_workers, advance)
         return cached
@@ -277,10 +386,12 @@ class DepthDataModule(LightningDataModule):
     ) -> DataLoader[Sample]:
         # pinning takes memory of the GPU, so not where the trainer keeps off it
         pinned = torch.cuda.is_available() if self.trainer is None else self.trainer.strategy.root_device.type == "cuda"
+        batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+        if isinstance(sampler, TrainSampler) and sampler.several:
+            batches = {"batch_sampler": OneSizeBatches(sampler)}
         return _LazyLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            **batches,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
             pin_memory=pinned,

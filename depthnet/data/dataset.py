@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +32,22 @@ class DepthDataset(Dataset[Sample]):
     Args:
         layout: Where the pairs come from.
         split: "train", "val" or "test".
-        image_size: (height, width) of the images handed out.
+        image_size: (height, width) of the images handed out, or of each one.
         augment: The augmentation of training; None to evaluate.
         seed: The run's seed, for the augmentation.
     """
 
     def __init__(
-        self, layout: Layout, split: str, image_size: tuple[int, int], augment: Augment | None = None, seed: int = 0
+        self,
+        layout: Layout,
+        split: str,
+        image_size: tuple[int, int] | Sequence[tuple[int, int]],
+        augment: Augment | None = None,
+        seed: int = 0,
     ) -> None:
         self.layout = layout
         self.split = split
-        self._image_size = image_size
+        self._sizes = np.broadcast_to(np.array(image_size), (layout.count(split), 2))
         self._augment = augment
         self._seed = seed
 
@@ -59,13 +65,15 @@ class DepthDataset(Dataset[Sample]):
             InputError: If the frame's files are wrong; it names them.
         """
         epoch, frame = key if isinstance(key, tuple) else (0, key)
+        height, width = self._sizes[frame].tolist()
+        size = height, width
         image, depth = self.layout.read(self.split, frame)
         camera = self.layout.intrinsics(self.split, frame)
         if camera is not None:
-            camera = camera.resized(image.shape[:2], self._image_size)
-        image = resize_image(image, self._image_size)
+            camera = camera.resized((image.shape[0], image.shape[1]), size)
+        image = resize_image(image, size)
         if self._augment is not None:
-            depth = resize_nearest(depth, self._image_size)
+            depth = resize_nearest(depth, size)
             valid = self._valid(depth)
             if not valid.all():
                 depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range

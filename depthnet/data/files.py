@@ -22,6 +22,7 @@ from depthnet.types import DepthRange, InputError
 __all__ = [
     "MAX_LIST_BYTES",
     "MILLIMETRES",
+    "NYU_CAMERA",
     "DepthFiles",
     "FileLayout",
     "FileRow",
@@ -43,6 +44,9 @@ class DepthFiles(NamedTuple):
 
 MAX_LIST_BYTES = 64 << 20
 """A larger list is refused; all 407,000 raw frames of NYU take 40 MB."""
+
+NYU_CAMERA = "NYU's"
+"""Where the camera of NYU's images is known from, in words."""
 
 _NYU_SIZE = (480, 640)
 _ROUNDED = 0.05  # lists state NYU's focal length as 518.8579 or 518.9 [px]
@@ -95,7 +99,9 @@ class FileLayout(SourceLayout):
         self.scene_rule = scene_rule
         self.val = source.val
         self.notes = list(notes)
-        self.camera = "NYU's" if self.nyu else ""
+        if self.nyu:
+            others = any(_is_others(row.focal) for some in rows.values() for row in some)
+            self.camera = "the lists' focal lengths" if others else NYU_CAMERA
         self._roots = dict(roots)
         self._sizes: dict[tuple[str, int], tuple[int, int]] = {}  # of the frames that were asked for
         self._status: list[
@@ -201,6 +207,10 @@ class FileLayout(SourceLayout):
         return kept
 
 
+def _is_others(focal: float | None) -> bool:
+    return focal is not None and abs(focal - NYU_INTRINSICS[0]) > _ROUNDED
+
+
 def nyu_camera(size: tuple[int, int], focal: float | None = None) -> Intrinsics | None:
     """Return the camera of an image of NYU.
 
@@ -215,8 +225,7 @@ def nyu_camera(size: tuple[int, int], focal: float | None = None) -> Intrinsics 
         (259.42895, None, 319.5)
     """
     own = Intrinsics(*NYU_INTRINSICS)
-    others = focal is not None and abs(focal - own.fx) > _ROUNDED
-    if size[0] * _NYU_SIZE[1] == size[1] * _NYU_SIZE[0] and not others:
+    if size[0] * _NYU_SIZE[1] == size[1] * _NYU_SIZE[0] and not _is_others(focal):
         return own.resized(_NYU_SIZE, size)
     return None if focal is None else from_focal(focal, size)
 

@@ -4,20 +4,31 @@ Either ``images/`` and ``depths/`` with files of the same names, in folders that
 and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth`` and,
 as far as there is something to say, ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8
 or 16 bits, or ``.npy`` of floats. The unit and the depth range have to be stated: nobody can guess them.
+
+The camera of an image is the one that its row states, else ``data.focal`` or ``data.fov_x``, else that of an
+intrinsics file (such as ``K.txt``) in the image's folder or one above it up to the root, else that of its EXIF.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.camera import Intrinsics
+from depthnet.camera import (
+    Intrinsics,
+    exif_intrinsics,
+    find_intrinsics_file,
+    from_focal,
+    from_fov,
+    intrinsics_of_file,
+)
 from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_text
 from depthnet.data.layout import SPLITS, Finding, Source, read_unit
-from depthnet.image import is_array
+from depthnet.image import check_header, is_array
 from depthnet.types import InputError
 
 __all__ = ["FolderLayout"]
@@ -45,7 +56,7 @@ class FolderLayout(FileLayout):
 
     Args:
         source: Its ``lists`` is the CSV file, if it is not ``root/pairs.csv``; its ``unit`` is what a level of depth
-            stands for, where the CSV file does not say.
+            stands for, where the CSV file does not say; its ``focal`` or ``fov_x`` is the camera's, likewise.
 
     Raises:
         InputError: If there are no pairs, the CSV file is torn, or no unit or depth range is stated.
@@ -53,7 +64,7 @@ class FolderLayout(FileLayout):
 
     name = "folder"
     known_by = "pairs.csv or images/ and depths/"
-    takes = frozenset({"lists", "unit"})
+    takes = frozenset({"lists", "unit", "focal", "fov_x"})
 
     def __init__(self, source: Source) -> None:
         findings: list[Finding] = []
@@ -81,12 +92,65 @@ class FolderLayout(FileLayout):
         rows, rule = name_rows(rows)
         rule = "the scene column" if named else rule
         notes += hold_out_val(rows, source.val, rule)
+        self._focal, self._fov_x = source.focal, source.fov_x
+        if self._stated and entries and all(entry.camera for entry in entries):
+            raise InputError(f"{self._stated}: every row of {path} states its camera; leave it out")
+        self._camera_files: dict[PurePosixPath, Path | None] = {}  # by folder of images
         super().__init__(source, dict.fromkeys(SPLITS, source.root), rows, rule, findings, notes)
+        self.camera = self._first_camera()
 
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether a CSV file of pairs or the two folders lie there."""
         return _csv_file(source).is_file() or all((source.root / name).is_dir() for name in ("images", "depths"))
+
+    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
+        """Return the camera of a frame's image; see :meth:`Layout.intrinsics`."""
+        return self._camera(split, frame)[0]
+
+    @property
+    def _stated(self) -> str:
+        if self._focal is not None:
+            return f"data.focal={self._focal:g}"
+        return "" if self._fov_x is None else f"data.fov_x={self._fov_x:g}"
+
+    def _camera(self, split: str, frame: int) -> tuple[Intrinsics | None, str]:
+        """Return the camera of a frame's image, and where it is known from."""
+        row = self._rows[split][frame]
+        if row.intrinsics is not None:
+            return row.intrinsics, "pairs.csv"
+        size = self.size(split, frame)
+        try:
+            if self._focal is not None:
+                return from_focal(self._focal, size), "data.focal"
+            if self._fov_x is not None:
+                return from_fov(self._fov_x, size), "data.fov_x"
+            file = self._camera_file(split, PurePosixPath(row.image).parent)
+            if file is not None:
+                return intrinsics_of_file(file, size), file.name
+            return exif_intrinsics(self.files(split, frame)[0], size)
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}", error.finding) from None
+
+    def _first_camera(self) -> str:
+        """Return where the camera of the first frame whose files can be opened is known from."""
+        for split in SPLITS:
+            if self.count(split):
+                try:
+                    check_header(self.files(split, 0)[0])
+                    self.size(split, 0)
+                except InputError:  # the data's check reports it
+                    continue
+                return self._camera(split, 0)[1]
+        return ""
+
+    def _camera_file(self, split: str, folder: PurePosixPath) -> Path | None:
+        """Return the intrinsics file that is nearest to images of a folder, inside the root."""
+        if folder not in self._camera_files:
+            found = find_intrinsics_file(self._roots[split] / folder)
+            at_root = folder == folder.parent
+            self._camera_files[folder] = found if found or at_root else self._camera_file(split, folder.parent)
+        return self._camera_files[folder]
 
 
 def _csv_file(source: Source) -> Path:
@@ -173,6 +237,8 @@ def _entry(where: str, line: dict[str, str]) -> _Entry:
             raise ValueError(
                 f"fx, fy, cx and cy are {', '.join(map(repr, given))}; all four are numbers, or none"
             ) from None
+        if not all(map(math.isfinite, camera)) or camera.fx <= 0 or camera.fy == 0:
+            raise ValueError(f"fx, fy, cx and cy are {', '.join(map(repr, given))}; no camera has these")
     if line["unit"]:
         read_unit("unit", line["unit"])
     return _Entry(line["image"], line["depth"], where, split, line["scene"], line["unit"], camera)

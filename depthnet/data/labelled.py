@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.camera import Intrinsics
-from depthnet.data.files import nyu_camera
+from depthnet.data.files import NYU_CAMERA, nyu_camera
 from depthnet.data.layout import Pair, Source, SourceLayout
 from depthnet.data.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import part_val, scene_name
@@ -65,7 +65,7 @@ class LabelledLayout(SourceLayout):
     nyu = True
     known_by = LABELLED_FILE
     scene_rule = "the scenes of the labelled file"
-    camera = "NYU's"
+    camera = NYU_CAMERA
 
     def __init__(self, source: Source) -> None:
         self._path = _mat_file(source)

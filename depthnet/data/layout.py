@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,8 +26,10 @@ __all__ = [
     "Source",
     "SourceLayout",
     "Truth",
+    "describe_camera",
     "find_truth",
     "read_unit",
+    "sample_frames",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -179,6 +182,8 @@ class Source:
         test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
         lists: The folder of the list files for ``lists``, the CSV file for ``folder``; ``root`` if not stated.
         unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of metres such as "10/255".
+        focal: The focal length of the camera, for ``folder`` [px of the stored image].
+        fov_x: Its horizontal field of view, for ``folder`` [degrees]; instead of ``focal``.
 
     Raises:
         InputError: If a value is none of those named.
@@ -191,6 +196,8 @@ class Source:
     test_root: Path | None = None
     lists: Path | None = None
     unit: str | float | None = None
+    focal: float | None = None
+    fov_x: float | None = None
 
     def __post_init__(self) -> None:
         if self.truth not in ("raw", "filled", "auto"):
@@ -199,6 +206,8 @@ class Source:
             raise InputError(f"data.val={self.val}: it is scenes or random_frames")
         if self.unit is not None:
             read_unit("data.unit", self.unit)
+        if self.focal is not None and self.fov_x is not None:
+            raise InputError(f"data.focal={self.focal} and data.fov_x={self.fov_x}: give one of them")
 
     @classmethod
     def of(cls, root: Any, depth_range: DepthRange | Mapping[str, float] | None = None, **options: Any) -> Source:
@@ -250,6 +259,34 @@ def read_unit(name: str, unit: str | float) -> float:
     return metres
 
 
+def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
+    """Return up to ``most`` frames of a split, evenly spaced over it."""
+    count = layout.count(split)
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist() if count else []
+
+
+def describe_camera(layout: Layout) -> str:
+    """Return in words which camera is known, of up to 100 frames of the first split that has any."""
+    split = next((split for split in SPLITS if layout.count(split)), SPLITS[0])
+    found: Counter[str] = Counter()
+    frames = sample_frames(layout, split)
+    for frame in frames:
+        try:
+            camera = layout.intrinsics(split, frame)
+            if camera is not None:
+                height, width = layout.size(split, frame)
+                found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
+        except InputError:  # the data's check reports it
+            continue
+    if not found:
+        return "unknown"
+    (words, _), *others = found.most_common()
+    source = f" ({layout.camera})" if layout.camera else ""
+    more = f", {len(others)} others" if others else ""
+    unknown = 1 - found.total() / len(frames)
+    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
+
+
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
     """Decide whether a layout's depth is raw (has holes) or filled (has none).
 
@@ -262,13 +299,12 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
     if stated == "raw" or stated == "filled":
         return stated  # type: ignore[return-value]  # narrowed to the two literals
     for split in ("val", "test", "train"):
-        count = layout.count(split)
-        for frame in np.unique(np.linspace(0, count - 1, min(samples, count)).astype(int)):
+        for frame in sample_frames(layout, split, samples):
             try:
-                if (layout.read(split, int(frame))[1] <= 0).any():
+                if (layout.read(split, frame)[1] <= 0).any():
                     return "raw"
             except InputError:
                 continue
-        if count:
+        if layout.count(split):
             break
     return "filled"

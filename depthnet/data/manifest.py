@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
+from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
 from depthnet.data.official import KNOWN_SETS
 from depthnet.durable import write_text
 
@@ -136,6 +136,7 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Te
             f"told apart by {layout.scene_rule}"
             + ("; val frames are random ones" if layout.val == "random_frames" else ""),
         ),
+        ("camera", describe_camera(layout)),
         *(("note", note) for note in layout.notes),
     ]
     for name, value in about:

@@ -28,7 +28,10 @@ from depthnet.data.raycast import Camera, Hits, Light, Scene, Vector, cast, illu
 from depthnet.data.textures import Film, Material
 from depthnet.types import DepthRange, InputError
 
-__all__ = ["RoomsLayout"]
+__all__ = ["ROOMS_CAMERA", "RoomsLayout"]
+
+ROOMS_CAMERA = "the rooms'"
+"""Where the camera of their images is known from, in words."""
 
 _NEAREST, _FARTHEST = 0.5, 9.9  # no pixel is nearer or farther [m]
 
@@ -76,7 +79,7 @@ class RoomsLayout(Layout):
 
     name = "rooms"
     scene_rule = "every frame is another room"
-    camera = "the rooms'"
+    camera = ROOMS_CAMERA
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ def _open(source: Source, layout: str) -> SourceLayout:
     kind = LAYOUTS[layout]
     if not kind.holds(source):
         raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}). {_WAYS}")
-    for option in ("test_root", "lists", "unit"):
+    for option in ("test_root", "lists", "unit", "focal", "fov_x"):
         if getattr(source, option) is not None and option not in kind.takes:
             raise InputError(
                 f"data.{option}={getattr(source, option)}: means nothing to the {layout} layout; leave it out"
@@ -88,12 +88,14 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--test-root", metavar="DIR", help="lists: where the test files lie")
     group.add_argument("--lists", metavar="PATH", help="lists: folder of the list files; folder: the CSV file")
     group.add_argument("--unit", help="folder: mm, cm, m, or metres per level")
+    group.add_argument("--focal", type=float, metavar="PX", help="folder: focal length in pixels of the stored image")
+    group.add_argument("--fov-x", type=float, metavar="DEG", help="folder: horizontal field of view, instead")
     group.add_argument("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="valid depth [m]")
 
 
 def source_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return what :func:`add_source_options` took, as :func:`open_root` wants it."""
-    names = ("layout", "truth", "val", "test_root", "lists", "unit", "depth_range")
+    names = ("layout", "truth", "val", "test_root", "lists", "unit", "focal", "fov_x", "depth_range")
     return {name: getattr(options, name) for name in names}
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import torch
 import torch.distributed
@@ -15,7 +17,7 @@ from torch.utils.data import Sampler
 
 from depthnet.types import InputError
 
-__all__ = ["EvalSampler", "TrainSampler", "derive_seed"]
+__all__ = ["EvalSampler", "OneSizeBatches", "TrainSampler", "derive_seed"]
 
 Key = tuple[int, int]
 
@@ -47,18 +49,29 @@ class TrainSampler(Sampler[Key]):
     With several processes, batch number k of all of them together holds what batch k of one process with the joint
     batch size would hold. An incomplete last batch is left out (other frames each epoch), unless it is the only one.
 
+    Where frames differ in size, a batch holds frames of one size, and it comes when its last frame would; the frames
+    that are left out are counted for each size.
+
     Args:
         frames: How many frames there are.
         batch_size: Samples in a batch of one process.
         seed: The run's seed.
+        groups: A number for each frame, the same where the size is; None where all have one.
     """
 
-    def __init__(self, frames: int, batch_size: int, seed: int) -> None:
+    def __init__(self, frames: int, batch_size: int, seed: int, groups: Sequence[int] | None = None) -> None:
         self._frames = frames
         self._batch_size = batch_size
         self._seed = seed
+        self._groups = groups
+        self._counts = list(Counter(groups).values()) if groups is not None else [frames]
         self._epoch = 0
         self._done = (0, 0)
+
+    @property
+    def several(self) -> bool:
+        """Whether batches have to be kept apart by size."""
+        return self._groups is not None
 
     def go_on(self, epoch: int, batches: int) -> None:
         """Leave out the first batches of one epoch, because a run that is resumed has had them."""
@@ -68,25 +81,71 @@ class TrainSampler(Sampler[Key]):
         """Choose the epoch whose order comes next; Lightning calls it."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[Key]:
-        """Yield the (epoch, frame) keys of this process."""
+    def batches(self) -> Iterator[list[Key]]:
+        """Yield the batches of (epoch, frame) keys of this process."""
         rank, processes = _place(self._frames)
         generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
         order = torch.randperm(self._frames, generator=generator).tolist()
         epoch, batches = self._done
-        first = batches * self._batch_size * processes if epoch == self._epoch else 0
-        for position in range(first + rank, self._used(processes), processes):
-            yield self._epoch, order[position]
+        done = batches if epoch == self._epoch else 0
+        for batch in islice(self._joint_batches(order, processes), done, None):
+            yield [(self._epoch, frame) for frame in batch[rank::processes]]
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the (epoch, frame) keys of this process."""
+        return chain.from_iterable(self.batches())
 
     def __len__(self) -> int:
         """Return the number of keys that this process is given in an epoch."""
         processes = _place(self._frames)[1]
-        return self._used(processes) // processes
+        return sum(self._used(count, processes) for count in self._counts) // processes
 
-    def _used(self, processes: int) -> int:
+    def count_batches(self) -> int:
+        """Return the number of batches that this process is given in an epoch."""
+        processes = _place(self._frames)[1]
         joint = self._batch_size * processes
-        unit = joint if self._frames >= joint else processes
-        return self._frames // unit * unit
+        return sum(-(-self._used(count, processes) // joint) for count in self._counts)
+
+    def _joint_batches(self, order: list[int], processes: int) -> Iterator[list[int]]:
+        """Yield the frames of all processes' batches, in the order in which the last frame of each comes."""
+        groups = self._groups
+        left = Counter(groups) if groups is not None else Counter({0: self._frames})  # of each group
+        for group in left:
+            left[group] = self._used(left[group], processes)
+        open_batches: dict[int, list[int]] = {group: [] for group in left}
+        for frame in order:
+            group = groups[frame] if groups is not None else 0
+            if left[group]:
+                left[group] -= 1
+                batch = open_batches[group]
+                batch.append(frame)
+                if len(batch) == self._batch_size * processes or not left[group]:
+                    yield batch
+                    open_batches[group] = []
+
+    def _used(self, frames: int, processes: int) -> int:
+        joint = self._batch_size * processes
+        unit = joint if frames >= joint else processes
+        return frames // unit * unit
+
+
+class OneSizeBatches(Sampler[list[Key]]):
+    """The batches of a :class:`TrainSampler` as they are: those of a size with few frames are smaller.
+
+    Args:
+        sampler: Lightning tells it the epoch.
+    """
+
+    def __init__(self, sampler: TrainSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the batches of this process."""
+        return self.sampler.batches()
+
+    def __len__(self) -> int:
+        """Return the number of batches of this process."""
+        return self.sampler.count_batches()
 
 
 class EvalSampler(Sampler[Key]):

@@ -30,7 +30,7 @@ from depthnet.types import DepthRange, InputError, read_size
 
 __all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "judged_checkpoint", "open_data", "read_run"]
 
-_SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit")
+_SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
 
 
 @dataclass(frozen=True)
