@@ -163,7 +163,7 @@ def test_names_that_start_with_a_dash_and_options_between_names(predict: ModuleT
     arguments = ["in/0.jpg", "--ckpt", "best.ckpt", "in/1.jpg", "--output", "out", "--", "-a.jpg", "--ckpt"]
     code, out, err = finish(faked(arguments, **PIPES))
     assert (code, err) == (0, "")
-    assert out.startswith("4 written")
+    assert out.splitlines()[-1].startswith("4 written")
     assert {path.name for path in Path("out").glob("*.json")} == {"-a.json", "--ckpt.json", "0.json", "1.json"}
 
 
