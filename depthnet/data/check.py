@@ -41,10 +41,7 @@ _RULES = 2  # another number whenever the examination would find something else 
 _ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this
 _NYU = (0.9, 6.0)  # [m] medians of the frames of NYU are 0.96 to 6.13, so theirs is inside
 _BEYOND = 0.5  # share of the measured pixels that may lie beyond the depth range
-_FAR = (
-    6.0,
-    0.4,
-)  # [m] and share of the range's end: indoor sets of 4000 levels a metre read as mm have 6.6 and 0.42 up
+_FAR = (6.0, 0.35)  # [m], share of the range's end: indoor sets of 4000 levels a meter, read as mm, have 6.6 and 0.39
 _SHALLOW = 5.0  # ... and far is 1.2 to 4 times near in them; streets, whose median is as far, have 6.7
 _SATURATED = 0.3  # of the valid pixels at the greatest depth; 795 frames in steps of 4 cm have 0.011 at most
 _SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
@@ -282,8 +279,8 @@ def _inverse(pairs: list[PairFacts], looks: list[Look]) -> Iterator[Finding]:
     if share:
         first = next(pair for pair, look in zip(pairs, looks, strict=True) if look.uphill > 0)
         message = (
-            f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat only if "
-            "the values are 1 / depth; this looks like disparity: store depth (focal length x baseline / disparity)"
+            f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat if "
+            "the values are 1 / depth, not depth; is it disparity? Store depth: focal length x baseline / disparity"
         )
         yield Finding("inverse", first.where, message, tuple(dict.fromkeys(pair.split for pair in pairs)))
 
@@ -350,41 +347,41 @@ def _measure(layout: Layout, split: str, frame: int) -> _Measured:
 def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return what the facts say of depth, and what is wrong with it: names and messages."""
     wrong = []
-    holes = float((depth == 0).mean())
+    holes = 1 - np.count_nonzero(depth) / depth.size
     finite = np.isfinite(depth)
     not_finite = depth.size - int(np.count_nonzero(finite))
     if not_finite:
-        wrong.append(
-            ("not_finite", f"{1 - finite.mean():.2%} of its depth is NaN or infinite; write 0 for missing depth")
-        )
+        share = not_finite / depth.size
+        wrong.append(("not_finite", f"{share:.2%} of its depth is NaN or infinite; write 0 for missing depth"))
         depth = np.where(finite, depth, np.float32(0))
     if (depth < 0).any():
         wrong.append(("negative", f"{(depth < 0).mean():.2%} of its depth is negative; write 0 for missing depth"))
     limits = layout.depth_range
     valid = (depth > limits.min) & (depth < limits.max)
     measured = depth > 0
+    counted = int(np.count_nonzero(valid))
     positive = _sample(depth, measured)
     median = float(np.median(positive)) if positive.size else 0.0
     least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
     if positive.size and not least <= median <= most:
         wrong.append(("unit", f"its median depth is {median:.3g} m; is the unit of depth right?"))
-    elif not valid.any():
+    elif not counted:
         wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
     stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))
-    if valid.any():
+    if counted:
         p5, middle, p95 = np.percentile(_sample(depth, valid), (5, 50, 95))
         inside = depth[valid]
         values = (inside.min(), p5, middle, p95, inside.max())
         stats = {name: round(float(value), 4) for name, value in zip(stats, values, strict=True)}
-        greatest, level = float((inside == values[-1]).mean()), f"{values[-1]:.4g} m"
-        several = inside.size > 1 and "unit" not in dict(wrong)  # a wrong unit makes one level of many depths
+        greatest, level = np.count_nonzero(inside == values[-1]) / counted, f"{values[-1]:.4g} m"
+        several = counted > 1 and "unit" not in dict(wrong)  # a wrong unit makes one level of many depths
         if several and greatest == 1.0:
             wrong.append(("constant", f"all its valid depth is {level}; take the pair out"))
         elif several and greatest > _SATURATED:
             what = f"{greatest:.1%} of its valid depth is {level}, its greatest; write 0 where the sensor saw no end"
             wrong.append(("saturated", what))
-    stats |= {"valid": round(float(valid.mean()), 4), "holes": round(holes, 4)}
-    beyond = int(np.count_nonzero(measured)) - int(np.count_nonzero(valid))
+    stats |= {"valid": round(counted / depth.size, 4), "holes": round(holes, 4)}
+    beyond = int(np.count_nonzero(measured)) - counted
     return {**stats, "beyond": beyond, "not_finite": not_finite}, wrong
 
 
