@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, read_rows
+from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
 from depthnet.types import InputError
 
@@ -48,7 +48,11 @@ class ListsLayout(FileLayout):
             kept = [(where, fields) for where, fields in found if fields[1] != "None"]
             if len(kept) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
-            rows[split] = [FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where) for where, fields in kept]
+            root = (source.test_root if split == "test" else None) or source.root
+            rows[split] = [
+                FileRow(path_inside(root, image).lstrip("/"), path_inside(root, depth).lstrip("/"), "", where)
+                for where, (image, depth, *_) in kept
+            ]
         trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
         tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
         rows, rule = name_rows(rows, labelled=True)
