@@ -14,7 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from depthnet.allowed import MULTIRUN
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
 from depthnet.processes import gathered
-from depthnet.run import CONFIG, check_choices, config_of, error_line, log_failure, owned, register_resolvers, stored_text
+from depthnet.run import (
+    CONFIG,
+    check_choices,
+    config_of,
+    error_line,
+    log_failure,
+    owned,
+    register_resolvers,
+    stored_text,
+)
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, note_end, note_start, sweeping
 

@@ -42,7 +42,7 @@ def pairs(
 def test_all_protocols_in_one_pass_have_the_bits_of_each_alone() -> None:
     pred, depth, mask = pairs(2, (24, 32), (480, 640))
     chosen = protocols("all", "nyu_eigen_filled_flip", size=(480, 640))
-    assert len(chosen) == 7
+    assert len(chosen) == 8
     together = Evaluation(chosen)
     mirrored = pred.roll(1, -1)
     together.update(pred, depth, mask, torch.arange(2), mirrored)
@@ -209,7 +209,7 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
     done = train(*rooms, *small, *test, "protocols=[all,uncropped_flip]")
     assert done.code == 0, done.err
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
-    names = {"uncropped", "median_scaled", "scale_shift", "uncropped_flip"}
+    names = {"uncropped", "median_scaled", "scale_shift", "disparity_scale_shift", "uncropped_flip"}
     assert content["protocols"].keys() == content["intervals"].keys() == content["mean_map"].keys() == names
     assert content["protocols"]["uncropped_flip"] != content["protocols"]["uncropped"]
     assert content["mean_map"]["uncropped_flip"] != content["mean_map"]["uncropped"]
@@ -217,6 +217,6 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
         for metric, (low, high) in content["intervals"][name].items():
             assert low <= figures[metric] <= high or math.isclose(low, high)
     assert content["scene_count"] == 3
-    assert done.out.count("95% from") == 4
+    assert done.out.count("95% from") == 5
     assert "judged: 3 frames" in done.out
     assert "bootstrap over 3 scenes" in done.out

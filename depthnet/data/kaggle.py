@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_rows
+from depthnet.data.files import (
+    DepthFiles,
+    FileLayout,
+    FileRow,
+    common_bits,
+    hold_out_val,
+    name_rows,
+    path_inside,
+    read_rows,
+)
 from depthnet.data.layout import Finding, Source
 from depthnet.types import InputError
 
@@ -45,8 +54,7 @@ class KaggleLayout(FileLayout):
             if path.is_file():
                 found = read_rows(path, ",", 2, 2, split, findings)
                 rows[split] = [
-                    FileRow(fields[0].removeprefix(_PREFIX), fields[1].removeprefix(_PREFIX), "", where)
-                    for where, fields in found
+                    FileRow(_named(folder, image), _named(folder, depth), "", where) for where, (image, depth) in found
                 ]
         notes = []
         if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
@@ -60,6 +68,10 @@ class KaggleLayout(FileLayout):
     def holds(source: Source) -> bool:
         """Tell whether one of the CSV files lies there."""
         return _csv_folder(source.root) is not None
+
+
+def _named(folder: Path, name: str) -> str:
+    return path_inside(folder, name).removeprefix(_PREFIX)
 
 
 def _csv_folder(root: Path) -> Path | None:

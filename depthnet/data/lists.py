@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, read_rows
+from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
 from depthnet.types import InputError
 
@@ -48,13 +48,15 @@ class ListsLayout(FileLayout):
             kept = [(where, fields) for where, fields in found if fields[1] != "None"]
             if len(kept) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
+            root = (source.test_root if split == "test" else None) or source.root
             rows[split] = []
             for where, fields in kept:
-                row = FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where)
+                image, depth = (path_inside(root, name).lstrip("/") for name in fields[:2])
+                row = FileRow(image, depth, "", where)
                 try:
                     rows[split].append(row._replace(focal=_focal(fields)))
                 except ValueError:
-                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: mend the row"
+                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: correct the row"
                     findings.append(Finding("row", where, message, (split,)))
         trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
         tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))

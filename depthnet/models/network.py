@@ -228,9 +228,7 @@ class DepthNetwork(nn.Module):
         return True
 
     @torch.inference_mode()
-    def infer(
-        self, image: npt.NDArray[np.uint8], intrinsics: Intrinsics | None = None
-    ) -> npt.NDArray[np.float32]:
+    def infer(self, image: npt.NDArray[np.uint8], intrinsics: Intrinsics | None = None) -> npt.NDArray[np.float32]:
         """Predict the depth of one image, as evaluation does.
 
         The image is resized to :meth:`size_for` it, and the depth back to the image's size, bilinearly with aligned
