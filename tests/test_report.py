@@ -63,7 +63,9 @@ def test_the_matrix_holds_the_figures_of_every_protocol(report, run):
         line = re.search(rf'<tr><td class="text">{protocol}</td>(.*?)</tr>', text).group(1)
         found = [float(value) for value in re.findall(r'data-sort="([^"]*)"', line)]
         assert found == pytest.approx([figures[name] for name in METRIC_NAMES], rel=1e-5)
-        assert line.count(" to\N{NO-BREAK SPACE}") == len(METRIC_NAMES)  # an interval each: every room is a scene of its own
+        assert line.count(" to\N{NO-BREAK SPACE}") == len(
+            METRIC_NAMES
+        )  # an interval each: every room is a scene of its own
         assert f"{protocol}: mean map" in text
 
 

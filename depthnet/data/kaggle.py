@@ -12,6 +12,7 @@ from pathlib import Path
 
 from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_rows
 from depthnet.data.layout import Finding, Source
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import InputError
 
 __all__ = ["KaggleLayout"]
@@ -55,6 +56,7 @@ class KaggleLayout(FileLayout):
         rows, rule = name_rows(rows)
         notes += hold_out_val(rows, source.val, rule)
         super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
+        self.numbered = ["test"] if has_labelled_numbers([row.image for row in rows.get("test", ())]) else []
 
     @staticmethod
     def holds(source: Source) -> bool:
