@@ -14,6 +14,7 @@ from typing import Any
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.network import DepthNetwork
+from depthnet.per_image import count_in_words
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Run
 from depthnet.shipped import portable
@@ -144,13 +145,13 @@ def _described(data: dict[str, Any]) -> str:
 
 def _figures(run: Run) -> str:
     metrics, split = run.metrics, run.metrics["split"]
-    chosen = ""
+    chosen, counts = "", count_in_words(metrics["images"], metrics["expected"])
     if split == "val":
         chosen = f" The weights were chosen by `{run.config['watch']}` on these very frames, which flatters a little."
     lines = [
         "## Figures",
         "",
-        f"Judged on {split}, {metrics['images']} images, before the weights were rounded.{chosen} The intervals hold "
+        f"Judged on {split}, {counts}, before the weights were rounded.{chosen} The intervals hold "
         f"{LEVEL:.0%} of {DRAWS} bootstrap draws of whole scenes. The mean map answers every image with the mean depth "
         "of the training images.",
         "",

@@ -233,6 +233,7 @@ def make_record(
         "hardware": sorted({hardware for hardware, _ in seconds}),
         "split": first.metrics["split"],
         "images": first.metrics["images"],
+        "expected": first.metrics["expected"],
         "scenes": len(set(scenes)),
         "data": _without_places(first),
         "protocol": protocol,

@@ -86,6 +86,12 @@ def test_terms_that_are_no_licence_of_the_list_stand_as_they_are(rooms):
     assert head(card(rooms, dataclasses.replace(EXPORT, terms="apache-2.0")))["license"] == "apache-2.0"
 
 
+def test_a_part_of_the_split_is_called_one(rooms):
+    assert "Judged on val, 5 of 96 images, before" in card(
+        dataclasses.replace(rooms, metrics=rooms.metrics | {"expected": 96})
+    )
+
+
 def test_extra_rooms_are_named(rooms):
     assert "beside" not in card(rooms).split("## Figures")[0]
     data = rooms.metrics["data"] | {"extra_rooms": 30}

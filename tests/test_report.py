@@ -132,7 +132,13 @@ def test_a_test_split_a_quick_look_and_another_checkpoint_are_said(labelled_repo
     rows = (directory / "per_image.csv").read_text().splitlines()
     moved = [rows[0], *(",".join([*(row := line.split(","))[:7], "9.0", *row[8:]]) for line in rows[1:])]
     (directory / "per_image.csv").write_text("\n".join(moved))
-    assert "on the same images: this checkpoint is not the one" in write_report(directory).read_text()
+    metrics = (directory / "metrics.json").read_text()
+    (directory / "metrics.json").write_text(metrics.replace('"expected": 5', '"expected": 96'))
+    text = write_report(directory).read_text()
+    assert "on the same images: this checkpoint is not the one" in text
+    assert '<p class="under">val · 5 of 96 images</p>' in text
+    assert '<li class="tag">uncropped · val · 5 of 96 images</li>' in text
+    assert "quick look" not in text  # the run itself looked at no more
 
 
 def test_the_same_run_gives_the_same_bytes(report, run, tmp_path):

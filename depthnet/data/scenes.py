@@ -50,8 +50,10 @@ def has_labelled_numbers(paths: Sequence[str]) -> bool:
     """Return whether frames are numbered as NYU's labelled set: each number once, below 1449, and none in a recording.
 
     Example:
-        >>> has_labelled_numbers(["bath/rgb_00045.jpg", "kitchen/rgb_00046.jpg"]), has_labelled_numbers(["x_0028b/9.jpg"])
-        (True, False)
+        >>> has_labelled_numbers(["bath/rgb_00045.jpg", "kitchen/rgb_00046.jpg"])
+        True
+        >>> has_labelled_numbers(["kitchen_0028b/rgb_00045.jpg"])
+        False
     """
     numbers = [frame_number(path) for path in paths]
     if any(_is_recording(scene_name(PurePosixPath(path).parent.name)) for path in paths):

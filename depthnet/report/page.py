@@ -14,6 +14,7 @@ from depthnet.evaluation import commit, describe_judged
 from depthnet.image import resize_image, resize_nearest
 from depthnet.intervals import DRAWS
 from depthnet.metrics import METRIC_NAMES
+from depthnet.per_image import count_in_words
 from depthnet.protocol import PROTOCOLS
 from depthnet.report.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
 from depthnet.report.charts import Cell, bar, color_scale, curves, details, number, picture, scatter, table
@@ -67,10 +68,10 @@ def page(run: Run, judgement: Judgement) -> str:
     """Return a whole HTML document that needs no other file."""
     title = run.directory.resolve().name
     judged, total = len(judgement.figures), len(run.rows[run.protocol])
-    partly = judged < total
-    under = f"{run.protocol} · {run.metrics['split']} · {f'{judged} of {total}' if partly else judged} images"
+    expected = run.metrics["expected"]
+    under = f"{run.protocol} · {run.metrics['split']} · {count_in_words(judged, expected)}"
     sections = [
-        _section("Figures", f"{run.metrics['split']} · {total} images", _matrix(run)),
+        _section("Figures", f"{run.metrics['split']} · {count_in_words(total, expected)}", _matrix(run)),
         _section("Where the error is", under, _where(judgement)),
         _section("Sharpness of depth boundaries", under, _sharpness(judgement)),
         _section("Predicted against true depth", under, _against(judgement)),
