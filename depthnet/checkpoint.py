@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from depthnet.durable import file_digest, open_durable, temporary_name, write_json, write_text
 from depthnet.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
 from depthnet.types import InputError
+from depthnet.weights_kind import torch_owner, weights_kind
 
 __all__ = [
     "FORMAT",
@@ -48,6 +49,10 @@ __all__ = [
 FORMAT = 1
 RECORD_KEY = "depthnet"
 _PREFIX = "network."
+_FOREIGN = {
+    "lightning": "a Lightning checkpoint of another project",
+    "other": "a PyTorch file of another program",
+}
 
 
 @dataclass(frozen=True)
@@ -225,16 +230,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read one of this project's checkpoints, or a file of half-precision weights.
 
     Args:
-        path: A file, or the name of a model that ships with the package.
+        path: As :func:`depthnet.shipped.find_checkpoint` takes it.
 
     Raises:
         InputError: If it cannot be loaded, was not written by this project or by a newer form of it, or its weights are
             not finite.
     """
     path = find_checkpoint(path)
-    if path.suffix == SUFFIX:
+    kind = weights_kind(path, str(path))
+    if kind == "safetensors" or (kind == "unknown" and path.suffix == SUFFIX):
         record, weights = read_weights(path)
     else:
+        owner = torch_owner(path)
+        if owner in _FOREIGN and not _sidecar(path).exists():  # with a digest beside it, it may be our own, damaged
+            raise InputError(f"{path}: {_FOREIGN[owner]}, not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
         content = load_plain(path)
         record, state = content.get(RECORD_KEY, {}), content.get("state_dict")
         if not isinstance(record, dict) or not isinstance(state, dict) or not record:

@@ -134,7 +134,8 @@ def _made_by(directory: Path) -> list[Made]:
         raise InputError(
             f"{directory}: began with ckpt={start}, which is not here; call this where the run was started"
         )
-    before = Path(start).resolve().parent.parent if start else None
+    before = Path(start).resolve() if start else None
+    before = before.parent.parent if before and not before.is_dir() else before
     earlier = _made_by(before) if before and before != directory.resolve() and (before / RECORD).is_file() else []
     return [*earlier, Made(overrides, training)]
 
