@@ -330,7 +330,7 @@ class Results(Callback):
 
 def _count_in_words(count: int | None) -> str:
     if count is None:
-        return "test: this judgement cannot be counted; the record beside the checkpoint cannot be read or written"
+        return "test: this evaluation cannot be counted; the record of the checkpoint's tests cannot be read or written"
     return (
         f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer tested by them"
     )

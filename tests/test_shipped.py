@@ -14,6 +14,7 @@ from safetensors.torch import save, save_file
 
 from depthnet import shipped
 from depthnet.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
+from depthnet.durable import file_digest
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.report.__main__ import main as report
 from depthnet.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
@@ -194,9 +195,16 @@ def test_a_name_does_not_hide_what_is_in_a_file(tmp_path):
     assert read_checkpoint(tmp_path / "weights.bin").network == "DepthNet"
 
 
-def test_a_judgement_on_test_leaves_nothing_in_the_package(weights):
-    assert count_test("rooms_small", {"when": "now"}) is None
-    assert count_test(weights / "rooms_small.safetensors", {"when": "now"}) is None
+def test_a_test_of_a_shipped_model_is_counted_in_the_users_cache(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHNET_CACHE", str(tmp_path / "cache"))
+    assert count_test("rooms_small", {"when": "now"}) == 1
+    assert count_test(weights / "rooms_small.safetensors", {"when": "then"}) == 2
+    digest = file_digest(weights / "rooms_small.safetensors")
+    record = tmp_path / "cache/tests" / f"{digest}.json"
+    assert [entry["when"] for entry in json.loads(record.read_text())] == ["now", "then"]
+    record.write_text("torn")
+    assert count_test("rooms_small", {}) is None
+    record.unlink()
     assert [path.name for path in weights.iterdir()] == ["rooms_small.safetensors"]
     shutil.copy(weights / "rooms_small.safetensors", "mine.safetensors")
     assert count_test("mine.safetensors", {"when": "now"}) == 1
@@ -284,7 +292,8 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     judge = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=judged"]
     done = train(*judge)
     assert done.code == 0, done.err
-    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] is None
+    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] == 1
+    assert "test: judgement number 1 of this checkpoint" in done.err
     assert list(weights.iterdir()) == [moved]
     assert report(["judged"]) == 0
     assert "rooms_small.safetensors" in Path("judged/report.html").read_text()
