@@ -38,7 +38,8 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
         paths: At least two, each as :func:`depthnet.shipped.find_checkpoint` takes it.
 
     Returns:
-        A checkpoint whose record has, for the run's config, ``{"averaged": [SHA-256 of each file]}``.
+        A checkpoint whose record has, for the run's config, the SHA-256 of each file and each one's own run:
+        ``{"averaged": [...], "runs": [...]}``.
 
     Raises:
         InputError: If there are fewer than two, one cannot be read, or they are not of one network.
@@ -61,7 +62,8 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
         name: torch.stack([one.state[name] for one in checkpoints]).mean(0) if value.is_floating_point() else value
         for name, value in first.state.items()
     }
-    record = first.record | {"run": {"averaged": [file_digest(file) for file in files]}}
+    runs = [one.record.get("run") for one in checkpoints]
+    record = first.record | {"run": {"averaged": [file_digest(file) for file in files], "runs": runs}}
     return Checkpoint(first.network, first.config, state, record)
 
 

@@ -44,7 +44,9 @@ _locks: dict[str, int] = {}  # directories that are locked -> the process that d
 
 
 def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
-    """Return where examinations, decoded pairs and counts of tests are kept: as stated, ``DEPTHNET_CACHE``, or the user's cache."""
+    """Return where decoded pairs, examinations and counts of tests are kept: as stated, else ``DEPTHNET_CACHE``, else
+    the user's own cache.
+    """
     if stated is None:
         stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
     return Path(stated).expanduser()

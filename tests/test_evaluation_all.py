@@ -231,7 +231,7 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
     small = ["data.image_size=[48,64]", "data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1"]
     done = train(*rooms, *small, "hydra.run.dir=run")
     assert done.code == 0, done.err
-    test = ["mode=test", "split=val", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=judged"]
+    test = ["mode=test", "split=val", "ckpt=run", "hydra.run.dir=judged"]
     done = train(*rooms, *small, *test, "protocols=[all,uncropped_flip]")
     assert done.code == 0, done.err
     content = json.loads((tmp_path / "judged/metrics.json").read_text())

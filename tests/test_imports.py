@@ -46,6 +46,7 @@ LAYERS = [
         "models.basic",
         "models.published",
         "cost",
+        "terms",
         "sync_norm",
         "wandb_run",
     },
