@@ -1,7 +1,7 @@
 """Predict depth for photographs.
 
     python predict.py PHOTO... --output DIR                 (the model that ships with depthnet, nyu_small)
-    python predict.py PHOTO... --ckpt runs/.../checkpoints/best.ckpt --output DIR
+    python predict.py PHOTO... --ckpt RUN --output DIR
 
 PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
 millimetres), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run does only what
@@ -35,7 +35,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
     )
-    parser.add_argument("--ckpt", metavar="PATH", help="checkpoint that train.py wrote, or a shipped model's name")
+    parser.add_argument("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
     parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
     parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")

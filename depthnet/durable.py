@@ -25,6 +25,7 @@ from typing import IO, Any
 from depthnet.types import InputError
 
 __all__ = [
+    "cache_folder",
     "file_digest",
     "locked",
     "open_durable",
@@ -40,6 +41,15 @@ log = logging.getLogger("depthnet")
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)
 _locks: dict[str, int] = {}  # directories that are locked -> the process that did it
+
+
+def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
+    """Return where decoded pairs, examinations and counts of tests are kept: as stated, else ``DEPTHNET_CACHE``, else
+    the user's own cache.
+    """
+    if stated is None:
+        stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
+    return Path(stated).expanduser()
 
 
 @contextlib.contextmanager

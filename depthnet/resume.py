@@ -20,6 +20,7 @@ from depthnet.evaluation import metrics_table, versions
 from depthnet.fine_tune import use_record
 from depthnet.loggers import logged
 from depthnet.models.encoder import resolve_pretrained
+from depthnet.per_image import count_in_words
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
 from depthnet.run import (
@@ -180,7 +181,8 @@ def finished(cfg: Any, directory: Path) -> float | None:
         figures = {"this checkpoint": stored["protocols"]}
         if stored.get("mean_map"):
             figures["mean map"] = stored["mean_map"]
-        title = f"{stored['data']['description']}, {stored['split']}: {stored['images']} images"
+        counts = count_in_words(stored["images"], stored["expected"])
+        title = f"{stored['data']['description']}, {stored['split']}: {counts}"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
         figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from depthnet.changes import KINDS, SETTLED, config_changes
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
 from depthnet.naming import run_group, run_name, run_tags, start_name
+from depthnet.shipped import BEST, LAST
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -62,8 +63,6 @@ PROFILE = "profile.json"
 RUN = "DEPTHNET_RUN"
 """The environment variable by which a run's first process tells the others its directory."""
 _CONFIG_BYTES = 1_000_000
-BEST = Path("checkpoints", "best.ckpt")
-LAST = Path("checkpoints", "last.ckpt")
 
 _NOISE = (
     r".*treespec, LeafSpec.*is deprecated",  # Lightning's own call of torch

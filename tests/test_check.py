@@ -14,6 +14,7 @@ from depthnet.data.findings import look_at, near_duplicates, shifted_segments
 from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
 from depthnet.data.official import TEST_FRAMES
 from depthnet.data.roots import open_root
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import DepthRange, InputError
 
 
@@ -303,6 +304,8 @@ class Names(Layout):
     def __init__(self, scene_rule="runs of consecutive frame numbers", **labels):
         self.labels = labels
         self.scene_rule = scene_rule
+        known = has_labelled_numbers([*labels.get("train", ()), *labels.get("val", ())])
+        self.numbered = ("train", "val", "test") if known else ("test",)
 
     def count(self, split):
         return len(self.labels.get(split, ()))
@@ -381,6 +384,11 @@ def test_official_test_frames_to_train_on():
     (leak,) = cheap_findings(Names(**splits))
     assert (leak.name, leak.where, leak.splits) == ("scene_leak", "train:601", ("train", "test"))
     splits["train"][0] = "all/rgb_01449"  # no number of the labelled set
+    assert cheap_findings(Names(**splits)) == []
+
+
+def test_a_videos_own_numbers_are_no_official_frames():
+    splits = {"train": rgb(range(2, 200), "living_room_0000"), "test": rgb(sorted(TEST_FRAMES))}
     assert cheap_findings(Names(**splits)) == []
 
 

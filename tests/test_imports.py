@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
+    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "weights_kind", "data.official"},
     {"image", "changes", "guard", "per_image"},
     {"naming", "camera"},
     {
@@ -46,6 +46,7 @@ LAYERS = [
         "models.basic",
         "models.published",
         "cost",
+        "terms",
         "sync_norm",
         "wandb_run",
     },

@@ -257,6 +257,15 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert json.loads(Path("out/one.json").read_text())["image_size"] == list(loaded.size_for((1, 1))) == [64, 64]
     assert predict.main(arguments) == 0
     assert counts(capsys.readouterr().out) == "0 written, 4 kept, 0 failed → out\n"
+    best = Path("runs/a/checkpoints/best.ckpt")
+    best.parent.mkdir(parents=True)
+    best.write_bytes(tiny.path.read_bytes())
+    assert predict.main(["in/odd.png", "--ckpt", "runs/a", "--output", "again", "--device", "cpu"]) == 0
+    assert np.array_equal(np.load("again/odd_depth.npy"), np.load("out/odd_depth.npy"))
+    assert predict.main(["in/odd.png", "--ckpt", "runs", "--output", "again"]) == 2
+    assert capsys.readouterr().err == (
+        "predict.py: runs: a folder, and no run with checkpoints (looked for checkpoints/best.ckpt in it)\n"
+    )
 
 
 def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(

@@ -21,6 +21,7 @@ from depthnet.data.files import (
     read_rows,
 )
 from depthnet.data.layout import Finding, Source
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import InputError
 
 __all__ = ["KaggleLayout"]
@@ -63,6 +64,7 @@ class KaggleLayout(FileLayout):
         rows, rule = name_rows(rows)
         notes += hold_out_val(rows, source.val, rule)
         super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
+        self.numbered = ["test"] if has_labelled_numbers([row.image for row in rows.get("test", ())]) else []
 
     @staticmethod
     def holds(source: Source) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -95,6 +95,7 @@ class Layout(ABC):
         truth: "filled" when depth has no holes, "raw" when it has the sensor's.
         scene_rule: How :meth:`scene` tells scenes apart, in words; reports print it.
         nyu: Whether this is NYU Depth V2, whose test split has official frames.
+        numbered: The splits whose frames have the numbers of NYU's labelled set; those of a video are its own.
         val: How val frames were chosen, as :class:`Source` has it.
         findings: What was found wrong when the layout was opened, without decoding anything.
         notes: What was left out or assumed, in words, without being wrong.
@@ -108,6 +109,7 @@ class Layout(ABC):
     truth: Truth
     scene_rule: str
     nyu: bool = False
+    numbered: Collection[str] = ()
     val: str = "scenes"
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = ()

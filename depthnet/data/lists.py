@@ -11,6 +11,7 @@ from pathlib import Path
 
 from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import InputError
 
 __all__ = ["ListsLayout"]
@@ -64,6 +65,13 @@ class ListsLayout(FileLayout):
         notes += hold_out_val(rows, source.val, rule)
         roots = {split: tested if split == "test" else trained for split in SPLITS}
         super().__init__(source, roots, rows, rule, findings, notes)
+        parts = (("train", "val"), ("test",))  # val may be held out of train
+        self.numbered = [
+            split
+            for part in parts
+            if has_labelled_numbers([row.image for split in part for row in rows.get(split, ())])
+            for split in part
+        ]
 
     @staticmethod
     def holds(source: Source) -> bool:

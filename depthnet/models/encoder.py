@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthnet.shipped import BEST, shipped_models
 from depthnet.types import InputError
+from depthnet.weights_kind import torch_owner, weights_kind
 
 __all__ = ["Encoder", "resolve_pretrained"]
 
@@ -292,15 +294,32 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
     import timm
     from safetensors import SafetensorError, safe_open
 
+    given = f"model.pretrained={path}"
+    whole = f"{given}: a whole network of depthnet, not an encoder's weights; start from it with ckpt={path}"
+    if not Path(path).is_file() and (path in shipped_models() or Path(path, BEST).is_file()):
+        raise InputError(whole)
+    if Path(path).is_dir():
+        raise InputError(f"{given}: a folder; name the .safetensors file in it")
+    if not Path(path).exists():
+        raise InputError(f"{given}: no such file; give a file, auto, true or false")
+    if weights_kind(path, given) == "torch":
+        if torch_owner(path) == "depthnet":
+            raise InputError(whole)
+        new = Path(path).with_suffix(".safetensors").name
+        raise InputError(
+            f"{given}: a PyTorch file, and only safetensors with timm's key names are read; convert it: "
+            "import torch; from safetensors.torch import save_file; "
+            f'save_file(torch.load("{path}", weights_only=True), "{new}")'
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  no mapping
-    except FileNotFoundError:
-        raise InputError(f"model.pretrained={path}: no such file; give a file, auto, true or false") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"model.pretrained={path}: not a whole safetensors file ({error})") from None
 
+    if "depthnet" in header:
+        raise InputError(whole)
     if not path.endswith(".safetensors"):  # timm would unpickle it
         raise InputError(f"model.pretrained={path}: its name must end in .safetensors")
     architecture = header.get("architecture", name).split(".")[0]

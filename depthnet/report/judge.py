@@ -118,7 +118,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
             {name: float(value) for name, value in row.items() if value} for row in _table(directory / "history.csv")
         ]
         run = Run(directory, config, metrics, rows, history)
-        _ = metrics["split"], metrics["data"], metrics["definitions"], run.protocol
+        _ = metrics["split"], metrics["expected"], metrics["data"], metrics["definitions"], run.protocol
         _ = config["data"]["_target_"], config["data"]["image_size"]
         if any(len(of_one) != metrics["images"] for of_one in rows.values()):
             raise ValueError(f"per_image.csv does not hold {metrics['images']} rows of each protocol")
