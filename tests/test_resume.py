@@ -1,11 +1,14 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.resume import fine_tune, settle
+from depthnet.resume import _why_no_best, fine_tune, settle
 from depthnet.types import DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -59,3 +62,20 @@ def test_weights_start_only_with_the_normalisation_that_they_learned_with(tmp_pa
     with pytest.raises(InputError, match=r"of mean \[0\.5, 0\.5, 0\.25\], .*add model\.mean=\[0\.5, 0\.5, 0\.25\]"):
         fine_tune(DepthNet("test_resnet", **options), tmp_path / "half.ckpt", tmp_path)
     fine_tune(DepthNet("test_resnet", **options, mean=(0.5, 0.5, 0.25)), tmp_path / "half.ckpt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "validated", "reason"),
+    [
+        ({"fast_dev_run": 1, "limit_val_batches": 1}, 1, "trainer.fast_dev_run keeps no best checkpoint"),
+        ({"limit_val_batches": 0}, 0, "with trainer.limit_val_batches=0 nothing was validated"),
+        ({"checkpoint_callbacks": []}, 3, "no callback keeps a best checkpoint"),
+        ({}, 0, "no validation took place before the last step"),  # as with trainer.check_val_every_n_epoch=5
+        ({}, 3, "no validation gave a finite figure to choose by"),
+    ],
+)
+def test_why_a_run_has_no_best_checkpoint(changes, validated, reason):
+    progress = SimpleNamespace(total=SimpleNamespace(completed=validated))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(val_loop=SimpleNamespace(batch_progress=progress)))
+    trainer = {"fast_dev_run": 0, "limit_val_batches": 1.0, "checkpoint_callbacks": [ModelCheckpoint()]}
+    assert _why_no_best(SimpleNamespace(fit_loop=loop, **trainer | changes)) == reason
