@@ -31,10 +31,10 @@ _UNREACHABLE = 0.01  # of the valid pixels
 def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[str]:
     """Make a config's network, image size and geometry those of a checkpoint, in place.
 
-    What the command line says by ``model.KEY=`` and ``data.image_size=`` wins, and nothing else does: not the defaults,
-    and not an experiment's. ``model=NAME`` asks for another network, which takes the weights that fit; then normalization
-    and padding stay the checkpoint's where the encoder does, and so does what the output means. ``data.depth_range`` is
-    the checkpoint's where the config has none.
+    What the command line says by ``model.KEY=`` and ``data.image_size=`` wins, and nothing else does: not the
+    defaults, and not an experiment's. ``model=NAME`` asks for another network, which takes the weights that fit; then
+    normalization and padding stay the checkpoint's where the encoder does, and so does what the output means.
+    ``data.depth_range`` is the checkpoint's where the config has none.
 
     Args:
         cfg: The config of a run, as Hydra composed it.
@@ -48,7 +48,7 @@ def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[s
     said = {word.lstrip("+~").partition("=")[0] for word in words}
     composed = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(composed, dict)
-    kind = NETWORKS[checkpoint.network] if checkpoint.network in NETWORKS else None
+    kind = NETWORKS.get(checkpoint.network)
     if "model" in said or kind is None:
         kept = [*(_FEATURES if composed.get("encoder") == record.get("encoder") else ()), *_DEPTH]
         model = composed | {key: record[key] for key in kept if key in record and key in composed}
@@ -132,8 +132,8 @@ def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool, fit:
         return
     limits = data.layout.depth_range
     line = (
-        f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: {share:.2%} of "
-        "its valid pixels can never be predicted"
+        f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: "
+        f"{share:.2%} of its valid pixels can never be predicted"
     )
     if fit and share > _UNREACHABLE and not stated:
         wanted = f"model.depth_range='{{min: {limits.min:g}, max: {limits.max:g}}}'"

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depthnet.checkpoint import RECORD_KEY, make_record
 from depthnet.data.sampling import derive_seed
+from depthnet.ema import WeightEMA
 from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
@@ -80,12 +80,6 @@ class DepthModule(LightningModule):
         depth: Tensor = self.network(image) if focal is None else self.network(image, focal)
         return depth
 
-    def on_fit_start(self) -> None:
-        """Keep an average of the weights where they are; Lightning makes it on the CPU, and copies at every step."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-            if isinstance(callback, WeightAveraging) and callback._device is None and callback._average_model:
-                callback._average_model.to(self.device)
-
     def on_train_epoch_start(self) -> None:
         """Begin new averages; Lightning leaves this out where an epoch goes on."""
         self._sums.clear()
@@ -95,8 +89,22 @@ class DepthModule(LightningModule):
         torch.manual_seed(derive_seed(self._seed, self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        pred = self(batch.image, batch.intrinsics)
+        """Return the loss of a batch.
+
+        Raises:
+            InputError: If a batch of one image leaves normalization a single value to normalize.
+        """
+        try:
+            pred = self(batch.image, batch.intrinsics)
+        except (ValueError, RuntimeError) as error:  # torch's own, and as torch.compile wraps it
+            if "Expected more than 1 " not in str(error):
+                raise
+            height, width = batch.image.shape[-2:]
+            raise InputError(
+                f"training batches of {len(batch.image)} image of {height}x{width} give a normalization layer one "
+                "value per channel, which has no variance; give a larger data.batch_size (with as many training "
+                "frames) or a larger data.image_size"
+            ) from error
         loss, terms = self.loss(pred, batch.depth, batch.mask)
         delta1 = delta_accuracy(pred.detach(), batch.depth, batch.mask).nanmean().float()
         size = len(batch.image)
@@ -184,10 +192,8 @@ class DepthModule(LightningModule):
         checkpoint[_SUMS] = self._all_sums()
         if "callbacks" not in checkpoint:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-                if isinstance(callback, WeightAveraging):
-                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
-            checkpoint.pop("current_model_state", None)
-            checkpoint.pop("averaging_state", None)
+                if isinstance(callback, WeightEMA):
+                    checkpoint["state_dict"] = {**checkpoint["state_dict"], **callback.average}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sums of an epoch that goes on."""

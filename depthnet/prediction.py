@@ -103,8 +103,8 @@ def predict_files(
         advance: Called after each file with how many were seen and how many there are.
 
     Raises:
-        InputError: Before any work, if an option is impossible, nothing matches, the output cannot be written, or two photographs would be
-            written under one name; at the first photograph, if the checkpoint or the device is no good; later, if the
+        InputError: Before any work, if an option is impossible, nothing matches, the output cannot be written, or two
+            photographs would be written under one name; at the first photograph, if the checkpoint or the device is no good; later, if the
             disk is full. A photograph that is no good fails alone.
     """
     if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from torch import nn
 
@@ -30,7 +31,6 @@ from depthnet.run import (
     METRICS,
     altered,
     first_process,
-    has_last,
     quiet_libraries,
     store,
 )
@@ -56,9 +56,8 @@ def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
     """
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
-    if cfg.ckpt and new:
-        if differing := use_record(cfg, read_checkpoint(cfg.ckpt), words):
-            log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
+    if cfg.ckpt and new and (differing := use_record(cfg, read_checkpoint(cfg.ckpt), words)):
+        log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
     if new and cfg.mode != "test" and "pretrained" in cfg.model:
         cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, cfg.model.pretrained)
     if new:
@@ -146,6 +145,7 @@ def fit_and_judge(
     try:
         with logged(trainer.loggers, module.run), together(trainer):
             if directory is not None:
+                _check_stopping(trainer)
                 trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
                 chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
                 if (directory / BEST).exists():
@@ -156,11 +156,38 @@ def fit_and_judge(
                         f"{directory / LAST} with mode=test ckpt="
                     )
                 else:
-                    log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
+                    log.warning("%s, so the last weights are judged", _why_no_best(trainer))
             trainer.test(module, data.eval_dataloader(split), verbose=False)
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault
         raise
+
+
+def _check_stopping(trainer: Trainer) -> None:
+    """Raise InputError if training is to stop by a figure that no validation gives."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/") and not _validates(trainer):
+            raise InputError(
+                f"callbacks.early_stopping watches {callback.monitor}, and with trainer.limit_val_batches=0 nothing is "
+                "validated; leave out one of them"
+            )
+
+
+def _validates(trainer: Trainer) -> bool:
+    return trainer.limit_val_batches != 0
+
+
+def _why_no_best(trainer: Trainer) -> str:
+    """Why a fit that has ended has no best checkpoint."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        return "trainer.fast_dev_run keeps no best checkpoint"
+    if not _validates(trainer):
+        return "with trainer.limit_val_batches=0 nothing was validated"
+    if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.checkpoint_callbacks):
+        return "no callback keeps a best checkpoint"
+    if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.completed:
+        return "no validation took place before the last step"
+    return "no validation gave a finite figure to choose by"
 
 
 def finished(cfg: Any, directory: Path) -> float | None:

@@ -74,6 +74,8 @@ _NOISE = (
     r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )
 
+_PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64")
+
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
 _LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 
@@ -392,6 +394,12 @@ def check_choices(config: Mapping[str, Any]) -> None:
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise InputError(f"profile_steps={steps}: it is a whole number, at least 1")
     best_direction(config["watch"])
+    precision = (config.get("trainer") or {}).get("precision")
+    if str(precision) not in _PRECISIONS:
+        raise InputError(
+            f"trainer.precision={precision}: it is 32-true, bf16-mixed, 16-mixed or 64-true; instead of bf16-true or "
+            "16-true, which round the weights and the ground truth too, take bf16-mixed"
+        )
 
 
 def error_line(error: BaseException, also: tuple[type[BaseException], ...] = ()) -> str | None:

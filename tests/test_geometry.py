@@ -14,7 +14,7 @@ from depthnet.data.official import NYU_INTRINSICS
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.prediction import predict_files
-from depthnet.score import find_predictions, read_prediction, score_predictions
+from depthnet.score import score_predictions
 from depthnet.types import DepthRange
 
 SIZES = {"landscape": (48, 64), "portrait": (64, 48), "square": (56, 56), "panorama": (40, 120)}

@@ -52,7 +52,7 @@ LAYERS = [
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
-    {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
+    {"data.datamodule", "models.depth_net", "evaluation", "loggers", "ema"},
     {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "processes", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size", "sweep"},
     {"report.write"},
@@ -65,7 +65,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes", "sync_norm"),
+        *("wandb_run", "dashboard", "processes", "sync_norm", "ema"),
         "train",
     },
     "wandb": {"loggers"},

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from depthnet.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
+from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.protocol import PROTOCOLS, find_protocols
@@ -189,12 +189,25 @@ def test_a_checkpoints_sums_are_gathered_on_the_device_of_the_weights(monkeypatc
     assert places == ["meta"]
 
 
-@pytest.mark.parametrize(("asked", "place"), [(None, "meta"), ("cpu", "cpu")])
-def test_an_average_of_the_weights_is_where_they_are_unless_a_device_is_named(asked, place):
-    average = EMAWeightAveraging(device=asked)
-    learner = module()
-    average.setup(None, learner, "fit")
-    learner.to("meta")  # as a strategy moves it, after callbacks are set up
-    learner._trainer = SimpleNamespace(callbacks=[average])
-    learner.on_fit_start()
-    assert {tensor.device.type for tensor in average._average_model.state_dict().values()} == {place}
+@pytest.mark.parametrize(
+    ("net", "size"),
+    [
+        (functools.partial(BasicNet, widths=(4, 8, 8)), (4, 4)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8, 8, 8, 8, 8)), (32, 32)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8, 8, 8, 8, 8), context=True), (32, 32)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8,) * 5, frozen_norm=True), (32, 32)),
+    ],
+)
+def test_a_batch_of_one_that_leaves_nothing_to_normalise_is_refused_by_name(net, size):
+    learner = module(net(depth_range=RANGE, image_size=size))
+    learner.log_dict = lambda *values, **options: None
+
+    def step(images):
+        depth = torch.ones(images, 1, *size)
+        image = torch.zeros(images, 3, *size, dtype=torch.uint8)
+        return learner.training_step(Sample(image, depth, depth > 0, torch.arange(images)), 0)
+
+    words = rf"batches of 1 image of {size[0]}x{size[1]} .*larger data\.batch_size .*larger data\.image_size"
+    with pytest.raises(InputError, match=words):
+        step(1)
+    assert step(2).isfinite()

@@ -223,6 +223,19 @@ def test_a_checkpoint_is_judged_fine_tuned_and_never_overwritten(train, tmp_path
     assert (tmp_path / "first/metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run keeps no best checkpoint"),
+        ("+trainer.limit_val_batches=0", "with trainer.limit_val_batches=0 nothing was validated"),
+    ],
+)
+def test_a_run_without_a_best_checkpoint_logs_why(train, word, reason):
+    done = train(*ROOMS, "data.frames={train: 2, val: 1, test: 1}", "trainer.max_epochs=1", word)
+    assert done.code == 0, done.err
+    assert f"{reason}, so the last weights are judged" in done.err
+
+
 def test_resume_auto_starts_and_then_goes_on(train, tmp_path):
     command = [*ROOMS, "trainer.max_epochs=1", "hydra.run.dir=run", "resume=auto"]
     first = train(*command)
@@ -255,6 +268,16 @@ MISTAKES = {
     "an unknown optimizer": (["optimizer.algorithm=Adamm"], "Adamm"),
     "an impossible number of epochs": (["trainer.max_epochs=-3"], "max_epochs"),
     "an unknown precision": (["trainer.precision=7"], "precision"),
+    "a precision that nothing learns in": (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
+    "a batch of one that is one pixel": (["data.batch_size=1", "data.image_size=[32,32]"], "data.batch_size"),
+    "early stopping by no validation": (
+        ["callbacks=early_stopping", "+trainer.limit_val_batches=0"],
+        "limit_val_batches",
+    ),
+    "an average of constants": (
+        ["+callbacks.a._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
+        "callbacks=ema",
+    ),
     "pretrained weights that cannot be had": (["model=irv2_attn", "model.pretrained=true"], "model.pretrained=true"),
     "a weights file that is missing": (["model.pretrained=none.safetensors"], "none.safetensors"),
     "a checkpoint that is missing": (["ckpt=none.ckpt"], "none.ckpt"),

@@ -97,8 +97,8 @@ class DepthNetwork(nn.Module):
             {"min": ..., "max": ...}.
         image_size: (height, width) [px] that it is trained at; see :meth:`size_for`.
         geometry: How images of another aspect are resized: ``keep_aspect`` or ``stretch``, as :meth:`size_for`.
-        camera: The training camera: ``focal``, its sqrt(fx fy) in images of ``size`` (height, width) [px]. None where it
-            is not known, and then depth is never scaled; "auto": not known yet, see :attr:`camera`.
+        camera: The training camera: ``focal``, its sqrt(fx fy) in images of ``size`` (height, width) [px]. None where
+            it is not known, and then depth is never scaled; "auto": not known yet, see :attr:`camera`.
 
     Raises:
         InputError: If a value is impossible.
@@ -181,7 +181,8 @@ class DepthNetwork(nn.Module):
                 view of the training camera is assumed, on the diagonal. None: all images are the training camera's.
 
         Returns:
-            Meters, ``float32``, shape ``(B, 1, H, W)``: inside the depth range where ``focal`` is the training camera's.
+            Meters, ``float32``, shape ``(B, 1, H, W)``: inside the depth range where ``focal`` is the training
+            camera's.
         """
         height, width = image.shape[-2:]
         depth: Tensor = self.head(self.features(self.normalise(image)), (height, width))
@@ -190,7 +191,7 @@ class DepthNetwork(nn.Module):
         return depth * self._scale_of(focal, (height, width)).to(depth)[:, None, None, None]
 
     def _scale_of(self, focal: Tensor, size: tuple[int, int]) -> Tensor:
-        """What depth is multiplied by, shape ``(B,)``, for focal lengths in images of ``size`` as :meth:`forward` has it."""
+        """What depth is multiplied by, shape ``(B,)``; ``focal`` as :meth:`forward` takes it, of images of ``size``."""
         if self._focal is None:
             return torch.ones_like(focal)
         assumed = self._focal * math.hypot(*size) / math.hypot(*self._camera_size)
