@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 import depthnet
+from depthnet.device import torch_device
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
 from depthnet.image import check_header, read_image, write_depth_png, write_image_png
 from depthnet.shipped import find_checkpoint
@@ -349,7 +350,7 @@ def _find_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch_device()
     try:
         torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -19,7 +19,7 @@ from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights,
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import logged
-from depthnet.models.encoder import resolve_pretrained
+from depthnet.overview import resolve_weights
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
 from depthnet.run import (
@@ -63,9 +63,7 @@ def settle(cfg: Any, directory: Path) -> str:
     source = read_checkpoint(cfg.ckpt) if cfg.ckpt and new else None
     if source and cfg.mode == "test":
         cfg.data.image_size = source.config["image_size"]
-    elif new and "pretrained" in cfg.model:
-        wanted = False if source and cfg.model.pretrained == "auto" else cfg.model.pretrained
-        cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, wanted)
+    print(resolve_weights(cfg, directory), flush=True)
     if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
     {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
-    {"image", "changes", "guard", "per_image"},
+    {"image", "changes", "guard", "per_image", "device"},
     {"naming"},
     {
         "data.layout",
@@ -46,6 +46,7 @@ LAYERS = [
         "models.basic",
         "models.published",
         "cost",
+        "overview",
         "sync_norm",
         "wandb_run",
     },
@@ -63,7 +64,18 @@ HOMES = {
     "timm": {"models.encoder", "sync_norm"},
     "albumentations": {"data.transforms"},
     "lightning": {
-        *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
+        *(
+            "data.datamodule",
+            "module",
+            "callbacks",
+            "saving",
+            "finite",
+            "loggers",
+            "profiling",
+            "batch_size",
+            "resume",
+            "overview",
+        ),
         *("wandb_run", "dashboard", "processes", "sync_norm"),
         "train",
     },
