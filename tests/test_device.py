@@ -9,6 +9,7 @@ from gpus import show_gpus
 from depthnet import device
 from depthnet.device import auto_precision, claim_gpu, describe_device, find_gpu, job_devices, torch_device
 from depthnet.durable import locked
+from depthnet.guard import build
 from depthnet.run import gpu_or_cpu
 from depthnet.types import InputError
 
@@ -149,3 +150,12 @@ def test_processes_side_by_side_have_different_gpus(monkeypatch, tmp_path):
     assert {found.get() for _ in jobs} == {0, 1, 2}
     for process in jobs:
         process.join()
+
+
+def test_the_trainer_of_a_job_is_on_its_own_gpu(monkeypatch, tmp_path):
+    show_gpus(monkeypatch, "NVIDIA H200", "NVIDIA H200")
+    config = {"_target_": "lightning.Trainer", "logger": False, "default_root_dir": str(tmp_path), **GPU}
+    assert build(config, "trainer", **job_devices(config)).strategy.root_device.index == 0
+    with locked(tmp_path / ".gpus" / "0"):
+        claim_gpu(config, tmp_path, 0)
+    assert build(config, "trainer", **job_devices(config)).strategy.root_device.index == 1
