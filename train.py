@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from depthnet.allowed import MULTIRUN
+from depthnet.device import claim_gpu, describe_device, job_devices
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
 from depthnet.processes import gathered
 from depthnet.run import (
@@ -38,6 +39,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
+    from depthnet.overview import TimeEstimate
     from depthnet.profiling import profile_steps
     from depthnet.report.write import write_report
     from depthnet.resume import begin, finished, fit_and_judge, settle
@@ -46,6 +48,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
+    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
     words = HydraConfig.get().overrides.task
     settle(cfg, directory, words)
@@ -66,10 +69,11 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     trainer = build(
         cfg.trainer,
         "trainer",
-        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory)],
+        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit],
         logger=make_loggers(build(cfg.logger, "logger")),
         plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
+        **job_devices(cfg.trainer),
     )
     begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
     if cfg.mode == "profile":
@@ -91,6 +95,8 @@ def job(cfg: DictConfig) -> float | None:
                 return figure
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
+            if sweeps:
+                claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)
             figure = run(cfg, directory, signals)
             return note_end(directory, figure) if sweeps else figure
     except Exception as error:

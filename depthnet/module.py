@@ -163,25 +163,6 @@ class DepthModule(LightningModule):
         schedule = self._scheduler(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the gradients, a fused optimiser's too: Lightning refuses those in all mixed precision.
-
-        Raises:
-            InputError: If they carry float16's loss scale, which a fused optimiser takes away too late.
-        """
-        fused = any(group.get("fused") for group in optimizer.param_groups)
-        if not (gradient_clip_val and fused):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            raise InputError("optimizer.fused=true cannot clip gradients in 16-mixed; add optimizer.fused=false")
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        by_value = gradient_clip_algorithm == "value"
-        clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
-        clip(parameters, gradient_clip_val)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that lets the file be read without this run, and the sums of an epoch under way.
 

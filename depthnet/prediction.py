@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 import depthnet
 from depthnet.camera import Intrinsics, from_focal, from_fov, photo_intrinsics
+from depthnet.device import torch_device
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
 from depthnet.image import image_size, read_image, write_depth_png, write_image_png
 from depthnet.shipped import find_checkpoint
@@ -104,8 +105,8 @@ def predict_files(
 
     Raises:
         InputError: Before any work, if an option is impossible, nothing matches, the output cannot be written, or two
-            photographs would be written under one name; at the first photograph, if the checkpoint or the device is no good; later, if the
-            disk is full. A photograph that is no good fails alone.
+            photographs would be written under one name; at the first photograph, if the checkpoint or the device is no
+            good; later, if the disk is full. A photograph that is no good fails alone.
     """
     if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):
         raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
@@ -394,7 +395,7 @@ def _find_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch_device()
     try:
         torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

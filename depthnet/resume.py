@@ -20,7 +20,7 @@ from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.fine_tune import use_record
 from depthnet.loggers import logged
-from depthnet.models.encoder import resolve_pretrained
+from depthnet.overview import resolve_weights
 from depthnet.per_image import count_in_words
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
@@ -58,8 +58,7 @@ def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
     new = not (directory / CONFIG).exists()
     if cfg.ckpt and new and (differing := use_record(cfg, read_checkpoint(cfg.ckpt), words)):
         log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
-    if new and cfg.mode != "test" and "pretrained" in cfg.model:
-        cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, cfg.model.pretrained)
+    print(resolve_weights(cfg, directory), flush=True)
     if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)

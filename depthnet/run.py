@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, SETTLED, config_changes
+from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
 from depthnet.naming import run_group, run_name, run_tags, start_name
 from depthnet.shipped import BEST, LAST
@@ -70,6 +71,7 @@ _NOISE = (
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
     r"The `srun` command is available",  # one process, or children of our own, do without
+    r"Detected call of `lr_scheduler.step",  # the loss scale of 16-mixed is found by steps that are not taken
     r".*smaller than the logging interval",  # short runs log their last step all the same
     r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )
@@ -89,10 +91,8 @@ def default_data() -> str:
 
 
 def gpu_or_cpu(with_gpu: Any, without: Any) -> Any:
-    """Return the first value where there is a CUDA device, else the second."""
-    import torch
-
-    return with_gpu if torch.cuda.is_available() else without
+    """Return the first value where there is a GPU that torch can use, else the second."""
+    return without if find_gpu().reason else with_gpu
 
 
 def best_direction(watch: str) -> str:
@@ -187,6 +187,7 @@ def resumable(directory: str | os.PathLike[str]) -> Path:
 def resolvers() -> dict[str, Callable[..., Any]]:
     """Return the functions that conf/ calls by name."""
     return {
+        "auto_precision": auto_precision,
         "default_data": default_data,
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,

@@ -341,7 +341,7 @@ def test_offline_auto_starts_from_scratch_and_true_is_an_error_at_once(monkeypat
     assert resolve_pretrained("test_resnet", False) is False
     assert resolve_pretrained("test_resnet", "auto") is False
     start = time.monotonic()
-    with pytest.raises(InputError, match="not in the cache and the hub does not answer"):
+    with pytest.raises(InputError, match="not in the cache, and HF_HUB_OFFLINE forbids the hub"):
         Encoder("test_resnet", pretrained=True)
     assert time.monotonic() - start < 1
     assert resolve_pretrained("mobilenetv2_035", "auto") is False

@@ -87,15 +87,16 @@ def test_nyu_small_scores_on_val_as_it_did(train, real_nyu):
     compare("val", {"figures": figures, "rows": rows, "values": values})
 
 
+ROOMS = ["data=rooms", "data.frames={train: 4, val: 2, test: 0}", "data.num_workers=0", "data.cache=none"]
+HERE = ["trainer=cpu", "logger=none"]
+
+
 def test_a_stored_run_and_its_checkpoint_are_read_as_they_were(train, tmp_path):
     stored = GOLDEN / "run"
     if WRITE:
         shutil.rmtree(stored, ignore_errors=True)
-        done = train(
-            "data=rooms", "data.frames={train: 4, val: 2, test: 0}", "data.image_size=[24,32]", "data.batch_size=2",
-            "data.num_workers=0", "data.cache=none", "model=basic", "model.widths=[4,8]", "trainer=cpu", "logger=none",
-            "trainer.max_epochs=1", "hydra.run.dir=run",
-        )  # fmt: skip
+        small = ["data.image_size=[24,32]", "data.batch_size=2", "model=basic", "model.widths=[4,8]"]
+        done = train(*ROOMS, *HERE, *small, "trainer.max_epochs=1", "hydra.run.dir=run")
         assert done.code == 0, done.err
         shutil.copytree("run", stored, ignore=shutil.ignore_patterns("panels", "*.log", ".*"))
     image = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
@@ -104,8 +105,7 @@ def test_a_stored_run_and_its_checkpoint_are_read_as_they_were(train, tmp_path):
     record = read_checkpoint(stored / "checkpoints/best.ckpt").record
     assert record["config"] == network.config()
     shutil.copytree(stored, "copy")
-    done = train("mode=test", "ckpt=copy/checkpoints/best.ckpt", "data=rooms", "data.frames={train: 4, val: 2, test: 0}",
-                 "trainer=cpu", "logger=none", "data.num_workers=0", "data.cache=none", "hydra.run.dir=again")  # fmt: skip
+    done = train("mode=test", "ckpt=copy/checkpoints/best.ckpt", *ROOMS, *HERE, "hydra.run.dir=again")
     assert done.code == 0, done.err
     figures = json.loads(Path("again/metrics.json").read_text())["protocols"]
     assert figures == json.loads((stored / "metrics.json").read_text())["protocols"]

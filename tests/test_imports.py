@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
     {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "weights_kind", "data.official"},
-    {"image", "changes", "guard", "per_image"},
+    {"image", "changes", "guard", "per_image", "device"},
     {"naming", "camera"},
     {
         "data.layout",
@@ -47,6 +47,7 @@ LAYERS = [
         "models.published",
         "cost",
         "terms",
+        "overview",
         "sync_norm",
         "wandb_run",
     },
@@ -65,7 +66,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes", "sync_norm", "ema"),
+        *("wandb_run", "dashboard", "processes", "sync_norm", "ema", "overview"),
         "train",
     },
     "wandb": {"loggers"},

@@ -34,7 +34,13 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     root = make_kaggle(scenes=4, frames=3, test=2)
     done = train("data=nyu", f"data.root={root}", "trainer.max_epochs=2", *SMALL)
     assert done.code == 0, done.err
-    assert done.out.startswith(f"data: NYU, kaggle layout, {root} (")
+    lines = done.out.splitlines()
+    assert lines[0].startswith("device: CPU (")
+    assert lines[0].endswith("), float32")
+    assert lines[1] == "encoder: test_resnet, from scratch: model.pretrained=false"
+    assert lines[2].startswith(f"data: NYU, kaggle layout, {root} (")
+    assert lines[4].startswith("run:  ")
+    assert lines[5] == "fit:  2 epochs of 4 steps, 2 images each"
     assert "mean map" in done.out
     assert "uncropped" in done.out
     (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()

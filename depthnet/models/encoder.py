@@ -25,7 +25,7 @@ from depthnet.shipped import BEST, shipped_models
 from depthnet.types import InputError
 from depthnet.weights_kind import torch_owner, weights_kind
 
-__all__ = ["Encoder", "resolve_pretrained"]
+__all__ = ["Encoder", "choose_weights", "resolve_pretrained"]
 
 Size = tuple[int, int]
 
@@ -209,6 +209,11 @@ class Encoder(nn.Module):
 
 
 def resolve_pretrained(name: str, value: bool | str) -> bool | str:
+    """Return which weights an encoder starts from, as :func:`choose_weights` decides."""
+    return choose_weights(name, value)[0]
+
+
+def choose_weights(name: str, value: bool | str) -> tuple[bool | str, str]:
     """Decide once which weights an encoder starts from.
 
     Args:
@@ -218,26 +223,30 @@ def resolve_pretrained(name: str, value: bool | str) -> bool | str:
             key names, whose header (architecture, mean, std, pad_type) is obeyed.
 
     Returns:
-        ``True``, ``False`` or the file.
+        ``True``, ``False`` or the file; and the weights in words, with the reason, to stand after the encoder's name.
 
     Raises:
         InputError: If the encoder is unknown, the weights cannot be had, or the file is none for this encoder.
     """
     _require_known(name)
     if value is False:
-        return False
+        return False, "from scratch: model.pretrained=false"
     if isinstance(value, str) and value != "auto":
         path = str(Path(value).expanduser())
         _read_header(name, path)
-        return path
+        return path, f"pretrained weights from {path}"
     import timm
+    from huggingface_hub import constants
 
     repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if _cached_weights(repository) or _hub_answers(repository):
-        return True
+    if _cached_weights(repository):
+        return True, f"pretrained weights {repository} from the local cache"
+    if _hub_answers(repository):
+        return True, f"pretrained weights {repository} from the hub"
+    hub = "HF_HUB_OFFLINE forbids the hub" if constants.HF_HUB_OFFLINE else "the hub does not answer"
     if value == "auto":
-        return False
-    why = "are not in the cache and the hub does not answer" if repository else "do not exist"
+        return False, f"from scratch: {f'no cached weights, and {hub}' if repository else 'timm has no weights for it'}"
+    why = f"are not in the cache, and {hub}" if repository else "do not exist"
     raise InputError(f"model.pretrained=true: the weights of {name} {why}; use auto, false or a file")
 
 

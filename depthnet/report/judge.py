@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from depthnet.data.layout import Layout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
+from depthnet.device import find_gpu
 from depthnet.evaluation import choose_protocols
 from depthnet.image import resize_image
 from depthnet.metrics import METRIC_NAMES, depth_metrics
@@ -186,7 +187,7 @@ class Bench:
                 where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
                 raise InputError(f"{where}, which the run was judged on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = "cpu" if find_gpu().reason else "cuda"
         self._network = load_network(self.path, self._device, size=run.config["data"]["image_size"])
         frames = sorted(self.rows)
         count = min(limit or len(frames), len(frames))
