@@ -127,6 +127,28 @@ def test_truth_keeps_its_sizes(make_lists, tmp_path):
     assert_equal(again, layout, "val", SMALL, None)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_several_sizes(make_lists, tmp_path, workers):
+    layout = ListsLayout(Source(make_lists(train=5, holes=True)))
+    sizes = [SMALL, (32, 24), SMALL, (20, 40), (32, 24)]
+    for depth_sizes in (sizes, None):
+        cached = CachedLayout(layout, "train", tmp_path / "cache", sizes, depth_sizes)
+        cached.build(workers)
+        again = CachedLayout(layout, "train", tmp_path / "cache", sizes, depth_sizes)
+        for frame, size in enumerate(sizes):
+            found, expected = again.read("train", frame), resized(layout, "train", frame, size, depth_sizes and size)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+            assert again.intrinsics("train", frame) == layout.intrinsics("train", frame).resized((48, 64), size)
+
+
+def test_equal_sizes_are_the_cache_of_one_size(make_lists, tmp_path):
+    layout = ListsLayout(Source(make_lists(train=3)))
+    paths = {CachedLayout(layout, "train", tmp_path, size, size).path for size in (SMALL, [SMALL] * 3)}
+    assert len(paths) == 1
+    assert CachedLayout(layout, "train", tmp_path, [SMALL, SMALL, (48, 64)], SMALL).path not in paths
+
+
 def test_floats_stay_within_the_bound(tmp_path):
     layout = RoomsLayout({"train": 3}, (48, 64))
     cached = CachedLayout(layout, "train", tmp_path, SMALL, SMALL)

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 
 import albumentations as A
@@ -248,3 +249,141 @@ def test_random_val_frames_are_told(make_lists):
     data = DepthDataModule.from_root(make_lists(train=30), val="random_frames", image_size=[24, 32])
     assert "neighbours" in data.describe()
     assert data.record()["val"] == "random_frames"
+
+
+def keep_aspect(size):
+    """Give an image 32 pixels on its longer side, in steps of 8, whatever its shape."""
+    scale = 32 / max(size)
+    return max(8, round(size[0] * scale / 8) * 8), max(8, round(size[1] * scale / 8) * 8)
+
+
+@pytest.fixture
+def mixed(make_lists):
+    """Six landscape frames to train on and three to validate on, of which two and one are turned upright."""
+    root = make_lists(train=6, val=3)  # frames 0 to 5 and 7 to 9
+    for number in (1, 4, 8):
+        for name in (f"rgb_{number:05d}.jpg", f"sync_depth_{number:05d}.png"):
+            with Image.open(root / "train" / name) as old:
+                turned = old.transpose(Image.Transpose.ROTATE_90)
+            turned.save(root / "train" / name)
+    return root
+
+
+def test_images_keep_their_aspect_and_a_batch_has_one_size(mixed, tmp_path):
+    options = {"image_size": [24, 32], "batch_size": 2, "num_workers": 0, "seed": 1, "cache_dir": tmp_path}
+    plain, cached = (
+        DepthDataModule.from_root(mixed, size_for=keep_aspect, cache=cache, **options) for cache in ("none", "disk")
+    )
+    loaders = plain.train_dataloader(), cached.train_dataloader()
+    seen = []
+    for epoch in range(2):
+        for loader in loaders:
+            loader.batch_sampler.sampler.set_epoch(epoch)
+        batches = list(loaders[0])
+        assert len(batches) == len(loaders[0]) == 3
+        for batch, other in zip(batches, loaders[1], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+            assert batch.image.shape[-2:] == batch.depth.shape[-2:] == batch.mask.shape[-2:]
+            for frame, intrinsics in zip(batch.frame.tolist(), batch.intrinsics, strict=True):
+                size = (32, 24) if frame in (1, 4) else (24, 32)
+                assert batch.image.shape[-2:] == size
+                assert intrinsics.tolist() == pytest.approx(
+                    plain.layout.intrinsics("train", frame).resized(plain.layout.size("train", frame), size)
+                )
+        seen.append([frame for batch in batches for frame in batch.frame.tolist()])
+    assert [sorted(frames) for frames in seen] == [list(range(6))] * 2
+    for data in (plain, cached):
+        found = list(data.val_dataloader())
+        assert [tuple(batch.image.shape) for batch in found] == [(1, 3, 24, 32), (1, 3, 32, 24), (1, 3, 24, 32)]
+        assert [tuple(batch.depth.shape[-2:]) for batch in found] == [(48, 64), (64, 48), (48, 64)]
+    assert plain.record()["sizes"] == {"32x24": 4, "24x32": 2}
+    assert "images 32x24, 24x32" in plain.describe()
+
+
+def test_workers_are_given_sizes_and_no_network(mixed):
+    class Unsendable:
+        def __call__(self, size):
+            return keep_aspect(size)
+
+        def __reduce__(self):
+            raise AssertionError("sent to a worker")
+
+    data = DepthDataModule.from_root(mixed, size_for=Unsendable(), image_size=[24, 32], batch_size=2, num_workers=1)
+    loader = data.train_dataloader()
+    there = pickle.loads(pickle.dumps(loader.dataset))  # as a worker that is spawned gets it
+    assert {frame: there[frame].image.shape for frame in (0, 1)} == {0: (3, 24, 32), 1: (3, 32, 24)}
+    assert sorted(frame for batch in loader for frame in batch.frame.tolist()) == list(range(6))
+
+
+def test_rooms_beside_pairs_have_the_size_of_most(mixed):
+    data = DepthDataModule.from_root(
+        mixed, size_for=keep_aspect, image_size=[48, 48], batch_size=2, num_workers=0, extra_rooms=2
+    )
+    batches = list(data.train_dataloader())
+    assert {tuple(batch.image.shape[-2:]) for batch in batches for f in batch.frame if f >= 6} == {(24, 32)}
+    assert data.facts()["extra_rooms"][1:] == [2, 2]
+
+
+def test_a_resumed_run_goes_on_after_its_batches(mixed):
+    def loader(done):
+        data = DepthDataModule.from_root(
+            mixed, size_for=keep_aspect, image_size=[24, 32], batch_size=1, num_workers=0, seed=3
+        )
+        data.load_state_dict({"epoch": 0, "batches": done})
+        return [batch.frame.item() for batch in data.train_dataloader()]
+
+    assert loader(2) == loader(0)[2:]
+    assert len(loader(0)) == 6
+
+
+def test_a_size_for_that_stretches_changes_nothing(make_lists):
+    root, options = make_lists(), {"image_size": [24, 32], "batch_size": 2, "num_workers": 0}
+    plain = DepthDataModule.from_root(root, **options)
+    other = DepthDataModule.from_root(root, size_for=lambda size: (24, 32), **options)
+    assert plain.facts() == other.facts()
+    assert "camera" not in plain.facts()
+    assert plain.describe() == other.describe()
+    for name in ("train_dataloader", "val_dataloader"):
+        for batch, same in zip(getattr(plain, name)(), getattr(other, name)(), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, same, strict=True))
+
+
+def test_the_training_focal_length_is_in_network_pixels(make_lists, mixed):
+    size, resized = (48, 64), (24, 32)
+    data = DepthDataModule.from_root(mixed, size_for=keep_aspect, image_size=[24, 32])
+    camera = data.layout.intrinsics("train", 0)
+    assert data.training_focal() == camera.resized(size, resized).focal, "exactly; two of six are upright"
+    stretched = DepthDataModule.from_root(mixed, image_size=[24, 32])
+    assert stretched.training_focal() == camera.resized(size, resized).focal
+    rooms = DepthDataModule.rooms({"train": 4}, image_size=[24, 32])
+    assert rooms.training_focal() == rooms.layout.intrinsics("train", 0).focal
+    assert DepthDataModule.rooms({"val": 4}, image_size=[24, 32]).training_focal() is None
+
+
+def test_the_camera_is_logged_and_compared_where_it_is_no_fact_of_the_data(make_lists):
+    root = make_lists(train=6)
+    path = root / "nyudepthv2_train_files_with_gt.txt"
+    assert "camera: fx 51.9 px at 64x48 (NYU's)" in DepthDataModule.from_root(root).describe()
+    rows = path.read_text()
+    path.write_text(rows.replace("518.8579", "60"))
+    data = DepthDataModule.from_root(root, image_size=[24, 32])
+    assert "camera: fx 60.0 px at 64x48 (the lists' focal lengths)" in data.describe()
+    assert data.record()["camera"] == "fx 60.0 px at 64x48 (the lists' focal lengths)"
+    assert data.facts()["camera"] == 30.0
+    path.write_text(rows.replace(" 518.8579", "", 5))
+    for name in ("rgb_00000.jpg", "sync_depth_00000.png"):
+        with Image.open(root / "train" / name) as old:
+            old.crop((0, 0, 40, 48)).save(root / "train" / name)
+    data = DepthDataModule.from_root(root)
+    assert "camera: fx 51.9 px at 64x48 (NYU's), unknown for 17% of the frames" in data.describe()
+
+
+def test_depth_that_a_network_cannot_predict_is_counted(make_lists, monkeypatch):
+    data = DepthDataModule.from_root(make_lists(train=3, holes=True))
+    depth = np.stack([data.layout.read("train", frame)[1] for frame in range(3)])
+    valid, middle = depth > 1e-3, float(np.median(depth[depth > 0]))
+    assert data.beyond_range(0.0001, middle) == pytest.approx(((depth > middle) & valid).sum() / valid.sum())
+    assert data.beyond_range(middle, 20) == pytest.approx(((depth < middle) & valid).sum() / valid.sum())
+    assert data.beyond_range(11, 12) == 1
+    monkeypatch.setattr("depthnet.data.files.FileLayout.read", None)
+    assert data.beyond_range(1e-3, 10) == data.beyond_range(1e-4, 80) == 0, "nothing is read"

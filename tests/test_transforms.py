@@ -4,6 +4,7 @@ The image's red and green say from which row and column a pixel comes (two level
 is; the depth says the same with one number for each pixel, so where a depth was measured can be read from it exactly.
 """
 
+import random
 from pathlib import Path
 
 import albumentations as A
@@ -13,7 +14,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from depthnet.camera import Intrinsics
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.data.dataset import DepthDataset
+from depthnet.data.official import NYU_INTRINSICS
+from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment, CutDepth, DepthZoom
 from depthnet.types import InputError
 
@@ -156,6 +161,104 @@ def test_a_seed_gives_the_same_whatever_came_before():
     backwards = [augment(IMAGE, NUMBERS, seed)[0].tobytes() for seed in reversed(range(20))][::-1]
     assert first == backwards
     assert len(set(first)) == 20
+
+
+CAMERA = Intrinsics(110.0, 110.0, 60.25, 50.5)
+SAME, MIRRORED = np.eye(2), np.diag([-1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "axes", "pixels"),
+    [
+        ([A.HorizontalFlip(p=1.0)], MIRRORED, 0.01),
+        ([A.VerticalFlip(p=1.0)], -MIRRORED, 0.01),
+        ([A.Transpose(p=1.0)], SAME[::-1], 0.01),
+        ([CROP], SAME, 0.01),
+        ([A.PadIfNeeded(120, 150, p=1.0)], SAME, 0.01),
+        ([DepthZoom(scale=(1.0, 2.5), p=1.0)], SAME, 1.3),
+        ([A.Resize(192, 200, p=1.0)], SAME, 1.6),
+        ([A.RandomSizedCrop((50, 90), (96, 128), p=1.0)], SAME, 2.6),
+        ([A.RandomResizedCrop((64, 100), p=1.0)], SAME, 4.0),
+        ([A.Rotate(limit=(-45, 45), p=1.0)], None, 1.1),
+        ([A.Affine(scale=(0.8, 1.4), keep_ratio=True, translate_px=(-9, 9), rotate=(-30, 30), p=1.0)], None, 1.4),
+        ([A.HorizontalFlip(p=1.0), DepthZoom(scale=(1.0, 2.5), p=1.0), CROP], MIRRORED, 1.3),
+        (geometric(), None, 1.7),
+    ],
+    ids=lambda value: "" if not isinstance(value, list) else " ".join(type(each).__name__ for each in value),
+)
+def test_a_point_reprojects_after_each_transform(transforms, axes, pixels):
+    """A point seen at a pixel stays where it is in space, seen from the side, from a mirror, or z times as near.
+
+    Each depth states the pixel it was measured at, so where each went is known; a nearest pixel is half a pixel off.
+    """
+    augment = Augment(transforms)
+    for seed in range(25):
+        _, depth, camera = augment.with_camera(IMAGE, NUMBERS, CAMERA, seed)
+        numbers = numbers_in(depth, transforms)
+        seen = numbers > 0
+        assert seen.sum() > 500
+        rows, columns = np.divmod(numbers[seen] - 1, WIDTH)
+        nearer = depth[seen] / NUMBERS.ravel()[numbers[seen] - 1]
+        before = np.stack([(columns - CAMERA.cx) / CAMERA.fx, (rows - CAMERA.cy) / CAMERA.fy], axis=1)
+        rows, columns = np.nonzero(seen)
+        after = np.stack([(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy], axis=1) * nearer[:, None]
+        turn = axes
+        if turn is None:  # the rotation that fits best; it leaves no room for a focal length that is wrong
+            left, _, right = np.linalg.svd(after.T @ before)
+            turn = left @ right
+        off = (after - before @ turn.T) * (camera.fx, camera.fy) / nearer[:, None]
+        assert abs(off).max() < pixels
+        assert abs(off.mean(axis=0)).max() < pixels / 2
+
+
+@pytest.mark.parametrize("name", ["flip", "standard", "strong"])
+def test_the_camera_changes_nothing_of_what_is_drawn_and_keeps_its_focal_length(name):
+    """Image and depth are those of the plain chain, as it was before cameras; only zooms and resizes change a focal."""
+    config = OmegaConf.create({"data": {"depth_range": {"min": 1e-3, "max": 10.0}}})
+    config.augment = OmegaConf.load(STRONG.with_name(f"{name}.yaml"))
+    first, second = (instantiate(config.augment.transforms, _convert_="all") for _ in range(2))
+    augment, plain = Augment(first), A.Compose(second, additional_targets={"depth": "mask"})
+    nyu = Intrinsics(*NYU_INTRINSICS).resized((480, 640), (HEIGHT, WIDTH))
+    for seed in range(60):
+        plain.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        expected = plain(image=IMAGE, depth=NUMBERS)
+        image, depth, camera = augment.with_camera(IMAGE, NUMBERS, nyu, seed)
+        for found in ((image, depth), augment(IMAGE, NUMBERS, seed)):
+            assert found[0].tobytes() == expected["image"].tobytes()
+            assert found[1].tobytes() == expected["depth"].tobytes()
+        assert camera.focal == pytest.approx(nyu.focal, rel=1e-12)
+        assert camera[:2] == (nyu[:2] if name != "strong" else pytest.approx(nyu[:2], rel=1e-4))
+
+
+@pytest.mark.parametrize(
+    "bent", [A.ElasticTransform(p=1.0), A.Perspective(p=1.0), A.GridDistortion(p=1.0), A.OpticalDistortion(p=1.0)]
+)
+def test_a_distortion_leaves_no_pinhole_camera(bent):
+    assert Augment([bent]).with_camera(IMAGE, NUMBERS, CAMERA, 1)[2] is None
+
+
+def test_a_transform_that_moves_no_points_leaves_the_camera_unknown():
+    class Upside(A.DualTransform):
+        def apply(self, img, **params):
+            return img[::-1].copy()
+
+    augment = Augment([Upside(p=1.0)])
+    image, depth, camera = augment.with_camera(IMAGE, NUMBERS, CAMERA, 1)
+    assert camera is None
+    assert (image == IMAGE[::-1]).all()
+    assert (depth == NUMBERS[::-1]).all()
+    assert augment.with_camera(IMAGE, NUMBERS, None, 1)[2] is None
+    assert Augment().with_camera(IMAGE, NUMBERS, CAMERA, 1)[2] is CAMERA
+
+
+def test_a_sample_has_the_camera_of_its_augmented_image(make_lists):
+    layout = open_root(make_lists())
+    camera = layout.intrinsics("train", 0).resized((48, 64), (24, 32))
+    flipped = DepthDataset(layout, "train", (24, 32), Augment([A.HorizontalFlip(p=1.0)]))[0].intrinsics
+    assert torch.equal(flipped, torch.tensor(camera.flipped(32)))
+    bent = DepthDataset(layout, "train", (24, 32), Augment([A.Perspective(p=1.0)]))[0].intrinsics
+    assert bent.isnan().all()
+    assert bent.shape == (4,)
 
 
 def epochs(root, workers):

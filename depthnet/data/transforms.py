@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.camera import Intrinsics
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["Augment", "CutDepth", "DepthZoom"]
@@ -51,7 +52,10 @@ class Augment:
         for transform in transforms:
             if not isinstance(transform, A.BasicTransform | A.BaseCompose):
                 raise InputError(f"augment.transforms: {transform!r} is no albumentations transform")
-        self._chain = A.Compose(list(transforms), additional_targets={"depth": "mask"}) if transforms else None
+        points = A.KeypointParams("xyz", remove_invisible=False)
+        targets = {"depth": "mask"}
+        self._chain = A.Compose(list(transforms), keypoint_params=points, additional_targets=targets)
+        self._empty = not transforms
 
     def __call__(
         self, image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], seed: int
@@ -66,12 +70,64 @@ class Augment:
         Returns:
             The pair, in the shapes the transforms give.
         """
-        if self._chain is None:
-            return image, depth
+        image, depth, _ = self.with_camera(image, depth, None, seed)
+        return image, depth
+
+    def with_camera(
+        self, image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], camera: Intrinsics | None, seed: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], Intrinsics | None]:
+        """Augment one pair and its camera.
+
+        Args:
+            image: RGB, ``uint8``, shape ``(H, W, 3)``.
+            depth: Metres, ``float32``, shape ``(H, W)``, 0 = missing.
+            camera: Of the image [px]; None where it is not known.
+            seed: All that is random here follows from it; 0 to 2**32 - 1.
+
+        Returns:
+            The pair in the shapes the transforms give, and the camera of the augmented image: None where it is not
+            known, or the transforms leave no pinhole camera, as a distortion does. albumentations' resizes move points
+            up to half a pixel less than the pixels, so the principal point is that much off after one.
+        """
+        if self._empty:
+            return image, depth, camera
         # set_random_seed would start every transform from the same seed: those of one p would always come together
         self._chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = self._chain(image=image, depth=depth)
-        return out["image"], out["depth"]
+        if camera is None:
+            out = self._chain(image=image, depth=depth)
+            return out["image"], out["depth"], None
+        try:
+            out = self._chain(image=image, depth=depth, keypoints=_PROBES)
+        except NotImplementedError:  # a transform of somebody's own that moves no points
+            image, depth = self(image, depth, seed)
+            return image, depth, None
+        return out["image"], out["depth"], _moved(camera, np.asarray(out["keypoints"], np.float64))
+
+
+_REACH = 1024.0  # between probes [px]; float32, which points become, holds flips and crops of it exactly
+_PROBES = np.array([(0, 0, 1), (_REACH, 0, 1), (0, _REACH, 1), (_REACH, _REACH, 1)], np.float32)  # column, row, depth
+_BENT = 0.5  # the last probe is farther than this from where an affine transform takes it: a distortion [px]
+_DIGITS = 6  # of a factor; float32 has no more
+
+
+def _moved(camera: Intrinsics, points: npt.NDArray[np.float64]) -> Intrinsics | None:
+    """Return a camera after what the probes show: an affine transform of the pixels, and a factor of depth.
+
+    A turned or mirrored image is one by a turned or mirrored camera, so only the lengths of the axes count.
+    """
+    if len(points) != len(_PROBES):
+        return None
+    origin, right, below, last = points[:, :2]
+    if not np.isfinite(points).all() or np.abs(right + below - origin - last).max() > _BENT:
+        return None
+    linear = np.stack([right - origin, below - origin], axis=1) / _REACH
+    center = linear @ (camera.cx, camera.cy) + origin
+    fx, fy = (math.hypot(across * camera.fx, down * camera.fy) * points[0, 2] for across, down in linear)
+    if not fx * fy:
+        return None
+    scale = round(math.sqrt(fx * fy) / camera.focal, _DIGITS)  # exactly 1 for a flip, a crop, a turn and DepthZoom
+    aspect = round(math.sqrt(fx / fy * abs(camera.fy / camera.fx)), _DIGITS)
+    return Intrinsics(camera.fx * scale * aspect, camera.fy * scale / aspect, float(center[0]), float(center[1]))
 
 
 class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
@@ -131,6 +187,16 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
             for start, side in zip((top, left), mask.shape, strict=True)
         )
         return mask.take(rows, axis=0).take(columns, axis=1) / np.float32(zoom)
+
+    def apply_to_keypoints(
+        self, keypoints: npt.NDArray[np.float32], zoom: float, top: float, left: float, **params: Any
+    ) -> npt.NDArray[np.float32]:
+        """Move points as the pixels, and divide their depth by the zoom: columns x, y, z and more."""
+        moved = keypoints.copy()
+        for column, start in enumerate((left, top)):
+            moved[:, column] = (keypoints[:, column] + 0.5 - start) * zoom - 0.5
+        moved[:, 2] /= zoom
+        return moved
 
 
 class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
