@@ -89,6 +89,8 @@ def test_every_option_survives_the_record():
         "decoder_widths": [16, 12, 8, 8, 8],
     }
     net = DepthNet(**(TINY | options))
+    options |= {"geometry": "stretch", "camera": {"focal": 50.0, "size": [61, 83]}}
+    net = DepthNet(**(TINY | options))
     assert net.config() == {"encoder": "test_resnet", "pretrained": False, **options}
     again = DepthNet(**json.loads(json.dumps(net.config())))
     again.load_state_dict(net.state_dict())

@@ -136,7 +136,7 @@ class DepthNetwork(nn.Module):
         if value is None or value == "auto":
             return
         try:
-            self._focal, size = float(value["focal"]), value["size"]  # type: ignore[arg-type, index]  # any data
+            self._focal, size = float(value["focal"]), value["size"]
         except (TypeError, KeyError, ValueError):
             size, self._focal = (), math.nan
         if not (math.isfinite(self._focal) and self._focal > 0):
