@@ -1,11 +1,15 @@
 """Predict depth for photographs.
 
     python predict.py PHOTO... --output DIR                 (the model that ships with depthnet, nyu_small)
-    python predict.py PHOTO... --ckpt runs/.../checkpoints/best.ckpt --output DIR
+    python predict.py PHOTO... --ckpt RUN --output DIR
 
 PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
 millimetres), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run does only what
 is missing or was made from another photograph, checkpoint or setting.
+
+Distances in meters need the camera's focal length. It is taken from --focal or --fov-x, else from a K.txt or
+intrinsics.json beside the photograph or up to two folders above, else from EXIF (35-mm focal length); where none is
+known, the field of view of the training camera is assumed. The last lines and <stem>.json say which was used.
 
 Exit code: 0, all is there; 1, some photographs failed, each with a line on stderr; 2, nothing could be done; 130,
 interrupted.
@@ -31,7 +35,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
     )
-    parser.add_argument("--ckpt", metavar="PATH", help="checkpoint that train.py wrote, or a shipped model's name")
+    parser.add_argument("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
     parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
     parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
@@ -42,6 +46,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar=("LOW", "HIGH"),
         help="ends of the colour scale [m] (default: each picture's own)",
     )
+    parser.add_argument("--focal", type=float, metavar="PX", help="focal length of the photographs [px]")
+    parser.add_argument("--fov-x", type=float, metavar="DEGREES", help="horizontal field of view of the photographs")
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options = parser.parse_intermixed_args(given[:end])  # photographs may stand between options, but not around "--"
@@ -65,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
         from depthnet.prediction import predict_files
 
-        settings = {"color_range": options.color_range, "device": options.device, "overwrite": options.overwrite}
+        names = ("color_range", "device", "focal", "fov_x", "overwrite")
+        settings = {name: getattr(options, name) for name in names}
         predict = functools.partial(predict_files, options.photos, options.ckpt, options.output, **settings)
         if sys.stderr.isatty():
             from rich.console import Console
@@ -88,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; every file written is whole, and the same command goes on from here", file=sys.stderr)
         return 130
+    if report.camera_line:
+        print(report.camera_line)
     print(report)
     return 1 if report.failed else 0
 

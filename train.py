@@ -12,9 +12,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from depthnet.allowed import MULTIRUN
+from depthnet.device import claim_gpu, describe_device, job_devices
 from depthnet.guard import USER_ERRORS, build, install, sweep_directory
 from depthnet.processes import gathered
-from depthnet.run import check_choices, config_of, error_line, log_failure, owned, register_resolvers
+from depthnet.run import (
+    CONFIG,
+    check_choices,
+    config_of,
+    error_line,
+    log_failure,
+    owned,
+    register_resolvers,
+    stored_text,
+)
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, note_end, note_start, sweeping
 
@@ -25,24 +35,32 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, judge one only, or profile training; returns the watched figure."""
     from depthnet.callbacks import Panels, Results
     from depthnet.evaluation import choose_protocols
+    from depthnet.fine_tune import check_reach, load_start, resolve_camera
     from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
+    from depthnet.overview import TimeEstimate
     from depthnet.profiling import profile_steps
     from depthnet.report.write import write_report
-    from depthnet.resume import begin, fine_tune, finished, fit_and_judge, settle
+    from depthnet.resume import begin, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
     from depthnet.sync_norm import SyncNorm
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
+    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    text = settle(cfg, directory)
-    data = build(cfg.data, "data")
+    words = HydraConfig.get().overrides.task
+    settle(cfg, directory, words)
+    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt, size=cfg.model.image_size)
+    data = build(cfg.data, "data", size_for=network.size_for)
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
-    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt)
-    fine_tune(network, cfg.ckpt if fit else None, directory)
+    load_start(network, cfg.ckpt if fit else None, directory)
+    cfg.model.camera = network.camera = resolve_camera(network, data, cfg.model.get("camera"))
+    if not (directory / CONFIG).exists():
+        check_reach(network, data, any(word.startswith("model.depth_range") for word in words), fit)
+    text = stored_text(cfg, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
@@ -51,12 +69,13 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     trainer = build(
         cfg.trainer,
         "trainer",
-        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory)],
+        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit],
         logger=make_loggers(build(cfg.logger, "logger")),
         plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
+        **job_devices(cfg.trainer),
     )
-    begin(trainer, text, module, data if fit else None, cfg.resume_allow, HydraConfig.get().overrides.task)
+    begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
     if cfg.mode == "profile":
         return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
@@ -76,6 +95,8 @@ def job(cfg: DictConfig) -> float | None:
                 return figure
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg)
+            if sweeps:
+                claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)
             figure = run(cfg, directory, signals)
             return note_end(directory, figure) if sweeps else figure
     except Exception as error:

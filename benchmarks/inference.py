@@ -34,7 +34,9 @@ def gmacs(bench: Bench) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt", default="nyu_small", metavar="PATH", help="a checkpoint, or a shipped model's name")
+    parser.add_argument(
+        "--ckpt", default="nyu_small", metavar="PATH", help="a checkpoint, a run, or a shipped model's name"
+    )
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: the checkpoint's own")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds, after two to warm up")
     options = parser.parse_args()

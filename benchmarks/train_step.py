@@ -91,7 +91,8 @@ class Bench:
         height, width = entry.size or tuple(options.size)
         self.entry = entry
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.bf16 = options.precision == "bf16"
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.steps = max(1, options.images // options.batch)
         self.images = self.steps * options.batch
         self.net = entry.build((height, width)).to(self.device, memory_format=torch.channels_last)
@@ -105,17 +106,18 @@ class Bench:
         self.net.train()
         for _ in range(self.steps):
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with self._autocast():
                 loss = self.entry.loss(self.net(self.batch))
-            loss.backward()
-            self.optimizer.step()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
 
     @torch.inference_mode()
     def infer(self) -> None:
         """Predict the images of one repeat."""
         self.net.eval()
         for _ in range(self.steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with self._autocast():
                 self.net(self.batch)
 
     def time(self, mode: str) -> float:
@@ -125,6 +127,9 @@ class Bench:
         getattr(self, mode)()
         self._synchronize()
         return (time.perf_counter() - start) * 1000 / self.images
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -278,7 +283,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats, after one to warm up")
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only these networks and the floor")
     parser.add_argument("--only-trainer", action="store_true", help="only our Trainer against a bare loop")
     parser.add_argument("--no-memory", action="store_true", help="times only")

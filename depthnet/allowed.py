@@ -35,6 +35,7 @@ ALLOWED = frozenset(
         "depthnet.data.transforms.Augment",
         "depthnet.data.transforms.CutDepth",
         "depthnet.data.transforms.DepthZoom",
+        "depthnet.ema.WeightEMA",
         "depthnet.finite.FiniteSteps",
         "depthnet.loggers.wandb_logger",
         "depthnet.losses.DepthLoss",
@@ -56,6 +57,14 @@ ALLOWED = frozenset(
 
 ALLOWED_CLASSES = ("albumentations.", "lightning.pytorch.callbacks.")
 """Packages whose classes may all be named, by one capitalised name; their functions read and write files."""
+
+_REPLACED = {
+    f"lightning.pytorch.callbacks.{name}": "it averages constants too, so best.ckpt is not what was validated; write "
+    "callbacks=ema (depthnet.ema.WeightEMA); a run stored with it is resumed by its whole command line with "
+    "resume=auto and resume_allow=[config,code]"
+    for name in ("EMAWeightAveraging", "WeightAveraging")
+}
+"""Classes that would be allowed, and why not."""
 
 PLUGINS = frozenset(
     {
@@ -120,6 +129,8 @@ def check_targets(config: Any, place: str = "") -> None:
         >>> check_targets({"loss": {"_target_": "depthnet.losses.DepthLoss"}})
     """
     for where, key, value in _leaves(config, place):
+        if key == "_target_" and isinstance(value, str) and value in _REPLACED:
+            raise InputError(f"{where or 'config'}: _target_ {value}: {_REPLACED[value]}")
         if key == "_target_" and not _allowed(value):
             raise InputError(
                 f"{where or 'config'}: _target_ {value} is not on the list of what a config may build; the list "

@@ -35,10 +35,11 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """Average the weights of checkpoints, normalisation statistics too; whole numbers are the first one's.
 
     Args:
-        paths: At least two files or shipped models' names.
+        paths: At least two, each as :func:`depthnet.shipped.find_checkpoint` takes it.
 
     Returns:
-        A checkpoint whose record has, for the run's config, ``{"averaged": [SHA-256 of each file]}``.
+        A checkpoint whose record has, for the run's config, the SHA-256 of each file and each one's own run:
+        ``{"averaged": [...], "runs": [...]}``.
 
     Raises:
         InputError: If there are fewer than two, one cannot be read, or they are not of one network.
@@ -61,7 +62,8 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
         name: torch.stack([one.state[name] for one in checkpoints]).mean(0) if value.is_floating_point() else value
         for name, value in first.state.items()
     }
-    record = first.record | {"run": {"averaged": [file_digest(file) for file in files]}}
+    runs = [one.record.get("run") for one in checkpoints]
+    record = first.record | {"run": {"averaged": [file_digest(file) for file in files], "runs": runs}}
     return Checkpoint(first.network, first.config, state, record)
 
 
@@ -76,10 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from depthnet.checkpoint import RECORD_KEY, save_plain
-    from depthnet.run import BEST
 
     require_writable(options.output.parent)
-    found = average([Path(run, BEST) if Path(run).is_dir() else run for run in options.runs])
+    found = average(options.runs)
     state = {f"network.{name}": value for name, value in found.state.items()}
     save_plain(options.output, {"state_dict": state, RECORD_KEY: found.record})
     print(f"{options.output}: the average of {len(options.runs)} checkpoints; judge it before you use it")

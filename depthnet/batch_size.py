@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
+from depthnet.device import job_devices
 from depthnet.guard import build
 from depthnet.module import DepthModule
 from depthnet.types import InputError, Sample
@@ -42,7 +43,8 @@ def settle_batch_size(cfg: Any) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:  # the tuner keeps the first weights in a file
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}
+        one: dict[str, Any] = {"num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}
+        one |= {"devices": 1} | job_devices(cfg.trainer)
         trainer = build(cfg.trainer, "trainer", default_root_dir=folder, **one, **quiet)
         if trainer.strategy.root_device.type == "cpu":
             raise InputError("data.batch_size=auto: it asks a GPU how many images fit; on a CPU, write a number")

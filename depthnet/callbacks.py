@@ -29,6 +29,7 @@ from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_tab
 from depthnet.image import resize_nearest, write_image_png
 from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
+from depthnet.per_image import count_in_words
 from depthnet.types import InputError, Sample
 from depthnet.visualize import panel
 
@@ -309,7 +310,7 @@ class Results(Callback):
         if constant:
             rows["mean map"] = constant
         judged = evaluation.rows(next(iter(self._figures)))[0]
-        title = f"{layout.description}, {self._split}: {count} images, {layout.truth} truth"
+        title = f"{layout.description}, {self._split}: {count_in_words(len(judged), count)}, {layout.truth} truth"
         print(f"judged: {describe_judged(layout, self._split, judged)}")
         Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
         step = last_step(trainer)
@@ -329,7 +330,7 @@ class Results(Callback):
 
 def _count_in_words(count: int | None) -> str:
     if count is None:
-        return "test: this judgement cannot be counted; the record beside the checkpoint cannot be read or written"
+        return "test: this evaluation cannot be counted; the record of the checkpoint's tests cannot be read or written"
     return (
         f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer tested by them"
     )

@@ -14,17 +14,21 @@ from typing import Any
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.network import DepthNetwork
+from depthnet.per_image import count_in_words
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Run
 from depthnet.shipped import portable
+from depthnet.terms import Origin
 
 __all__ = ["Export", "model_card"]
 
-_NYU = ("labelled", "lists", "kaggle")
-_NYU_TERMS = (
-    "NYU Depth V2 is its authors': Silberman, Hoiem, Kohli and Fergus, Indoor Segmentation and Support Inference from "
-    "RGBD Images, ECCV 2012. Cite them, and keep to their terms."
-)
+_TERMS = {
+    "nyu": "NYU Depth V2 is its authors': Silberman, Hoiem, Kohli and Fergus, Indoor Segmentation and Support "
+    "Inference from RGBD Images, ECCV 2012. Cite them, and keep to their terms.",
+    "rooms": "The built-in rooms are made by depthnet itself and are nobody's.",
+    "own": "Pairs of one's own are their owner's.",
+    "unknown": "Not all that the weights were trained on is known.",
+}
 _IN_METRES = ("sq_rel", "rmse")
 
 
@@ -35,7 +39,8 @@ class Export:
     Attributes:
         name: The model's.
         command: What trains it anew.
-        terms: The licence of the weights.
+        origin: What it was trained on.
+        terms: The license of the weights.
         notes: What a user should know of its limits.
         size: Of the file of weights [bytes].
         digest: Its SHA-256.
@@ -45,6 +50,7 @@ class Export:
 
     name: str
     command: str
+    origin: Origin
     terms: str
     notes: Sequence[str]
     size: int
@@ -61,17 +67,17 @@ def model_card(run: Run, network: DepthNetwork, export: Export) -> str:
         network: With these weights.
         export: What the run does not know.
     """
-    parts = [_head(run, export), _about(network, export), _use(export), _training(run, export), _figures(run)]
-    parts += [_limits(run, network, export), _licence(run, export)]
+    parts = [_head(export), _about(network, export), _use(export), _training(run, export), _figures(run)]
+    parts += [_limits(run, network, export), _license(export)]
     text: str = portable("\n".join(parts))
     return text
 
 
-def _head(run: Run, export: Export) -> str:
+def _head(export: Export) -> str:
     known = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", export.terms)
-    licence = [f"license: {export.terms}"] if known else ["license: other", f"license_name: {_quoted(export.terms)}"]
-    datasets = ["datasets:", "- nyu_depth_v2"] if run.metrics["data"]["layout"] in _NYU else []
-    lines = [*licence, *datasets, "library_name: depthnet", "pipeline_tag: depth-estimation"]
+    license = [f"license: {export.terms}"] if known else ["license: other", f"license_name: {_quoted(export.terms)}"]
+    datasets = ["datasets:", "- nyu_depth_v2"] if "nyu" in export.origin.data else []
+    lines = [*license, *datasets, "library_name: depthnet", "pipeline_tag: depth-estimation"]
     return "\n".join(["---", *lines, "---", ""])
 
 
@@ -120,11 +126,12 @@ def _training(run: Run, export: Export) -> str:
     first = "timm's pretrained ones for the encoder" if pretrained is True else "random"
     if isinstance(pretrained, str):
         first = f"those of {pretrained} for the encoder"
+    what = "Data"
     if config.get("mode") == "test":  # its checkpoint is what was made, not what it was made from
-        first, start = "as the command says", None
+        first, start, what = "as the command says", None, "Evaluated on"
     versions = ", ".join(f"{name} {version}" for name, version in run.metrics["versions"].items() if version)
     lines = {
-        "Data": f"{_described(data)}; {frames}; {data['truth']} truth; images {height}x{width}",
+        what: f"{_described(data)}; {frames}; {data['truth']} truth; images {height}x{width}",
         "Scenes": data["scenes"],
         "Data digest": data.get("digest") or "none",
         "First weights": f"those of {start}" if start else first,
@@ -144,13 +151,13 @@ def _described(data: dict[str, Any]) -> str:
 
 def _figures(run: Run) -> str:
     metrics, split = run.metrics, run.metrics["split"]
-    chosen = ""
+    chosen, counts = "", count_in_words(metrics["images"], metrics["expected"])
     if split == "val":
         chosen = f" The weights were chosen by `{run.config['watch']}` on these very frames, which flatters a little."
     lines = [
         "## Figures",
         "",
-        f"Judged on {split}, {metrics['images']} images, before the weights were rounded.{chosen} The intervals hold "
+        f"Judged on {split}, {counts}, before the weights were rounded.{chosen} The intervals hold "
         f"{LEVEL:.0%} of {DRAWS} bootstrap draws of whole scenes. The mean map answers every image with the mean depth "
         "of the training images.",
         "",
@@ -182,9 +189,10 @@ def _limits(run: Run, network: DepthNetwork, export: Export) -> str:
     return "\n".join(["## Limits", "", *(f"- {line}" for line in dict.fromkeys(lines)), ""])
 
 
-def _licence(run: Run, export: Export) -> str:
-    layout = run.metrics["data"]["layout"]
-    terms = _NYU_TERMS if layout in _NYU else "Their owners'."
-    if layout == "rooms":
-        terms = "The rooms are made by depthnet itself and are nobody's."
-    return f"## Licence\n\n- Weights: {export.terms}\n- Data: {terms}\n"
+def _license(export: Export) -> str:
+    lines = [f"Weights: {export.terms}", *(f"Data: {_TERMS[kind]}" for kind in _TERMS if kind in export.origin.data)]
+    lines += [
+        f"Encoder: began with pretrained weights ({encoder}), whose terms hold too."
+        for encoder in sorted(export.origin.pretrained)
+    ]
+    return "\n".join(["## License", "", *(f"- {line}" for line in lines), ""])

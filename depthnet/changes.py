@@ -30,7 +30,7 @@ FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.r
         "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 
-SETTLED = ("model.pretrained", "data.batch_size")
+SETTLED = ("model.pretrained", "model.camera", "data.batch_size")
 """Keys that may be ``auto``, which is decided when a run is first started."""
 
 _FREE_PREFIXES = tuple(f"{name}." for name in FREE)

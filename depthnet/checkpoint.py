@@ -23,9 +23,10 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from depthnet.durable import file_digest, open_durable, temporary_name, write_json, write_text
+from depthnet.durable import cache_folder, file_digest, open_durable, temporary_name, write_json, write_text
 from depthnet.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
 from depthnet.types import InputError
+from depthnet.weights_kind import torch_owner, weights_kind
 
 __all__ = [
     "FORMAT",
@@ -48,6 +49,10 @@ __all__ = [
 FORMAT = 1
 RECORD_KEY = "depthnet"
 _PREFIX = "network."
+_FOREIGN = {
+    "lightning": "a Lightning checkpoint of another project",
+    "other": "a PyTorch file of another program",
+}
 
 
 @dataclass(frozen=True)
@@ -225,16 +230,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read one of this project's checkpoints, or a file of half-precision weights.
 
     Args:
-        path: A file, or the name of a model that ships with the package.
+        path: As :func:`depthnet.shipped.find_checkpoint` takes it.
 
     Raises:
         InputError: If it cannot be loaded, was not written by this project or by a newer form of it, or its weights are
             not finite.
     """
     path = find_checkpoint(path)
-    if path.suffix == SUFFIX:
+    kind = weights_kind(path, str(path))
+    if kind == "safetensors" or (kind == "unknown" and path.suffix == SUFFIX):
         record, weights = read_weights(path)
     else:
+        owner = torch_owner(path)
+        if owner in _FOREIGN and not _sidecar(path).exists():  # with a digest beside it, it may be our own, damaged
+            raise InputError(f"{path}: {_FOREIGN[owner]}, not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
         content = load_plain(path)
         record, state = content.get(RECORD_KEY, {}), content.get("state_dict")
         if not isinstance(record, dict) or not isinstance(state, dict) or not record:
@@ -286,33 +295,41 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | None:
-    """Note, beside a checkpoint, that it was judged on a test split.
+    """Note that a checkpoint was evaluated on a test split.
 
-    A test split that is judged often, and by whose figures something is chosen, tests nothing any more; so every
-    judgement is kept in ``<checkpoint>.tests.json``.
+    A test split that is evaluated often, and by whose figures something is chosen, tests nothing any more; so every
+    evaluation is kept, in ``<checkpoint>.tests.json``. For a model that ships with the package, and where nothing can
+    be written beside the checkpoint, that is ``tests/<SHA-256>.json`` in the user's cache.
 
     Args:
-        path: The checkpoint.
-        entry: What to keep of this judgement, as plain values.
+        path: As :func:`depthnet.shipped.find_checkpoint` takes it.
+        entry: What to keep of this evaluation, as plain values.
 
     Returns:
-        How many judgements of these very weights are noted there; None where the record cannot be read or written, or
-        would stand among the package's files.
+        How many evaluations of these very weights are noted in the two places; None where one cannot be read, or none
+        can be written.
     """
     try:
         path = find_checkpoint(path)
-        if is_shipped(path):
-            return None
-        record = Path(f"{path}.tests.json")
         digest = file_digest(path)
-        entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
-        if not isinstance(entries, list):
-            return None
-        entries.append({"sha256": digest, **entry})
-        write_json(record, entries)
-        return [known["sha256"] for known in entries].count(digest)
-    except (InputError, OSError, ValueError, TypeError, LookupError):  # a checkpoint only lent, or a torn record
+        own = cache_folder() / "tests" / f"{digest}.json"
+        places = [own] if is_shipped(path) else [Path(f"{path}.tests.json"), own]
+        noted = [_entries(place) for place in places]
+        known = sum(one["sha256"] == digest for entries in noted for one in entries)
+    except (InputError, OSError, ValueError, TypeError, LookupError):  # a record is torn, or anything else
         return None
+    for place, entries in zip(places, noted, strict=True):
+        with contextlib.suppress(InputError, TypeError):  # a checkpoint only lent
+            write_json(place, [*entries, {"sha256": digest, **entry}])
+            return known + 1
+    return None
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not isinstance(entries, list):
+        raise TypeError(f"{path}: not a list")
+    return entries
 
 
 class _DigestWriter:

@@ -14,7 +14,9 @@ __all__ = ["add_run_options", "finish"]
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Give a command line the options of a tool that judges a run's frames again."""
     parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
-    parser.add_argument("--ckpt", metavar="PATH", help="what judges (default: the run's best checkpoint)")
+    parser.add_argument(
+        "--ckpt", metavar="PATH", help="a checkpoint, another run or a shipped model (default: the run's own)"
+    )
     parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
     parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
 

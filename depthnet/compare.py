@@ -33,7 +33,7 @@ import numpy as np
 from depthnet.command import finish
 from depthnet.durable import write_text
 from depthnet.intervals import Interval, bootstrap
-from depthnet.per_image import Run, exact_mean, read_run
+from depthnet.per_image import Run, count_in_words, exact_mean, read_run
 from depthnet.types import InputError
 
 __all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
@@ -201,7 +201,9 @@ def _document(comparisons: Sequence[Comparison], runs: Mapping[str, Run], markdo
     parts = []
     for each in comparisons:
         parts.append(f"{'### ' if markdown else ''}{each.protocol} (digest {each.digest})")
-        counts = f"{baseline.split}: {each.images} images of {each.scenes} scenes, {baseline.data['truth']} truth"
+        limited = each.images + each.empty < baseline.expected
+        counted = count_in_words(each.images, baseline.expected if limited else each.images)
+        counts = f"{baseline.split}: {counted} of {each.scenes} scenes, {baseline.data['truth']} truth"
         parts.append(f"{counts}; {baseline.data['description']}")
         if each.empty:
             parts.append(f"{each.empty} images without a valid pixel are left out")

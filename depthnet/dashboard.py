@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -140,8 +140,12 @@ def _boards(trainer: Trainer) -> list[SafeLogger]:
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"memory/process_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB}
+    found = {}
+    with contextlib.suppress(ImportError):  # Windows has no such module
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["memory/process_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
     if device.type == "cuda":
         found["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / _GIB
     return found

@@ -25,6 +25,7 @@ from typing import IO, Any
 from depthnet.types import InputError
 
 __all__ = [
+    "cache_folder",
     "file_digest",
     "locked",
     "open_durable",
@@ -40,6 +41,15 @@ log = logging.getLogger("depthnet")
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)
 _locks: dict[str, int] = {}  # directories that are locked -> the process that did it
+
+
+def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
+    """Return where decoded pairs, examinations and counts of tests are kept: as stated, else ``DEPTHNET_CACHE``, else
+    the user's own cache.
+    """
+    if stated is None:
+        stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
+    return Path(stated).expanduser()
 
 
 @contextlib.contextmanager
@@ -163,8 +173,6 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
     Raises:
         InputError: If it is locked already, by this process or another, or cannot be written.
     """
-    import fcntl  # not everywhere, and only training needs it
-
     path = Path(directory, ".lock")
     name = os.path.realpath(directory)
     refusal = "{}: another run is at work in this directory ({}); wait for its end or name another directory"
@@ -178,7 +186,11 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
         raise InputError(f"cannot write in {directory}: {error.strerror}; name another directory") from error
     try:
         try:  # not flock: the loaders' workers would inherit it, and keep it when this process is killed
+            import fcntl  # Windows has none
+
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            log.warning("%s: cannot be locked on this system; see that only one run uses it", directory)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 holder = "".join(filter(str.isprintable, os.read(descriptor, 200).decode(errors="replace")))
@@ -190,7 +202,8 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
                 log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, about.encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, about.encode())
         _locks[name] = os.getpid()
         try:
             yield

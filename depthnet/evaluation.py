@@ -14,7 +14,6 @@ import io
 import math
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -32,7 +31,8 @@ from torch import Tensor
 
 import depthnet
 from depthnet.data.layout import Layout
-from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
+from depthnet.data.official import TEST_FRAMES
+from depthnet.data.scenes import frame_number
 from depthnet.durable import write_json, write_text
 from depthnet.image import resize_nearest
 from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
@@ -253,8 +253,8 @@ def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
     labels = [layout.label(split, frame) for frame in frames]
     which = f"{len(labels)} frames, {labels[0]} to {labels[-1]}"
     if layout.nyu:
-        official = _official_among(labels, split)
-        if official is None:
+        official = len(TEST_FRAMES.intersection(map(frame_number, labels)))
+        if split not in layout.numbered:
             which += ", not numbered as the labelled set"
         elif official == len(labels) == len(TEST_FRAMES):
             which = f"the {official} official test frames"
@@ -263,16 +263,6 @@ def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
     scenes = len({layout.scene(split, frame) for frame in frames})
     over = f"{LEVEL:.0%} intervals by bootstrap over {scenes} scenes" if scenes > 1 else "one scene, so no intervals"
     return f"{which}; {over} ({layout.scene_rule})"
-
-
-def _official_among(labels: Sequence[str], split: str) -> int | None:
-    """How many of NYU's official test frames these are, by their numbers; None where those are a video's own."""
-    parts = [re.fullmatch(r"(.*?)(\d+)\D*", label) for label in labels]
-    numbers = {int(part[2]) for part in parts if part}
-    videos = split != "test" and len({part[1].rpartition("/")[0] for part in parts if part}) > 1
-    if len(numbers) < len(labels) or max(numbers) >= LABELLED_FRAMES or videos:
-        return None
-    return len(TEST_FRAMES & numbers)
 
 
 def metrics_table(

@@ -4,8 +4,9 @@
 
 RUN is the directory of a fit that has ended, or of a mode=test, as of an average of several fits. DIR/NAME.safetensors
 holds its best weights in half precision and what a checkpoint knows of the network; whatever takes a checkpoint takes
-it. DIR/NAME.md is its card: data, truth, protocol, figures with 95 % intervals, seed, command, versions, licence,
-limits. One run always gives the same bytes.
+it. DIR/NAME.md is its card: data, truth, protocol, figures with 95 % intervals, seed, command, versions, license,
+limits. The license follows from the data: MIT for weights of built-in rooms alone, research use for NYU's; of one's own
+pairs it has to be stated. One run always gives the same bytes.
 
 Exit code: 0, both were written; 2, something is wrong, and nothing was written; 130, interrupted.
 """
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", required=True, metavar="DIR", help="where to write; NAME's files there are replaced"
     )
     parser.add_argument("--command", required=True, metavar="TEXT", help="what trains it anew, for the card")
-    parser.add_argument("--license", default="mit", metavar="TEXT", help="of the weights (default: mit)")
+    parser.add_argument("--license", metavar="TEXT", help="of the weights (default: what follows from their data)")
     parser.add_argument("--note", action="append", default=[], metavar="TEXT", help="a limit, for the card; repeatable")
     options = parser.parse_args(arguments)
     return finish("depthnet.export", partial(_run, options))
@@ -92,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     from depthnet.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
     from depthnet.report.judge import judged_checkpoint, read_run
+    from depthnet.terms import find_origin, license_of
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")
@@ -99,6 +101,11 @@ def _run(options: argparse.Namespace) -> int:
     output = require_writable(options.output)
     best = judged_checkpoint(run)
     network, checkpoint = load_network(best), read_checkpoint(best)
+    if run.config.get("mode") == "test":  # the run's own data is what they were evaluated on
+        origin = find_origin(checkpoint.record.get("run"))
+    else:
+        origin = find_origin(run.config, run.metrics["data"]["layout"])
+    terms = options.license or license_of(origin)
     content = pack_weights(checkpoint.state, checkpoint.record)
     with tempfile.TemporaryDirectory() as folder:  # what is judged is what a user will read
         file = Path(folder, options.name + SUFFIX)
@@ -109,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
     said = f"float16 changes depth by {changes[0]:.1e} of itself on average and {changes[1]:.1e} at most, on {words}"
     if not changes[0] <= _MOST:
         raise InputError(f"{best}: {said}, and only {_MOST:g} on average is let pass; hand on the checkpoint itself")
-    export = Export(options.name, options.command, options.license, options.note, len(content), digest, changes, words)
+    export = Export(options.name, options.command, origin, terms, options.note, len(content), digest, changes, words)
     write_text(output / f"{options.name}.md", model_card(run, rounded, export))
     write_bytes(output / f"{options.name}{SUFFIX}", content)
     parameters = sum(parameter.numel() for parameter in rounded.parameters())

@@ -123,8 +123,9 @@ class FiniteSteps(Callback):
         pl_module.network.eval()
         for _, batch in self._batches:
             for place, frame in enumerate(torch.as_tensor(batch.frame).tolist()):
-                image, depth, mask = (part[place : place + 1] for part in (batch.image, batch.depth, batch.mask))
-                if not pl_module.loss(pl_module.network(image), depth, mask)[0].isfinite():
+                one = Sample(*(None if part is None else torch.as_tensor(part)[place : place + 1] for part in batch))
+                pred = pl_module(one.image, one.intrinsics)
+                if not pl_module.loss(pred, one.depth, one.mask)[0].isfinite():
                     alone.append(frame)
         for module, training in modes.items():  # train() would also wake what is kept frozen
             module.training = training

@@ -23,6 +23,7 @@ from depthnet.durable import write_bytes
 from depthnet.types import InputError
 
 __all__ = [
+    "CONVERT",
     "MAX_PIXELS",
     "Lens",
     "check_header",
@@ -41,11 +42,36 @@ __all__ = [
 MAX_PIXELS = 200_000_000
 """More pixels than this are refused from the header alone; the largest phones take 200 megapixels."""
 
+CONVERT = "convert it: photographs to PNG or JPEG, depth to 16-bit PNG or .npy"
+"""What to do with files of other kinds."""
+
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own bound is 89 million, below what a phone takes
 
 np.empty(31 << 20, np.uint8)  # once such a block was freed, glibc keeps freed pictures for the next: 1.7 times as fast
 
 _FORMATS = ("PNG", "JPEG")
+_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_OTHER_HEADS = (  # place, bytes and name of what is often taken for a picture or depth
+    (8, b"WEBP", "WebP"),
+    (4, b"ftyp", "HEIC, AVIF or video"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"P2", "PGM"),
+    (0, b"P5", "PGM"),
+    (0, b"P6", "PPM"),
+    (0, b"Pf", "PFM"),
+    (0, b"PF", "PFM"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\x89HDF", "HDF5"),
+    (0, b"PK\x03\x04", "NPZ or ZIP"),
+    (0, b"\x93NUMPY", "NPY"),
+)
+_NO_IMAGE = "not a PNG or JPEG image; replace it or take it out"
 _WALKED = 1 << 20  # bytes; in a larger file the metadata is measured before Pillow sees it
 _MAX_METADATA = 32 << 20  # bytes; Pillow holds them all, and a photograph has a few
 _MAX_HEADER = 10_000  # bytes of an .npy file's header, as NumPy's own bound; NumPy asks when it has read them
@@ -70,6 +96,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open ``path`` lazily; every way in which a file can be wrong becomes one InputError that names it."""
     try:
         bytes_there = _require_file(path, "give a PNG or JPEG file")
+        _check_kind(path)
         if bytes_there > _WALKED:
             _check_metadata(path, bytes_there)
         with warnings.catch_warnings():
@@ -87,9 +114,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        empty = Path(path).stat().st_size == 0
-        what = "the file is empty" if empty else "not a PNG or JPEG image"
-        raise InputError(f"{path}: {what}; replace it or take it out", "empty" if empty else "unreadable") from None
+        raise InputError(f"{path}: {_NO_IMAGE}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: its header states too many pixels; at most {MAX_PIXELS} are read") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError, struct.error and more
@@ -97,6 +122,19 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         reason = reason.rstrip(".")
         missing = isinstance(error, FileNotFoundError)
         raise InputError(f"{path}: cannot be read: {reason}", "missing" if missing else "torn") from None
+
+
+def _check_kind(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a file that does not begin as PNG and JPEG do; it names the kind where that is known."""
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise InputError(f"{path}: the file is empty; replace it or take it out", "empty")
+    if not head.startswith(_HEADS):
+        kind = next((name for place, start, name in _OTHER_HEADS if head[place:].startswith(start)), None)
+        raise InputError(
+            f"{path}: a file of a kind that is not read ({kind}); {CONVERT}" if kind else f"{path}: {_NO_IMAGE}"
+        )
 
 
 def _require_file(path: str | os.PathLike[str], advice: str) -> int:
@@ -110,7 +148,7 @@ def _require_file(path: str | os.PathLike[str], advice: str) -> int:
 def _check_metadata(path: str | os.PathLike[str], bytes_there: int) -> None:
     """Refuse a large file whose bytes are no pixels: Pillow would hold them in memory, or pass over each by itself."""
     with Path(path).open("rb") as file:
-        png = file.read(8) == b"\x89PNG\r\n\x1a\n"
+        png = file.read(8) == _HEADS[0]
         place, metadata, parts = 8 if png else 2, 0, 0
         while place < bytes_there:
             file.seek(place)

@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depthnet.checkpoint import RECORD_KEY, make_record
 from depthnet.data.sampling import derive_seed
+from depthnet.ema import WeightEMA
 from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
+from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.protocol import Protocol
 from depthnet.types import InputError, Sample
 
@@ -70,16 +71,14 @@ class DepthModule(LightningModule):
         self.run = dict(run or {})
         self._sums: dict[str, Tensor] = {}  # of this epoch's images, their number under ""
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``."""
-        depth: Tensor = self.network(image)
-        return depth
+    def forward(self, image: Tensor, intrinsics: Tensor | None = None) -> Tensor:
+        """Return depth [m], ``(B, 1, H, W)``, of an image ``(B, 3, H, W)``, ``uint8``, and its camera ``(B, 4)`` [px].
 
-    def on_fit_start(self) -> None:
-        """Keep an average of the weights where they are; Lightning makes it on the CPU, and copies at every step."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-            if isinstance(callback, WeightAveraging) and callback._device is None and callback._average_model:
-                callback._average_model.to(self.device)
+        A network that takes images alone is called with images alone.
+        """
+        focal = focal_lengths(intrinsics) if isinstance(self.network, DepthNetwork) else None
+        depth: Tensor = self.network(image) if focal is None else self.network(image, focal)
+        return depth
 
     def on_train_epoch_start(self) -> None:
         """Begin new averages; Lightning leaves this out where an epoch goes on."""
@@ -90,8 +89,22 @@ class DepthModule(LightningModule):
         torch.manual_seed(derive_seed(self._seed, self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        pred = self.network(batch.image)
+        """Return the loss of a batch.
+
+        Raises:
+            InputError: If a batch of one image leaves normalization a single value to normalize.
+        """
+        try:
+            pred = self(batch.image, batch.intrinsics)
+        except (ValueError, RuntimeError) as error:  # torch's own, and as torch.compile wraps it
+            if "Expected more than 1 " not in str(error):
+                raise
+            height, width = batch.image.shape[-2:]
+            raise InputError(
+                f"training batches of {len(batch.image)} image of {height}x{width} give a normalization layer one "
+                "value per channel, which has no variance; give a larger data.batch_size (with as many training "
+                "frames) or a larger data.image_size"
+            ) from error
         loss, terms = self.loss(pred, batch.depth, batch.mask)
         delta1 = delta_accuracy(pred.detach(), batch.depth, batch.mask).nanmean().float()
         size = len(batch.image)
@@ -115,8 +128,8 @@ class DepthModule(LightningModule):
 
     def validation_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Judge a batch and return its prediction."""
-        pred: Tensor = self.network(batch.image)
-        flipped = self.network(batch.image.flip(-1)).flip(-1) if self.evaluation.flip_test else None
+        pred: Tensor = self(batch.image, batch.intrinsics)
+        flipped = self(batch.image.flip(-1), batch.intrinsics).flip(-1) if self.evaluation.flip_test else None
         self.evaluation.update(pred, batch.depth, batch.mask, batch.frame, flipped)
         return pred
 
@@ -150,25 +163,6 @@ class DepthModule(LightningModule):
         schedule = self._scheduler(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the gradients, a fused optimiser's too: Lightning refuses those in all mixed precision.
-
-        Raises:
-            InputError: If they carry float16's loss scale, which a fused optimiser takes away too late.
-        """
-        fused = any(group.get("fused") for group in optimizer.param_groups)
-        if not (gradient_clip_val and fused):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            raise InputError("optimizer.fused=true cannot clip gradients in 16-mixed; add optimizer.fused=false")
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        by_value = gradient_clip_algorithm == "value"
-        clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
-        clip(parameters, gradient_clip_val)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that lets the file be read without this run, and the sums of an epoch under way.
 
@@ -179,10 +173,8 @@ class DepthModule(LightningModule):
         checkpoint[_SUMS] = self._all_sums()
         if "callbacks" not in checkpoint:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-                if isinstance(callback, WeightAveraging):
-                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
-            checkpoint.pop("current_model_state", None)
-            checkpoint.pop("averaging_state", None)
+                if isinstance(callback, WeightEMA):
+                    checkpoint["state_dict"] = {**checkpoint["state_dict"], **callback.average}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sums of an epoch that goes on."""

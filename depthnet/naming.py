@@ -31,7 +31,25 @@ def run_group(mode: Any, sweep: str) -> str | None:
     return Path(sweep).name if str(getattr(mode, "name", mode)) == "MULTIRUN" else None
 
 
-def run_name(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: int, overrides: Iterable[str]) -> str:
+def start_name(ckpt: str) -> str:
+    """Return a name for a run's start: the checkpoint's, or that of the run whose best or last one it is.
+
+    Example:
+        >>> start_name("nyu_small"), start_name("runs/nyu_tiny/2026-01-31/checkpoints/best.ckpt")
+        ('nyu_small', '2026-01-31')
+    """
+    path = Path(ckpt)
+    return path.parent.parent.name if path.stem in ("best", "last") and path.parent.parent.name else path.stem
+
+
+def run_name(
+    mode: str,
+    choices: Mapping[str, Any],
+    encoder: str | None,
+    seed: int,
+    overrides: Iterable[str],
+    ckpt: str | None = None,
+) -> str:
     """Return the choices that most say what a run is, and the values that its command line changed.
 
     Args:
@@ -40,12 +58,16 @@ def run_name(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: i
         encoder: The config's ``model.encoder``, if it has one; it stands for ``model=unet_attn``.
         seed: The run's seed.
         overrides: The command line; what a sampler drew comes first, then what is short, should the name be too long.
+        ckpt: What the run starts from; unless ``overrides`` name a model, the network is its.
 
     Example:
         >>> chosen = {"data": "rooms", "model": "tiny", "loss": "l1", "augment": "none", "experiment": None}
         >>> run_name("fit", chosen, None, 3, ["data=rooms", "seed=3", "optimizer.lr=0.01", "logger.project=p"])
         'rooms tiny l1 none seed=3 lr=0.01'
     """
+    overrides = list(overrides)
+    if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
+        choices = {**choices, "model": f"from_{start_name(ckpt)}"}
     told = [str(choices[group]) for group in (("data",) if mode == "test" else _NAMED) if choices.get(group)]
     named = bool(encoder) and "unet_attn" in told
     if named:

@@ -19,7 +19,7 @@ import yaml
 from depthnet.durable import write_text
 from depthnet.types import InputError
 
-__all__ = ["SAME", "Image", "Run", "exact_mean", "flat", "read_run", "write_more"]
+__all__ = ["SAME", "Image", "Run", "count_in_words", "exact_mean", "flat", "read_run", "write_more"]
 
 _BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
 _MORE = "per_image_more.csv"
@@ -41,6 +41,7 @@ class Run(NamedTuple):
     Attributes:
         path: Its directory.
         split: Which split was judged.
+        expected: How many images the split has; more than were evaluated where a run was limited.
         data: What the data is and how it was prepared.
         digests: Each protocol's digest.
         images: Each image by protocol and label.
@@ -49,6 +50,7 @@ class Run(NamedTuple):
 
     path: Path
     split: str
+    expected: int
     data: Mapping[str, Any]
     digests: Mapping[str, str]
     images: Mapping[str, Mapping[str, Image]]
@@ -72,7 +74,8 @@ def read_run(path: Path, more: bool = True) -> Run:
         content = json.loads((directory / "metrics.json").read_text(encoding="utf-8", errors="surrogateescape"))
         images = _read_images(directory / "per_image.csv")
         data = {key: content["data"].get(key) for key in ("description", "truth", "frames", "digest", "image_size")}
-        run = Run(directory, content["split"], data, content["digests"], images, _config(directory / "config.yaml"))
+        split, expected = content["split"], int(content["expected"])
+        run = Run(directory, split, expected, data, content["digests"], images, _config(directory / "config.yaml"))
         for name in run.digests:
             rows = [image.figures for image in images[name].values()]
             for metric in rows[0]:
@@ -141,6 +144,16 @@ def write_more(
     for frame, (label, scene, figures) in rows.items():
         writer.writerow((protocol, frame, label, scene, *map(repr, figures)))
     write_text(Path(directory) / _MORE, text.getvalue())
+
+
+def count_in_words(images: int, expected: int) -> str:
+    """Return how many images figures are of, and of how many where those are not all.
+
+    Example:
+        >>> count_in_words(96, 96), count_in_words(16, 96)
+        ('96 images', '16 of 96 images')
+    """
+    return f"{images} images" if images == expected else f"{images} of {expected} images"
 
 
 def exact_mean(values: Iterable[float]) -> float:

@@ -21,7 +21,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 import depthnet
+from depthnet.camera import Intrinsics, from_focal, from_fov, photo_intrinsics
+from depthnet.device import torch_device
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
-from depthnet.image import check_header, read_image, write_depth_png, write_image_png
+from depthnet.image import image_size, read_image, write_depth_png, write_image_png
 from depthnet.shipped import find_checkpoint
 from depthnet.types import InputError
 from depthnet.visualize import colorize, depth_limits, with_scale_bar
@@ -50,15 +52,27 @@ _NOT_FOUND = "no such file or folder, and no glob that matches"
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """How many photographs were predicted, kept from a former run, or failed; and where the files are."""
+    """How many photographs were predicted, kept from a former run, or failed; and where the files are.
+
+    Attributes:
+        cameras: How many photographs had their camera from where, such as ``{"K.txt": 3}``.
+    """
 
     written: int
     kept: int
     failed: int
     output: Path
+    cameras: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
+
+    @property
+    def camera_line(self) -> str:
+        """Where the photographs' cameras were taken from, in a line; empty where none was looked at."""
+        several = len(self.cameras) > 1
+        found = [f"{source} ({count})" if several else source for source, count in self.cameras.items()]
+        return f"camera: {', '.join(found)}" if found else ""
 
 
 def predict_files(
@@ -69,6 +83,8 @@ def predict_files(
     overwrite: bool = False,
     color_range: tuple[float, float] | None = None,
     device: str = "auto",
+    focal: float | None = None,
+    fov_x: float | None = None,
     tell: Callable[[str], None] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> PredictionReport:
@@ -82,21 +98,29 @@ def predict_files(
         overwrite: Predict anew whatever is there.
         color_range: Ends of the colour scale of ``_color.png`` [m]; None: each picture's own.
         device: Where a checkpoint's network runs: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        focal: The focal length of every photograph [px], instead of what lies beside it or stands in it.
+        fov_x: The horizontal field of view of every photograph [degrees], likewise.
         tell: Takes a line about each file that failed; None prints it to stderr.
         advance: Called after each file with how many were seen and how many there are.
 
     Raises:
-        InputError: Before any work, if nothing matches, the output cannot be written, or two photographs would be
-            written under one name; at the first photograph, if the checkpoint or the device is no good; later, if the
-            disk is full. A photograph that is no good fails alone.
+        InputError: Before any work, if an option is impossible, nothing matches, the output cannot be written, or two
+            photographs would be written under one name; at the first photograph, if the checkpoint or the device is no
+            good; later, if the disk is full. A photograph that is no good fails alone.
     """
     if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):
         raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
+    if focal is not None and fov_x is not None:
+        raise InputError("--focal and --fov-x both state the camera; give one of them")
+    if focal is not None and not 0 < focal < float("inf"):
+        raise InputError(f"--focal {focal}: it is a number of pixels above 0")
+    if fov_x is not None and not 0 < fov_x < 180:
+        raise InputError(f"--fov-x {fov_x}: it is a number of degrees between 0 and 180")
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = _expanded([os.fspath(path) for path in given])
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
-    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings)
+    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x)
     photographs = _Photographs(arguments, job.output)
     total = sum(1 for _ in photographs)
     if not total:
@@ -114,7 +138,10 @@ def predict_files(
             say(_one_line(str(error) if isinstance(error, InputError) else f"{photograph.path}: {why}"))
         if advance is not None:
             advance(counts.total(), total)
-    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output)
+    cameras = dict(job.cameras)
+    if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
+        cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
+    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras)
 
 
 class _NoNetworkError(InputError):
@@ -276,6 +303,9 @@ class _Job:
     output: Path
     overwrite: bool
     settings: dict[str, list[float] | None]
+    focal: float | None = None
+    fov_x: float | None = None
+    cameras: Counter[str] = field(default_factory=Counter)
 
     @functools.cached_property
     def network(self) -> DepthNetwork:
@@ -294,15 +324,22 @@ class _Job:
         path = photograph.path
         if photograph.fault:
             raise InputError(f"{path}: {photograph.fault}")
-        check_header(path)  # first: what is no photograph may have no end
-        origin = {"source_sha256": file_digest(path), "checkpoint_sha256": self.digest, "settings": self.settings}
+        size = image_size(path)  # first: what is no photograph may have no end
+        camera, source = self._camera(path, size)
+        origin = {
+            "source_sha256": file_digest(path),
+            "checkpoint_sha256": self.digest,
+            "settings": self.settings,
+            "camera": {"source": source, "intrinsics": None if camera is None else camera._asdict()},
+        }
         base = os.path.join(self.output, photograph.place)
         beside = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(base))
+        self.cameras[source] += 1
         if not self.overwrite and _is_done(base, origin, beside):
             return False
         image, network = read_image(path), self.network
         try:
-            depth = network.infer(image)
+            depth = network.infer(image, camera)
         except RuntimeError as error:  # a photograph may be too large for a GPU
             raise InputError(f"{path}: the network fails on it: {' '.join(str(error).split())[:200]}") from None
         marker = _marker(base)
@@ -313,6 +350,15 @@ class _Job:
         if beside:
             Path(marker).unlink(missing_ok=True)
         return True
+
+    def _camera(self, path: str, size: tuple[int, int]) -> tuple[Intrinsics | None, str]:
+        """A photograph's camera, and where it is from."""
+        if self.focal is not None:
+            return from_focal(self.focal, size), "--focal"
+        if self.fov_x is not None:
+            return from_fov(self.fov_x, size), "--fov-x"
+        camera, source = photo_intrinsics(path, size)
+        return camera, source or "not known, the training camera's field of view is assumed"
 
     def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any]) -> None:
         deepest = self.network.depth_range.max
@@ -349,7 +395,7 @@ def _find_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch_device()
     try:
         torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -330,7 +330,8 @@ def _orphaned(directory: Path) -> str:
 
 def _stopped(children: Sequence[Popen[bytes]]) -> int:
     """The number of the signal that has stopped a child, and most likely was sent to all; 0 where none has."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     return next((n for process in children for n in numbers if process.poll() in (-n, 128 + n)), 0)
 
 

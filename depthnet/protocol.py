@@ -26,7 +26,7 @@ from depthnet.types import Crop, DepthRange, InputError
 __all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols", "resize_prediction"]
 
 Truth = Literal["raw", "filled", "any"]
-Align = Literal["none", "median", "scale_shift", "min_max"]
+Align = Literal["none", "median", "scale_shift", "disparity_scale_shift", "min_max"]
 
 _NYU_SIZE = (480, 640)
 _NYU_RANGE = DepthRange(1e-3, 10.0)
@@ -46,10 +46,14 @@ class Protocol:
         crop: The pixels that count; None for all.
         depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
             for the data's own, which :meth:`within` fills in.
-        align: What is done to an image before clamping. ``median`` (one factor: the ratio of the medians) and
-            ``scale_shift`` (factor and offset by least squares) fit the prediction to the truth, in depth, over the
-            pixels that count; where nothing can be fitted (no such pixel, a median that is not above 0) it stays as it
-            is. ``min_max`` scales prediction and truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
+        align: What is done to an image before clamping. ``median`` (one factor: the ratio of the medians),
+            ``scale_shift`` (factor and offset by least squares) and ``disparity_scale_shift`` (the same of 1 / pred to
+            1 / depth, clamped to 1 / max to 1 / min and inverted: ``pred`` is depth, up to a factor) fit the prediction
+            to the truth over the pixels that count. A least-squares factor below 0 becomes 0, the best that is not
+            negative, so a prediction that runs the wrong way is worth the constant that fits best. Where nothing can be
+            fitted (no such pixel, a median that is not above 0) the prediction stays as it is; so does a pixel that
+            holds no number, or none above 0 where it is inverted.
+            ``min_max`` scales prediction and truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
         flip_test: Whether the prediction is the mean of the image's and the mirrored image's. A statement: who runs the
             network does it.
         definition: All of this in words, for reports.
@@ -184,8 +188,9 @@ class Protocol:
             inside[..., crop.top : crop.bottom, crop.left : crop.right] = True
             mask &= inside
 
-        if self.align in ("median", "scale_shift"):
-            pred = torch.stack([_aligned(*image, self.align) for image in zip(pred, depth, mask, strict=True)])
+        if self.align in ("median", "scale_shift", "disparity_scale_shift"):
+            images = zip(pred, depth, mask, strict=True)
+            pred = torch.stack([_aligned(*image, self.align, self.depth_range) for image in images])
         return pred.nan_to_num(nan=low, posinf=high, neginf=low).clamp(low, high), depth, mask
 
 
@@ -219,13 +224,21 @@ def _min_max(values: Tensor, valid: Tensor) -> Tensor:
     return torch.stack(scaled)
 
 
-def _aligned(pred: Tensor, depth: Tensor, mask: Tensor, align: Align) -> Tensor:
+def _aligned(pred: Tensor, depth: Tensor, mask: Tensor, align: Align, limits: DepthRange) -> Tensor:
     """One image's prediction fitted to its truth over the pixels of ``mask``, in float64."""
     device = torch.device("cpu") if pred.device.type == "mps" else pred.device  # Apple's GPUs have no float64
-    mask = mask & pred.isfinite()
-    p, t = (torch.masked_select(values, mask).to(device).double() for values in (pred, depth))
+    given, target, usable = pred.to(device).double(), depth.to(device).double(), pred.isfinite().to(device)
+    in_disparity = align == "disparity_scale_shift"
+    if in_disparity:
+        usable &= given > 0
+        given, target = 1 / given, 1 / target  # a network that predicts disparity would need only the second
+    counted = mask.to(device) & usable
+    p, t = torch.masked_select(given, counted), torch.masked_select(target, counted)
     scale, shift = _median_fit(p, t) if align == "median" else _least_squares_fit(p, t)
-    return (pred.to(device).double() * scale + shift).to(pred)
+    fitted = given * scale + shift
+    if in_disparity:
+        fitted = 1 / fitted.clamp(1 / limits.max, 1 / limits.min)
+    return torch.where(usable, fitted, pred.to(device).double()).to(pred)
 
 
 def _median_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
@@ -242,12 +255,13 @@ def _median(values: Tensor) -> float:
 
 
 def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
+    """Factor, at least 0, and offset; where the best factor is negative, the best of the others is 0, at the mean."""
     if p.numel() == 0:
         return 1.0, 0.0
     if p.min() == p.max():  # every factor fits a constant equally well
         return 1.0, float(t.mean() - p[0])
     deviation = p - p.mean()
-    scale = float((deviation * t).mean() / deviation.square().mean())
+    scale = max(0.0, float((deviation * t).mean() / deviation.square().mean()))
     return scale, float(t.mean()) - scale * float(p.mean())
 
 
@@ -343,8 +357,17 @@ PROTOCOLS: dict[str, Protocol] = {
         _uncropped(
             "scale_shift",
             "scale_shift",
-            ", given per image the factor and offset that fit it to the depth by least squares over those that count",
+            ", given per image the factor, at least 0, and offset that fit it to the depth by least squares over those "
+            "that count (a prediction that runs the wrong way becomes the mean depth)",
             "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
+        ),
+        _uncropped(
+            "disparity_scale_shift",
+            "disparity_scale_shift",
+            ", taken as depth and inverted, given per image the factor, at least 0, and offset that fit it to 1 / depth"
+            " by least squares over those that count with a finite prediction above 0 (one that runs the wrong way "
+            "becomes the mean), clamped to 1 / max to 1 / min, inverted again",
+            "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, whose networks give disparity.",
         ),
         _published_keras(),
     )
@@ -366,7 +389,7 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
 
     Example:
         >>> [protocol.name for protocol in find_protocols("all", "filled", (120, 160))]
-        ['uncropped', 'median_scaled', 'scale_shift']
+        ['uncropped', 'median_scaled', 'scale_shift', 'disparity_scale_shift']
         >>> [protocol.flip_test for protocol in find_protocols(["uncropped", "uncropped_flip"], "raw", (9, 9))]
         [False, True]
     """

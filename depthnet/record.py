@@ -46,7 +46,7 @@ from depthnet.progress import progress_bar
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, read_run
 from depthnet.robustness import shoot
-from depthnet.sharpness import EDGE_ROWS, EDGE_STEP, edge_f1
+from depthnet.sharpness import EDGE_F1, edge_f1
 from depthnet.shipped import portable, shipped_models
 from depthnet.types import InputError
 
@@ -59,12 +59,7 @@ MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for 
 """What a record measures of each image beside the nine figures of a judgement."""
 
 DEFINITIONS = {
-    "edge_f1": (
-        "Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol "
-        f"compares, thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, "
-        f"is longer than {EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then "
-        "averaged over the images whose truth has an edge."
-    ),
+    "edge_f1": EDGE_F1,
     "robustness": (
         "delta1 of spoilt photographs less delta1 of the clean ones, image by image, truth unchanged; the mean over "
         + ", ".join(f"{name} ({STRENGTHS[name]})" for name in CORRUPTIONS)
@@ -139,7 +134,8 @@ def _made_by(directory: Path) -> list[Made]:
         raise InputError(
             f"{directory}: began with ckpt={start}, which is not here; call this where the run was started"
         )
-    before = Path(start).resolve().parent.parent if start else None
+    before = Path(start).resolve() if start else None
+    before = before.parent.parent if before and not before.is_dir() else before
     earlier = _made_by(before) if before and before != directory.resolve() and (before / RECORD).is_file() else []
     return [*earlier, Made(overrides, training)]
 
@@ -238,6 +234,7 @@ def make_record(
         "hardware": sorted({hardware for hardware, _ in seconds}),
         "split": first.metrics["split"],
         "images": first.metrics["images"],
+        "expected": first.metrics["expected"],
         "scenes": len(set(scenes)),
         "data": _without_places(first),
         "protocol": protocol,

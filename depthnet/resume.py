@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from torch import nn
 
 from depthnet.batch_size import settle_batch_size
 from depthnet.changes import check_changes, note_overrides
-from depthnet.checkpoint import fits, fitting_weights, load_plain, load_weights, newest_whole, read_checkpoint
+from depthnet.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
+from depthnet.fine_tune import use_record
 from depthnet.loggers import logged
-from depthnet.models.encoder import resolve_pretrained
+from depthnet.overview import resolve_weights
+from depthnet.per_image import count_in_words
 from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
 from depthnet.run import (
@@ -29,82 +31,37 @@ from depthnet.run import (
     METRICS,
     altered,
     first_process,
-    has_last,
     quiet_libraries,
     store,
-    stored_text,
 )
 from depthnet.saving import Last
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
-__all__ = ["begin", "fine_tune", "finished", "fit_and_judge", "last_whole", "settle"]
+__all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 
 log = logging.getLogger("depthnet")
 
-_FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start
 
-
-def settle(cfg: Any, directory: Path) -> str:
+def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
     """Decide, in place, what a config leaves to the machine and to the checkpoint, and seed all that is random.
 
     Args:
         cfg: The run's config.
-        directory: The run's; one that has stored its config goes on, and keeps what was decided then.
-
-    Returns:
-        The config as :func:`depthnet.run.stored_text` gives it.
+        directory: The run's; one that has stored its config is resumed, and keeps what was decided then.
+        words: The command line's overrides.
 
     Raises:
         InputError: If the checkpoint or the pretrained weights cannot be had.
     """
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
-    source = read_checkpoint(cfg.ckpt) if cfg.ckpt and new else None
-    if source and cfg.mode == "test":
-        cfg.data.image_size = source.config["image_size"]
-    elif new and "pretrained" in cfg.model:
-        wanted = False if source and cfg.model.pretrained == "auto" else cfg.model.pretrained
-        cfg.model.pretrained = resolve_pretrained(cfg.model.encoder, wanted)
+    if cfg.ckpt and new and (differing := use_record(cfg, read_checkpoint(cfg.ckpt), words)):
+        log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
+    print(resolve_weights(cfg, directory), flush=True)
     if new:
         settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
-    return stored_text(cfg, directory)
-
-
-def fine_tune(network: nn.Module, path: str | os.PathLike[str] | None, directory: Path) -> None:
-    """Start a network from a checkpoint's weights, if one is named; what did not fit is listed.
-
-    Args:
-        network: Changed in place.
-        path: The checkpoint.
-        directory: The run's; one that goes on has weights of its own.
-
-    Raises:
-        InputError: If the file cannot be read, next to nothing in it fits, or it was trained with images that were
-            normalised in another way.
-    """
-    if path is None or has_last(directory):
-        return
-    checkpoint = read_checkpoint(path)
-    state, config = checkpoint.state, network.config()  # type: ignore[operator]  # nn.Module's __getattr__ hides it
-    if checkpoint.config.get("encoder") == config.get("encoder"):
-        for key in ("mean", "std"):
-            theirs, ours = checkpoint.config.get(key), config.get(key)
-            if theirs != ours:
-                raise InputError(
-                    f"ckpt={path}: was trained with images of {key} {theirs}, and this network takes {ours}; add "
-                    f"model.{key}={theirs}"
-                )
-    fitting = len(fitting_weights(network, state))
-    if fitting < _FEWEST_FITTING * len(network.state_dict()):
-        raise InputError(
-            f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
-        )
-    misfits = load_weights(network, state)
-    for line in misfits:
-        log.warning("ckpt: %s", line)
-    log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
 def begin(
@@ -187,6 +144,7 @@ def fit_and_judge(
     try:
         with logged(trainer.loggers, module.run), together(trainer):
             if directory is not None:
+                _check_stopping(trainer)
                 trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
                 chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
                 if (directory / BEST).exists():
@@ -197,11 +155,38 @@ def fit_and_judge(
                         f"{directory / LAST} with mode=test ckpt="
                     )
                 else:
-                    log.warning("no validation gave a finite figure to choose by, so the last weights are judged")
+                    log.warning("%s, so the last weights are judged", _why_no_best(trainer))
             trainer.test(module, data.eval_dataloader(split), verbose=False)
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault
         raise
+
+
+def _check_stopping(trainer: Trainer) -> None:
+    """Raise InputError if training is to stop by a figure that no validation gives."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/") and not _validates(trainer):
+            raise InputError(
+                f"callbacks.early_stopping watches {callback.monitor}, and with trainer.limit_val_batches=0 nothing is "
+                "validated; leave out one of them"
+            )
+
+
+def _validates(trainer: Trainer) -> bool:
+    return trainer.limit_val_batches != 0
+
+
+def _why_no_best(trainer: Trainer) -> str:
+    """Why a fit that has ended has no best checkpoint."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        return "trainer.fast_dev_run keeps no best checkpoint"
+    if not _validates(trainer):
+        return "with trainer.limit_val_batches=0 nothing was validated"
+    if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.checkpoint_callbacks):
+        return "no callback keeps a best checkpoint"
+    if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.completed:
+        return "no validation took place before the last step"
+    return "no validation gave a finite figure to choose by"
 
 
 def finished(cfg: Any, directory: Path) -> float | None:
@@ -222,7 +207,8 @@ def finished(cfg: Any, directory: Path) -> float | None:
         figures = {"this checkpoint": stored["protocols"]}
         if stored.get("mean_map"):
             figures["mean map"] = stored["mean_map"]
-        title = f"{stored['data']['description']}, {stored['split']}: {stored['images']} images"
+        counts = count_in_words(stored["images"], stored["expected"])
+        title = f"{stored['data']['description']}, {stored['split']}: {counts}"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
         figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from depthnet.command import add_run_options, finish
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from depthnet.durable import require_writable, write_json
+from depthnet.per_image import count_in_words
 from depthnet.progress import progress_bar
 from depthnet.types import InputError
 
@@ -139,7 +140,8 @@ def _run(options: argparse.Namespace) -> int:
         found = measure(bench, names, advance)
     about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
     write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": found})
-    _print(found, f"{bench.layout.description}, {bench.split}: {len(bench.frames)} images, {bench.protocol.name}")
+    counts = count_in_words(len(bench.frames), run.metrics["expected"])
+    _print(found, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}")
     print(path)
     return 0
 

@@ -19,8 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.changes import KINDS, SETTLED, config_changes
+from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
-from depthnet.naming import run_group, run_name, run_tags
+from depthnet.naming import run_group, run_name, run_tags, start_name
+from depthnet.shipped import BEST, LAST
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import InputError
 
@@ -62,8 +64,6 @@ PROFILE = "profile.json"
 RUN = "DEPTHNET_RUN"
 """The environment variable by which a run's first process tells the others its directory."""
 _CONFIG_BYTES = 1_000_000
-BEST = Path("checkpoints", "best.ckpt")
-LAST = Path("checkpoints", "last.ckpt")
 
 _NOISE = (
     r".*treespec, LeafSpec.*is deprecated",  # Lightning's own call of torch
@@ -71,9 +71,12 @@ _NOISE = (
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
     r"The `srun` command is available",  # one process, or children of our own, do without
+    r"Detected call of `lr_scheduler.step",  # the loss scale of 16-mixed is found by steps that are not taken
     r".*smaller than the logging interval",  # short runs log their last step all the same
     r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
 )
+
+_PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64")
 
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
 _LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
@@ -88,10 +91,8 @@ def default_data() -> str:
 
 
 def gpu_or_cpu(with_gpu: Any, without: Any) -> Any:
-    """Return the first value where there is a CUDA device, else the second."""
-    import torch
-
-    return with_gpu if torch.cuda.is_available() else without
+    """Return the first value where there is a GPU that torch can use, else the second."""
+    return without if find_gpu().reason else with_gpu
 
 
 def best_direction(watch: str) -> str:
@@ -135,8 +136,18 @@ def job_name(overrides: Sequence[str]) -> str:
     return sha256(words.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def run_directory(data: str, model: str, encoder: str | None, mode: str, resume: str | None) -> str:
+def run_directory(
+    data: str,
+    model: str,
+    encoder: str | None,
+    mode: str,
+    resume: str | None,
+    ckpt: str | None = None,
+    overrides: Sequence[str] = (),
+) -> str:
     """Return the directory of a run: the one that is resumed, or a new one named after data, model and time.
+
+    The model is the checkpoint's that the run starts from, unless the command line names another.
 
     All processes of a run have that of the first, which it tells the others by :data:`RUN`.
 
@@ -151,6 +162,8 @@ def run_directory(data: str, model: str, encoder: str | None, mode: str, resume:
         resumable(resume)
         return str(resume)
     name = mode if mode != "fit" else encoder if model == "unet_attn" and encoder else model
+    if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
+        name = f"from_{start_name(ckpt)}"
     stem = Path("runs", f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
     number, path = 1, stem
     while path.exists():
@@ -174,6 +187,7 @@ def resumable(directory: str | os.PathLike[str]) -> Path:
 def resolvers() -> dict[str, Callable[..., Any]]:
     """Return the functions that conf/ calls by name."""
     return {
+        "auto_precision": auto_precision,
         "default_data": default_data,
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,
@@ -270,12 +284,30 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
         for key in SETTLED:
             if OmegaConf.select(cfg, key) == "auto":
                 OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
+        if cfg.ckpt and cfg.ckpt == stored.ckpt:
+            _take_record(cfg, stored, overrides)
         changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
             return cfg
         for key, value in changed.items():
             OmegaConf.update(stored, key, value, force_add=True)
     return stored
+
+
+def _take_record(cfg: DictConfig, stored: DictConfig, overrides: Sequence[str]) -> None:
+    """Give a config, in place, what the stored one had from the checkpoint both start from: all that no override sets.
+
+    The checkpoint itself need not be there any more.
+    """
+    said = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    wanted = {f"model.{key}": OmegaConf.select(cfg, f"model.{key}") for key in cfg.model if f"model.{key}" in said}
+    if "model" not in said or cfg.model.get("_target_") == stored.model.get("_target_"):
+        cfg.model = OmegaConf.to_container(stored.model, resolve=True)
+    for key, value in wanted.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    for key in ("image_size", "depth_range"):
+        if f"data.{key}" not in said:
+            OmegaConf.update(cfg, f"data.{key}", OmegaConf.select(stored, f"data.{key}"), force_add=True)
 
 
 def altered(cfg: DictConfig, directory: Path) -> bool:
@@ -363,6 +395,12 @@ def check_choices(config: Mapping[str, Any]) -> None:
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise InputError(f"profile_steps={steps}: it is a whole number, at least 1")
     best_direction(config["watch"])
+    precision = (config.get("trainer") or {}).get("precision")
+    if str(precision) not in _PRECISIONS:
+        raise InputError(
+            f"trainer.precision={precision}: it is 32-true, bf16-mixed, 16-mixed or 64-true; instead of bf16-true or "
+            "16-true, which round the weights and the ground truth too, take bf16-mixed"
+        )
 
 
 def error_line(error: BaseException, also: tuple[type[BaseException], ...] = ()) -> str | None:

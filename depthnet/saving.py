@@ -18,10 +18,10 @@ import lightning.pytorch.callbacks
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import WeightAveraging
 
 from depthnet.changes import add_seconds
 from depthnet.checkpoint import load_plain, not_finite, remove_plain, save_plain
+from depthnet.ema import WeightEMA
 from depthnet.run import LAST
 from depthnet.signals import Signals, Stopped
 from depthnet.types import InputError
@@ -157,7 +157,7 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
             and trainer.world_size == 1
         ):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-                if isinstance(callback, WeightAveraging):
+                if isinstance(callback, WeightEMA):
                     callback.on_validation_epoch_end(trainer, pl_module)  # the weights of training are back in place
             self._save_before_validation(trainer)
             self._stop(trainer, number)

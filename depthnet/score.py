@@ -31,6 +31,7 @@ from depthnet.data.layout import SPLITS, Layout
 from depthnet.data.roots import add_source_options, open_root, source_options
 from depthnet.durable import require_writable, write_json
 from depthnet.image import is_array, read_depth
+from depthnet.per_image import count_in_words
 from depthnet.progress import progress_bar
 from depthnet.types import InputError
 
@@ -273,7 +274,7 @@ def _run(options: argparse.Namespace) -> int:
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
-    title = f"{result['data']}, {options.split} ({found} images, {result['truth']} truth)"
+    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} truth)"
     print(f"judged: {result['judged']}")
     who = Path(options.predictions).resolve().name
     Console(width=None if sys.stdout.isatty() else 100).print(

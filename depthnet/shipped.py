@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "BEST",
+    "LAST",
     "SUFFIX",
     "WEIGHTS",
     "default_model",
@@ -31,6 +33,9 @@ __all__ = [
     "shipped_models",
 ]
 
+BEST = Path("checkpoints", "best.ckpt")
+"""A run's best checkpoint, below its directory."""
+LAST = Path("checkpoints", "last.ckpt")
 WEIGHTS = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
 
@@ -54,16 +59,29 @@ def is_shipped(path: str | os.PathLike[str]) -> bool:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Return the file that is meant where a checkpoint is named: one that is there by this path, else a shipped model.
+    """Return the file that is meant where a checkpoint is named.
+
+    Args:
+        path: A file; else a shipped model's name; else a run's directory, which stands for its best checkpoint.
 
     Raises:
-        InputError: If there is neither, or it is no regular file: a pipe would block, and a device has no end.
+        InputError: If there is none of them, the run has no best checkpoint, or it is no regular file: a pipe would
+            block, and a device has no end.
     """
     if os.path.isfile(path):  # noqa: PTH113  it answers False where pathlib raises
         return Path(path)
     name, names = os.fspath(path), shipped_models()
-    if name in names:  # a folder of that name, as predict.py's --output makes one, is not meant
+    if name in names:  # a folder of that name, as predict.py's --output makes one, is meant by ./NAME
         return WEIGHTS / f"{name}{SUFFIX}"
+    if os.path.isdir(path):  # noqa: PTH112
+        run = Path(path)
+        if (run / BEST).is_file():
+            return run / BEST
+        if (run / LAST).is_file():
+            raise InputError(
+                f"{name}: a run without a best checkpoint; its last weights are {run / LAST}: name that file"
+            )
+        raise InputError(f"{name}: a folder, and no run with checkpoints (looked for {BEST} in it)")
     if os.path.lexists(path):
         raise InputError(f"checkpoint {name}: not a regular file")
     known = f"; models that ship with depthnet: {', '.join(names)}" if names else ""

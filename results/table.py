@@ -97,7 +97,8 @@ def _say(record: dict[str, Any], key: str) -> str:
         return f"train split of {record['data']['frames']['train']} images"
     if key == "judged":
         scenes = f" of {record['scenes']} scenes" if record.get("scenes") else ""
-        return f"{record['images']} images{scenes}"
+        limited = f" of {record['expected']}" if record.get("expected", record["images"]) != record["images"] else ""
+        return f"{record['images']}{limited} images{scenes}"
     if key == "seeds":
         seeds = [str(run["seed"]) for run in record["runs"]]
         return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"

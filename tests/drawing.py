@@ -12,10 +12,10 @@ def picture(seed: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def millimetres(seed: int, size: tuple[int, int], holes: bool = False) -> np.ndarray:
-    """Return a smooth depth map in millimetres, uint16."""
+    """Return a smooth depth map in millimetres, uint16, of planes: 1 / depth is linear between a few points."""
     rng = np.random.default_rng(seed)
     small = rng.uniform(1000, 6000, (4, 5)).astype(np.float32)
-    depth = np.array(Image.fromarray(small).resize(size[::-1], Image.Resampling.BILINEAR)).astype(np.uint16)
+    depth = (1 / np.array(Image.fromarray(1 / small).resize(size[::-1], Image.Resampling.BILINEAR))).astype(np.uint16)
     if holes:
         depth[: size[0] // 8] = 0
     return depth

@@ -131,11 +131,11 @@ def test_sharpness_of_a_perfect_and_of_a_flat_prediction():
     atlas.add(depth, depth, ALL, "a")
     atlas.add(flat(3.0), flat(3.0), ALL, "b")  # its truth has no boundary, so it counts nowhere
     assert {name: figure.mean for name, figure in atlas.sharpness().items()} == dict(
-        zip(SHARPNESS, (1, 0, 0), strict=True)
+        zip(SHARPNESS, (1, 1, 0, 0), strict=True)
     )
     atlas.add(flat(3.0), depth, ALL, "c")
     assert {name: figure.mean for name, figure in atlas.sharpness().items()} == dict(
-        zip(SHARPNESS, (0.5, 5, 5), strict=True)
+        zip(SHARPNESS, (0.5, 0.5, 5, 5), strict=True)
     )
 
 

@@ -33,7 +33,10 @@ def test_every_weight_and_statistic_is_the_mean(tmp_path, capsys):
         if value.is_floating_point():
             assert torch.allclose(value, (parts[0][name] + parts[1][name] + parts[2][name]) / 3, atol=1e-6), name
     assert any(name.endswith("running_mean") and value.any() for name, value in found.state.items())
-    assert found.record["run"] == {"averaged": [file_digest(file) for file in files]}
+    assert found.record["run"] == {
+        "averaged": [file_digest(file) for file in files],
+        "runs": [{"seed": seed} for seed in range(3)],
+    }
     assert load_network(tmp_path / "soup.ckpt").image_size == (48, 64)
 
 

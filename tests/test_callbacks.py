@@ -4,10 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
-from depthnet.callbacks import Checkpoint, History, Panels
+from depthnet.callbacks import Checkpoint, History, Panels, Results
+from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.roots import open_root
+from depthnet.evaluation import Evaluation, choose_protocols
+from depthnet.resume import finished
 from depthnet.types import Sample
 
 
@@ -61,3 +65,22 @@ def test_a_moved_run_keeps_its_best_score(tmp_path):
     new.load_state_dict(old.state_dict())
     assert new.best_model_score == 0.9
     assert new.best_model_path == str(tmp_path / "new" / "best.ckpt")
+
+
+def test_a_table_says_how_many_images_it_is_of(tmp_path, capsys):
+    data = DepthDataModule.rooms({"val": 4}, image_size=(48, 64), batch_size=2, num_workers=0)
+    evaluation = Evaluation(choose_protocols("uncropped", data.layout, "val"))
+    for frame in range(2):  # as with trainer.limit_test_batches=1
+        depth = torch.from_numpy(data.layout.read("val", frame)[1])[None, None]
+        evaluation.update(depth, depth, depth > 0, frame)
+    results = Results(tmp_path, data, "val", seed=0)
+    results.on_test_end(
+        SimpleNamespace(is_global_zero=True, global_step=0, loggers=[]), SimpleNamespace(evaluation=evaluation)
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["images"], metrics["expected"]) == (2, 4)
+    assert "val: 2 of 4 images, filled truth" in " ".join(capsys.readouterr().out.split())
+    cfg = {"resume": "auto", "resume_allow": [], "watch": "val/delta1", "directory": str(tmp_path)}
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cfg)))
+    assert finished(OmegaConf.create(cfg), tmp_path) == 1.0
+    assert "val: 2 of 4 images" in " ".join(capsys.readouterr().out.split())

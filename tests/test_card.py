@@ -11,12 +11,14 @@ from depthnet.data.roots import open_root
 from depthnet.models.depth_net import load_network
 from depthnet.report.judge import read_run
 from depthnet.shipped import portable
+from depthnet.terms import NYU_LICENSE, Origin, find_origin
 from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 EXPORT = Export(
     name="small",
     command="python train.py experiment=nyu_small data.root=/work/nyu",
+    origin=Origin(frozenset({"rooms"})),
     terms="mit",
     notes=["It saw no street."],
     size=1234567,
@@ -62,7 +64,7 @@ def test_it_tells_what_the_run_knows(rooms):
         "95%",
         "- It saw no street.\n- Nothing beyond 10 m",
         "Rounding to float16 changes depth by 1.2e-04 of itself on average and 4.6e-03 at most, on 4 val frames.",
-        "- Weights: mit\n- Data: The rooms are made by depthnet itself",
+        "## License\n\n- Weights: mit\n- Data: The built-in rooms are made by depthnet itself and are nobody's.\n",
     ):
         assert words in text, words
     assert portable(text) == text
@@ -86,6 +88,12 @@ def test_terms_that_are_no_licence_of_the_list_stand_as_they_are(rooms):
     assert head(card(rooms, dataclasses.replace(EXPORT, terms="apache-2.0")))["license"] == "apache-2.0"
 
 
+def test_a_part_of_the_split_is_called_one(rooms):
+    assert "Judged on val, 5 of 96 images, before" in card(
+        dataclasses.replace(rooms, metrics=rooms.metrics | {"expected": 96})
+    )
+
+
 def test_extra_rooms_are_named(rooms):
     assert "beside" not in card(rooms).split("## Figures")[0]
     data = rooms.metrics["data"] | {"extra_rooms": 30}
@@ -102,9 +110,21 @@ def test_where_the_weights_began(rooms):
 def test_nyu_is_named_and_where_it_lay_is_not(make_lists, tmp_path):
     root = make_lists(train=2, val=2)
     layout = open_root(root, depth_range=RANGE)
-    text = card(read_run(write_run(tmp_path / "run", from_root(root), layout, protocols="uncropped")))
+    run = read_run(write_run(tmp_path / "run", from_root(root), layout, protocols="uncropped"))
+    text = card(run, dataclasses.replace(EXPORT, origin=find_origin(run.config, "lists")))
     assert head(text)["datasets"] == ["nyu_depth_v2"]
     assert "- Data: NYU, lists layout; 2 train, 2 val;" in text
     assert "Silberman" in text
     assert "none, one scene" in text
     assert str(tmp_path) not in text
+
+
+def test_terms_are_those_of_all_that_the_weights_saw(rooms):
+    origin = Origin(frozenset({"nyu", "rooms"}), frozenset({"mobilenetv2_100, from /w/net.safetensors"}))
+    text = card(rooms, dataclasses.replace(EXPORT, origin=origin, terms=NYU_LICENSE))  # evaluated on rooms
+    assert head(text)["datasets"] == ["nyu_depth_v2"]
+    assert (head(text)["license"], head(text)["license_name"]) == ("other", NYU_LICENSE)
+    license = text.split("## License\n\n")[1].splitlines()
+    assert license[0] == f"- Weights: {NYU_LICENSE}"
+    assert [line.split(":")[0] for line in license] == ["- Weights", "- Data", "- Data", "- Encoder"]
+    assert license[3].endswith("weights (mobilenetv2_100, from PATH/net.safetensors), whose terms hold too.")

@@ -14,14 +14,15 @@ from depthnet.data.findings import look_at, near_duplicates, shifted_segments
 from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
 from depthnet.data.official import TEST_FRAMES
 from depthnet.data.roots import open_root
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import DepthRange, InputError
 
 
 def room(seed, size=(48, 64)):
-    """Return an image and depth [mm] of boxes before a wall: both have the same edges, as photographs have."""
+    """Return an image and depth [mm] of boxes before a slanted wall: both have the same edges, as photographs have."""
     rng = np.random.default_rng(seed)
     image = np.full((*size, 3), rng.integers(60, 200, 3), np.uint8)
-    depth = np.full(size, 4000, np.uint16)
+    depth = np.tile(np.linspace(4000, 3600, size[0])[:, None], size[1]).astype(np.uint16)
     for distance in sorted(rng.integers(900, 3500, 7), reverse=True):
         top, left = (int(rng.integers(0, side - 8)) for side in size)
         bottom, right = top + int(rng.integers(6, size[0] // 2)), left + int(rng.integers(6, size[1] // 2))
@@ -128,6 +129,14 @@ def no_depth(doctor, n):
     doctor.levels(n, np.zeros_like)
 
 
+def one_value(doctor, n):
+    doctor.levels(n, lambda depth: np.full_like(depth, 2000))
+
+
+def cut_off(doctor, n):
+    doctor.levels(n, lambda depth: np.minimum(depth, np.percentile(depth, 65).astype(np.uint16)))
+
+
 def coloured(doctor, n):
     doctor.levels(n, lambda depth: np.stack([depth // 20, 255 - depth // 20, depth // 40], 2).astype(np.uint8))
 
@@ -164,6 +173,8 @@ FAULTS = {
     thousandfold: "unit",
     other_size: "sizes_differ",
     no_depth: "no_depth",
+    one_value: "constant",
+    cut_off: "saturated",
     coloured: "coloured",
     palette: "coloured",
     other_frames_depth: "shifted",
@@ -293,6 +304,8 @@ class Names(Layout):
     def __init__(self, scene_rule="runs of consecutive frame numbers", **labels):
         self.labels = labels
         self.scene_rule = scene_rule
+        known = has_labelled_numbers([*labels.get("train", ()), *labels.get("val", ())])
+        self.numbered = ("train", "val", "test") if known else ("test",)
 
     def count(self, split):
         return len(self.labels.get(split, ()))
@@ -353,23 +366,29 @@ def test_random_frames_may_part_runs():
 
 def test_the_official_test_list():
     official = sorted(TEST_FRAMES)
-    assert cheap_findings(Names(test=[f"nyu2_test/{number:05d}_colors" for number in official])) == []
-    assert cheap_findings(Names(test=[f"room_{n % 3}/rgb_{n:05d}" for n in reversed(official)])) == []
-    (short,) = cheap_findings(Names(test=rgb(official[:-1])))
+    fitted = {"train": rgb([2]), "val": rgb([5])}
+    assert cheap_findings(Names(**fitted, test=[f"nyu2_test/{number:05d}_colors" for number in official])) == []
+    assert cheap_findings(Names(**fitted, test=[f"room_{n % 3}/rgb_{n:05d}" for n in reversed(official)])) == []
+    (short,) = cheap_findings(Names(**fitted, test=rgb(official[:-1])))
     assert short[:2] == ("test_list", "test:1")
     assert "653 of the 654 official frames, and 0 official training frames" in short.message
-    (first,) = cheap_findings(Names(test=rgb(range(654))))
+    (first,) = cheap_findings(Names(**fitted, test=rgb(range(654))))
     assert (first.where, first.splits) == ("test:3", ("test",))
     assert "268 of the 654 official frames, and 386 official training frames" in first.message
-    assert cheap_findings(Names(test=[*rgb(official), *rgb(official[:1])])) != []
+    assert cheap_findings(Names(**fitted, test=[*rgb(official), *rgb(official[:1])])) != []
 
 
 def test_official_test_frames_to_train_on():
     training = [number for number in range(1449) if number not in TEST_FRAMES]
-    splits = {"train": rgb([*training[:600], 8]), "test": rgb(sorted(TEST_FRAMES))}
+    splits = {"train": rgb([*training[:600], 8]), "val": rgb(training[601:602]), "test": rgb(sorted(TEST_FRAMES))}
     (leak,) = cheap_findings(Names(**splits))
     assert (leak.name, leak.where, leak.splits) == ("scene_leak", "train:601", ("train", "test"))
     splits["train"][0] = "all/rgb_01449"  # no number of the labelled set
+    assert cheap_findings(Names(**splits)) == []
+
+
+def test_a_videos_own_numbers_are_no_official_frames():
+    splits = {"train": rgb(range(2, 200), "living_room_0000"), "test": rgb(sorted(TEST_FRAMES))}
     assert cheap_findings(Names(**splits)) == []
 
 
@@ -411,8 +430,8 @@ def test_what_is_allowed_or_of_other_splits_passes():
         require_sound(found, ["no_depth", "missing"], SPLITS)
     with pytest.raises(InputError, match=r"data.allow=typo: no such finding; known are row, leaves_root"):
         require_sound([], ["typo"], SPLITS)
-    for name in ("torn", "empty", "sizes_differ"):
-        with pytest.raises(InputError, match=f"data.allow={name}: such pairs cannot be read"):
+    for name in ("torn", "empty", "sizes_differ", "no_frames"):
+        with pytest.raises(InputError, match=f"data.allow={name}: {FINDINGS[name]}; it cannot be allowed, fix it"):
             require_sound([], [name], SPLITS)
 
 
@@ -570,7 +589,7 @@ def test_a_copied_pair_is_a_near_duplicate_even_of_a_wall(make_lists):
     root = make_lists(train=2, val=1)
     for n in (1, 3):
         save(root / f"train/rgb_{n:05d}.jpg", np.full((48, 64, 3), 200, np.uint8))
-        save(root / f"train/sync_depth_{n:05d}.png", np.full((48, 64), 2000, np.uint16))
+        save(root / f"train/sync_depth_{n:05d}.png", np.tile(np.arange(2000, 2064, dtype=np.uint16), (48, 1)))
     (found,) = examine(open_root(root), None).findings
     assert (found.name, found.where) == ("near_duplicate", "nyudepthv2_val_files_with_gt.txt:1")
     assert "is the same pair as train/rgb_00001 of train (nyudepthv2_train_files_with_gt.txt:2)" in found.message

@@ -25,7 +25,7 @@ from depthnet.checkpoint import (
     read_checkpoint,
     save_plain,
 )
-from depthnet.durable import file_digest
+from depthnet.durable import file_digest, write_json
 from depthnet.types import InputError
 
 
@@ -134,6 +134,22 @@ def test_judgements_on_test_are_counted_beside_the_checkpoint(tmp_path):
     assert count_test(path, {}) is None
     assert record.read_text() == "torn"  # nothing is lost
     assert count_test(tmp_path / "best.ckpt.tests.json" / "lent.ckpt", {}) is None
+
+
+def test_a_test_of_a_lent_checkpoint_is_counted_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHNET_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"weights of somebody")
+    assert count_test(path, {}) == 1
+
+    def refuse(place, content):
+        if place.parent == tmp_path:
+            raise InputError(f"cannot write {place}")
+        write_json(place, content)
+
+    monkeypatch.setattr("depthnet.checkpoint.write_json", refuse)
+    assert [count_test(path, {}) for _ in range(2)] == [2, 3]
+    assert len(list((tmp_path / "cache/tests").iterdir())) == 1
 
 
 def digests(path):

@@ -31,7 +31,17 @@ def table(seed: int, shift: float = 0.0, noise: float = 0.0) -> np.ndarray:
     return 0.2 + 0.6 * shared.random((24, 9)) + shift + noise * own.standard_normal((24, 9))
 
 
-def write(directory: Path, tables, split="val", labels=LABELS, scenes=SCENES, digests=None, data=None, config=None):
+def write(
+    directory: Path,
+    tables,
+    split="val",
+    labels=LABELS,
+    scenes=SCENES,
+    digests=None,
+    data=None,
+    config=None,
+    expected=24,
+):
     """Write what an evaluation writes; one table is of the protocol "uncropped"."""
     tables = tables if isinstance(tables, dict) else {"uncropped": tables}
     directory.mkdir(parents=True, exist_ok=True)
@@ -45,7 +55,7 @@ def write(directory: Path, tables, split="val", labels=LABELS, scenes=SCENES, di
     for name, rows in tables.items():
         valid = rows[~np.isnan(rows).any(1)].T.tolist()
         means[name] = {m: math.fsum(c) / len(c) if c else None for m, c in zip(METRICS, valid, strict=True)}
-    content = {"split": split, "data": DATA | (data or {}), "protocols": means}
+    content = {"split": split, "expected": expected, "data": DATA | (data or {}), "protocols": means}
     content["digests"] = dict.fromkeys(tables, "d5c5bac4ba6e") | (digests or {})
     (directory / "metrics.json").write_text(json.dumps(content))
     if config is not None:
@@ -306,6 +316,12 @@ def test_the_terminal_form_is_aligned_and_fits_100_columns(tmp_path, capsys):
     assert figures[0].endswith("baseline")
     assert {line.index("[") for line in figures} == {figures[0].index("[")}
     assert re.search(r"\+0\.0500  \[\+0\.0500, \+0\.0500\]  better$", figures[1])
+
+
+def test_a_part_of_the_split_is_called_one(tmp_path, capsys):
+    runs = [write(tmp_path / name, table(1), expected=96) for name in "ab"]
+    assert main([*map(str, runs), "--metrics", "delta1"]) == 0
+    assert "val: 24 of 96 images of 8 scenes, filled truth" in capsys.readouterr().out
 
 
 def test_markdown_is_a_table_and_a_file_is_written(pair, tmp_path, capsys):

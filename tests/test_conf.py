@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from drawing import millimetres, picture
+from gpus import show_gpus
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -127,9 +128,17 @@ def test_published_is_what_was_published(tmp_path):
 
 
 def test_ddp_on_gpus_normalises_over_all_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    show_gpus(monkeypatch, "NVIDIA H200", capability=(9, 0))
     trainer = composed(tmp_path, "data=rooms", "model=tiny", "trainer=ddp").trainer
     assert (trainer.strategy, trainer.accelerator, trainer.sync_batchnorm) == ("ddp", "gpu", True)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    show_gpus(monkeypatch)
     trainer = composed(tmp_path, "data=rooms", "model=tiny", "trainer=ddp").trainer
     assert (trainer.strategy, trainer.accelerator, trainer.sync_batchnorm) == ("ddp", "cpu", False)
+
+
+@pytest.mark.parametrize("option", ["auto", "gpu", "ddp"])
+@pytest.mark.parametrize(("capability", "precision"), [((9, 0), "bf16-mixed"), ((7, 5), "16-mixed")])
+def test_a_gpu_without_units_for_bf16_trains_in_float16(tmp_path, monkeypatch, option, capability, precision):
+    show_gpus(monkeypatch, "some GPU", capability=capability)
+    trainer = composed(tmp_path, "data=rooms", "model=tiny", f"trainer={option}").trainer
+    assert (trainer.accelerator, trainer.precision, trainer.benchmark) == ("gpu", precision, True)

@@ -18,7 +18,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
+from depthnet.models.depth_net import DepthNet
 from depthnet.models.encoder import Encoder, resolve_pretrained
+from depthnet.shipped import pack_weights
 from depthnet.types import InputError
 
 NAMES = [
@@ -294,11 +297,43 @@ def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     other = tmp_path / "weights.pth"
     torch.save({}, other)
-    for file in (path, other, tmp_path):
-        with pytest.raises(InputError, match="not a whole safetensors file"):
+    refused = {
+        path: "not a whole safetensors file",
+        other: r"weights\.pth: a PyTorch file, and only safetensors with timm's key names are read; convert it: import",
+        tmp_path: "a folder; name the .safetensors file in it",
+    }
+    (tmp_path / "page.safetensors").write_text("<html>404</html>")
+    refused[tmp_path / "page.safetensors"] = "a web page, not weights"
+    for file, message in refused.items():
+        with pytest.raises(InputError, match=message) as caught:
             Encoder("test_resnet", str(file))
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"model.pretrained={file}: ")
     with pytest.raises(InputError, match="no such file"):
         Encoder("test_resnet", str(tmp_path / "none.safetensors"))
+
+
+def test_the_conversion_that_is_advised_works(weights, tmp_path, monkeypatch):
+    tensors = load_file(weights())
+    monkeypatch.chdir(tmp_path)
+    for name, zipped in (("a.pth", True), ("b.bin", False)):
+        torch.save(tensors, name, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(InputError) as caught:
+            resolve_pretrained("test_resnet", name)
+        exec(str(caught.value).partition("convert it: ")[2])
+        resolve_pretrained("test_resnet", f"{name[0]}.safetensors")
+
+
+def test_a_whole_network_is_named_with_ckpt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = DepthNet("test_resnet", depth_range=(1e-3, 10.0), image_size=(48, 64))
+    record = make_record(net)
+    state = {f"network.{name}": value for name, value in net.state_dict().items()}
+    save_plain("run/checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: record})
+    Path("net.safetensors").write_bytes(pack_weights(net.state_dict(), record))
+    for name in ("run", "run/checkpoints/best.ckpt", "net.safetensors", "nyu_small"):
+        with pytest.raises(InputError, match=rf"a whole network of depthnet, .*; start from it with ckpt={name}$"):
+            resolve_pretrained("test_resnet", name)
 
 
 def test_offline_auto_starts_from_scratch_and_true_is_an_error_at_once(monkeypatch, tmp_path):
@@ -306,7 +341,7 @@ def test_offline_auto_starts_from_scratch_and_true_is_an_error_at_once(monkeypat
     assert resolve_pretrained("test_resnet", False) is False
     assert resolve_pretrained("test_resnet", "auto") is False
     start = time.monotonic()
-    with pytest.raises(InputError, match="not in the cache and the hub does not answer"):
+    with pytest.raises(InputError, match="not in the cache, and HF_HUB_OFFLINE forbids the hub"):
         Encoder("test_resnet", pretrained=True)
     assert time.monotonic() - start < 1
     assert resolve_pretrained("mobilenetv2_035", "auto") is False

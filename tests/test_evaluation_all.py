@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from forked import forks, gloo
 from rich.console import Console
 
+from depthnet.data.cache import CachedLayout
 from depthnet.data.official import TEST_FRAMES
+from depthnet.data.roots import open_root
 from depthnet.evaluation import Evaluation, describe_judged, metrics_table
 from depthnet.intervals import DRAWS, LEVEL, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics
@@ -42,7 +45,7 @@ def pairs(
 def test_all_protocols_in_one_pass_have_the_bits_of_each_alone() -> None:
     pred, depth, mask = pairs(2, (24, 32), (480, 640))
     chosen = protocols("all", "nyu_eigen_filled_flip", size=(480, 640))
-    assert len(chosen) == 7
+    assert len(chosen) == 8
     together = Evaluation(chosen)
     mirrored = pred.roll(1, -1)
     together.update(pred, depth, mask, torch.arange(2), mirrored)
@@ -128,8 +131,8 @@ class Named:
 
     scene_rule = "folders"
 
-    def __init__(self, labels: list[str], nyu: bool = True) -> None:
-        self.labels, self.nyu = labels, nyu
+    def __init__(self, labels: list[str], nyu: bool = True, numbered: tuple[str, ...] = ("test", "val")) -> None:
+        self.labels, self.nyu, self.numbered = labels, nyu, numbered
 
     def label(self, split: str, frame: int) -> str:
         return self.labels[frame]
@@ -144,16 +147,39 @@ class Named:
         ([f"test/{n:05d}_colors" for n in sorted(TEST_FRAMES)], "test", "the 654 official test frames; one scene, so"),
         (["a/rgb_00000", "b/rgb_00001"], "test", "2 frames, a/rgb_00000 to b/rgb_00001, 2 of the official test frames"),
         (["a/rgb_00002", "a/rgb_00003"], "val", "a/rgb_00003, none of the official test frames; one scene"),
-        (["a/rgb_00002", "b/rgb_00003"], "val", "not numbered as the labelled set; 95% intervals by bootstrap over 2 "),
-        (["a/1", "b/1"], "test", "2 frames, a/1 to b/1, not numbered as the labelled set"),
-        (["a/1449"], "test", "not numbered"),
-        (["photo"], "val", "1 frames, photo to photo, not numbered"),
+        (["a/1", "b/1"], "train", "a/1 to b/1, not numbered as the labelled set; 95% intervals by bootstrap over 2 "),
     ],
 )
 def test_which_frames_of_nyu_were_judged(labels: list[str], split: str, words: str) -> None:
     assert words in describe_judged(Named(labels), split, range(len(labels)))  # type: ignore[arg-type]
     elsewhere = describe_judged(Named(labels, nyu=False), split, [0])  # type: ignore[arg-type]
     assert elsewhere == f"1 frames, {labels[0]} to {labels[0]}; one scene, so no intervals (folders)"
+
+
+def test_only_splits_numbered_as_the_labelled_set_hold_official_frames(
+    make_kaggle: Callable[..., Path], make_lists: Callable[..., Path], tmp_path: Path
+) -> None:
+    kaggle = open_root(make_kaggle(scenes=2, frames=1, test=2))
+    frames = {split: range(kaggle.count(split)) for split in ("train", "val", "test")}
+    assert list(map(len, frames.values())) == [1, 1, 2]  # val is one scene's folder, whose frame 1 is its video's
+    for split in ("train", "val"):
+        words = describe_judged(kaggle, split, frames[split])
+        assert re.search(r"living_room_000\d_out/1, not numbered as the labelled set; one scene", words)
+    assert "2 of the official test frames" in describe_judged(kaggle, "test", frames["test"])
+    assert CachedLayout(kaggle, "test", tmp_path, (12, 16)).numbered == ["test"]
+
+    root = make_lists(train=4, val=2, test=2)
+    lists = open_root(root)
+    assert "2 frames, train/rgb_00005 to train/rgb_00006, none of the official" in describe_judged(lists, "val", [0, 1])
+    assert "1 of the official" in describe_judged(lists, "test", [0, 1])
+    videos = root / "nyudepthv2_val_files_with_gt.txt"
+    (root / "train").rename(root / "study_0008")  # the frames of one recording: their numbers are the video's
+    for path in root.glob("*.txt"):
+        path.write_text(path.read_text().replace("train/", "study_0008/"))
+    assert videos.read_text().startswith("study_0008/")
+    for split in ("train", "val", "test"):
+        assert "study_0008/rgb_0000" in describe_judged(open_root(root), split, [0])
+        assert "not numbered as the labelled set" in describe_judged(open_root(root), split, [0])
 
 
 def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:
@@ -205,11 +231,11 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
     small = ["data.image_size=[48,64]", "data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1"]
     done = train(*rooms, *small, "hydra.run.dir=run")
     assert done.code == 0, done.err
-    test = ["mode=test", "split=val", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=judged"]
+    test = ["mode=test", "split=val", "ckpt=run", "hydra.run.dir=judged"]
     done = train(*rooms, *small, *test, "protocols=[all,uncropped_flip]")
     assert done.code == 0, done.err
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
-    names = {"uncropped", "median_scaled", "scale_shift", "uncropped_flip"}
+    names = {"uncropped", "median_scaled", "scale_shift", "disparity_scale_shift", "uncropped_flip"}
     assert content["protocols"].keys() == content["intervals"].keys() == content["mean_map"].keys() == names
     assert content["protocols"]["uncropped_flip"] != content["protocols"]["uncropped"]
     assert content["mean_map"]["uncropped_flip"] != content["mean_map"]["uncropped"]
@@ -217,6 +243,6 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
         for metric, (low, high) in content["intervals"][name].items():
             assert low <= figures[metric] <= high or math.isclose(low, high)
     assert content["scene_count"] == 3
-    assert done.out.count("95% from") == 4
+    assert done.out.count("95% from") == 5
     assert "judged: 3 frames" in done.out
     assert "bootstrap over 3 scenes" in done.out

@@ -16,6 +16,7 @@ from depthnet.durable import file_digest
 from depthnet.export import depth_changes, main
 from depthnet.models.depth_net import load_network
 from depthnet.shipped import read_weights
+from depthnet.terms import NYU_LICENSE
 from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -67,6 +68,7 @@ def test_data_that_is_elsewhere_is_no_hindrance(command, make_lists, capsys):
     root = make_lists(train=2, val=2)
     write_run(Path("nyu_run"), from_root(root), open_root(root, depth_range=RANGE), protocols="uncropped")
     assert main(["nyu_run", *command[1:]]) == 0
+    assert f'license_name: "{NYU_LICENSE}"\ndatasets:\n- nyu_depth_v2\n' in Path("out/small.md").read_text()
     assert "on 2 val frames" in capsys.readouterr().out
     root.rename("elsewhere")
     assert main(["nyu_run", *command[1:]]) == 0
@@ -99,16 +101,24 @@ def test_a_mistake_is_one_line(command, capsys, arguments, says):
     assert err.count("\n") == 1
 
 
-def test_a_run_that_only_judged_hands_on_what_it_judged(command):
+def test_a_run_that_only_judged_hands_on_what_it_judged(command, capsys):
     assert main(command) == 0
     whole = Path("out/small.safetensors").read_bytes()
     Path("run/checkpoints/best.ckpt").rename("soup.ckpt")
     Path("run/checkpoints/best.ckpt.sha256").unlink()
     config = OmegaConf.load("run/config.yaml")
     OmegaConf.save(OmegaConf.merge(config, {"mode": "test", "ckpt": "soup.ckpt"}), "run/config.yaml")
-    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 2  # what it was evaluated on says nothing of what it was trained on
+    assert (
+        "what these weights were trained on is not known; state their terms with --license" in capsys.readouterr().err
+    )
+    assert main([*command, "--license", "cc0-1.0"]) == 0
     assert Path("out/small.safetensors").read_bytes() == whole
-    assert "- First weights: as the command says\n" in Path("out/small.md").read_text()
+    card = Path("out/small.md").read_text()
+    assert "- First weights: as the command says\n" in card
+    assert "- Evaluated on: built-in rooms" in card
+    assert "- Weights: cc0-1.0\n" in card
 
 
 def test_a_run_without_weights_or_figures_is_no_model(command, capsys):

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
-    {"image", "changes", "guard", "per_image"},
+    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "weights_kind", "data.official"},
+    {"image", "changes", "guard", "per_image", "device"},
     {"naming", "camera"},
     {
         "data.layout",
@@ -46,13 +46,15 @@ LAYERS = [
         "models.basic",
         "models.published",
         "cost",
+        "terms",
+        "overview",
         "sync_norm",
         "wandb_run",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
-    {"data.datamodule", "models.depth_net", "evaluation", "loggers"},
-    {"module", "callbacks", "dashboard", "saving", "finite", "processes", "prediction", "report.judge"},
+    {"data.datamodule", "models.depth_net", "evaluation", "loggers", "ema"},
+    {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "processes", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size", "sweep"},
     {"report.write"},
     {"resume"},
@@ -64,7 +66,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes", "sync_norm"),
+        *("wandb_run", "dashboard", "processes", "sync_norm", "ema", "overview"),
         "train",
     },
     "wandb": {"loggers"},

@@ -21,7 +21,7 @@ def rooms(tmp_path):
 def test_a_run_is_judged_as_it_was(rooms):
     run = read_run(rooms)
     assert run.protocol == "uncropped"
-    assert list(run.rows) == ["uncropped", "median_scaled", "scale_shift"]
+    assert list(run.rows) == ["uncropped", "median_scaled", "scale_shift", "disparity_scale_shift"]
     assert [row["val/delta1"] for row in run.history] == [0.2, 0.3]
     seen = []
     judgement = judge(run, advance=lambda done, total: seen.append((done, total)))

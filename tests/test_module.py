@@ -1,15 +1,16 @@
 import functools
-from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from depthnet.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.finite import FiniteSteps
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
+from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.protocol import PROTOCOLS, find_protocols
@@ -38,7 +39,8 @@ def module(net=None, **options):
 def trainer(tmp_path, **options):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     settings = {"accelerator": "cpu", "use_distributed_sampler": False, "enable_checkpointing": False} | quiet
-    return Trainer(default_root_dir=tmp_path, plugins=[DurableCheckpointIO()], **settings | options)
+    settings["plugins"] = [DurableCheckpointIO()]
+    return Trainer(default_root_dir=tmp_path, **settings | options)
 
 
 @pytest.fixture
@@ -169,13 +171,53 @@ def test_a_fused_optimiser_clips_like_any_other_in_mixed_precision(tmp_path, dat
     assert moved["by value"].abs().max().item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_fused_optimiser_cannot_clip_under_a_loss_scale(monkeypatch):
-    learner = module()
-    optimizer = build_optimizer(learner.network, fused=True)
-    scaled = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()))
-    monkeypatch.setattr(DepthModule, "trainer", scaled)
-    with pytest.raises(InputError, match=r"add optimizer\.fused=false"):
-        learner.configure_gradient_clipping(optimizer, 1.0, "norm")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("algorithm", ["SGD", "AdamW"])
+@pytest.mark.parametrize("clip", [1e-3, None])
+def test_float16_steps_with_a_fused_optimiser_as_with_any_other(tmp_path, data, algorithm, clip):
+    """On the CPU, with a GPU's loss scale: a step is that of float32, its gradient clipped after unscaling."""
+    moved, seen = {}, {}
+    for fused, precision in ((False, "32-true"), (False, "16-mixed"), (True, "16-mixed")):
+        learner = module()
+        rate = 1.0 if algorithm == "SGD" else 1e-3
+        learner._optimizer = functools.partial(
+            build_optimizer, algorithm=algorithm, lr=rate, weight_decay=0.0, fused=fused or None
+        )
+        before = torch.cat([p.detach().flatten().clone() for p in learner.parameters()])
+        norms = []
+
+        class Looks(Callback):
+            def on_before_optimizer_step(self, trainer, pl_module, optimizer, norms=norms):
+                norms.append(torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters()]).item())
+
+        plugins = [DurableCheckpointIO()]
+        if precision == "16-mixed":
+            plugins.append(MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0)))
+        options = {"max_steps": 1, "gradient_clip_val": clip, "limit_val_batches": 0, "plugins": plugins}
+        trainer(tmp_path, callbacks=[Looks(), FiniteSteps(tmp_path)], **options).fit(learner, data)
+        moved[fused, precision] = torch.cat([p.detach().flatten() for p in learner.parameters()]) - before
+        seen[fused, precision] = norms[0]
+    full, half = moved[False, "32-true"], moved[True, "16-mixed"]
+    assert torch.allclose(half, moved[False, "16-mixed"], atol=1e-6)
+    assert torch.cosine_similarity(half, full, 0) > 0.95  # AdamW's first step is the sign of the gradient
+    assert seen[True, "16-mixed"] == pytest.approx(seen[False, "32-true"], rel=0.05)
+    if clip and algorithm == "SGD":
+        assert half.norm().item() == pytest.approx(clip, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_float16_gradient_that_overflows_lowers_the_scale_and_takes_no_step(tmp_path, data):
+    learner, scaler = module(), torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-32)
+    learner._optimizer = functools.partial(build_optimizer, fused=True)
+    before = [p.detach().clone() for p in learner.parameters()]
+    plugins = [DurableCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
+    options = {"gradient_clip_val": 1.0, "limit_val_batches": 0, "plugins": plugins}
+    finite = FiniteSteps(tmp_path, limit=1)  # an overflow is the scale's to answer, and no spoilt step
+    trainer(tmp_path, max_steps=1, callbacks=[finite], **options).fit(learner, data)
+    assert all(torch.equal(p, was) for p, was in zip(learner.parameters(), before, strict=True))
+    assert scaler.get_scale() == 256.0
+    trainer(tmp_path, max_steps=1, callbacks=[finite], **options).fit(learner, data)
+    assert not any(torch.equal(p, was) for p, was in zip(learner.parameters(), before, strict=True))
 
 
 def test_a_checkpoints_sums_are_gathered_on_the_device_of_the_weights(monkeypatch):
@@ -189,12 +231,25 @@ def test_a_checkpoints_sums_are_gathered_on_the_device_of_the_weights(monkeypatc
     assert places == ["meta"]
 
 
-@pytest.mark.parametrize(("asked", "place"), [(None, "meta"), ("cpu", "cpu")])
-def test_an_average_of_the_weights_is_where_they_are_unless_a_device_is_named(asked, place):
-    average = EMAWeightAveraging(device=asked)
-    learner = module()
-    average.setup(None, learner, "fit")
-    learner.to("meta")  # as a strategy moves it, after callbacks are set up
-    learner._trainer = SimpleNamespace(callbacks=[average])
-    learner.on_fit_start()
-    assert {tensor.device.type for tensor in average._average_model.state_dict().values()} == {place}
+@pytest.mark.parametrize(
+    ("net", "size"),
+    [
+        (functools.partial(BasicNet, widths=(4, 8, 8)), (4, 4)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8, 8, 8, 8, 8)), (32, 32)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8, 8, 8, 8, 8), context=True), (32, 32)),
+        (functools.partial(DepthNet, "test_resnet", decoder_widths=(8,) * 5, frozen_norm=True), (32, 32)),
+    ],
+)
+def test_a_batch_of_one_that_leaves_nothing_to_normalise_is_refused_by_name(net, size):
+    learner = module(net(depth_range=RANGE, image_size=size))
+    learner.log_dict = lambda *values, **options: None
+
+    def step(images):
+        depth = torch.ones(images, 1, *size)
+        image = torch.zeros(images, 3, *size, dtype=torch.uint8)
+        return learner.training_step(Sample(image, depth, depth > 0, torch.arange(images)), 0)
+
+    words = rf"batches of 1 image of {size[0]}x{size[1]} .*larger data\.batch_size .*larger data\.image_size"
+    with pytest.raises(InputError, match=words):
+        step(1)
+    assert step(2).isfinite()

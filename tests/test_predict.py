@@ -31,7 +31,7 @@ from depthnet.types import DepthRange
 
 class Fake:
     image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)
-    def infer(self, image):
+    def infer(self, image, intrinsics=None):
         time.sleep(0.05)
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
     def size_for(self, size):
@@ -69,6 +69,13 @@ def photo(path: Path, seed: int = 0, size: tuple[int, int] = (20, 30)) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", **more}
+
+
+def counts(out: str) -> str:
+    """What was printed but for the line about cameras, which has to be there once."""
+    kept = [line for line in out.splitlines(keepends=True) if not line.startswith("camera: ")]
+    assert len(kept) == len(out.splitlines()) - 1
+    return "".join(kept)
 
 
 def faked(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
@@ -142,10 +149,10 @@ def test_a_foreign_checkpoint_is_one_line(predict: ModuleType, capsys: pytest.Ca
 
 def test_exit_codes_and_the_closing_line(predict: ModuleType) -> None:
     code, out, err = finish(faked(["in", "--ckpt", "best.ckpt", "--output", "out"], **PIPES))
-    assert (code, out, err) == (0, "2 written, 0 kept, 0 failed → out\n", "")
+    assert (code, counts(out), err) == (0, "2 written, 0 kept, 0 failed → out\n", "")
     Path("in/bad\n[red].jpg").write_text("x")
     code, out, err = finish(faked(["in", "--ckpt", "best.ckpt", "--output", "out"], **PIPES))
-    assert (code, out) == (1, "0 written, 2 kept, 1 failed → out\n")
+    assert (code, counts(out)) == (1, "0 written, 2 kept, 1 failed → out\n")
     assert err.startswith("in/bad\\n[red].jpg: ")
     assert err.count("\n") == 1
 
@@ -156,7 +163,7 @@ def test_names_that_start_with_a_dash_and_options_between_names(predict: ModuleT
     arguments = ["in/0.jpg", "--ckpt", "best.ckpt", "in/1.jpg", "--output", "out", "--", "-a.jpg", "--ckpt"]
     code, out, err = finish(faked(arguments, **PIPES))
     assert (code, err) == (0, "")
-    assert out.startswith("4 written")
+    assert out.splitlines()[-1].startswith("4 written")
     assert {path.name for path in Path("out").glob("*.json")} == {"-a.json", "--ckpt.json", "0.json", "1.json"}
 
 
@@ -165,7 +172,7 @@ def test_a_terminal_that_knows_ascii_only(predict: ModuleType) -> None:
     Path("in", os.fsdecode(b"\xff.jpg")).write_text("bad")
     code, out, err = finish(faked(["in", "--ckpt", "best.ckpt"], env={"PYTHONIOENCODING": "ascii"}, **PIPES))
     assert code == 1
-    assert out == "3 written, 0 kept, 1 failed \\u2192 predictions\n"
+    assert counts(out) == "3 written, 0 kept, 1 failed \\u2192 predictions\n"
     assert err.count("\n") == 1
 
 
@@ -186,7 +193,7 @@ def test_on_a_terminal_a_bar_counts_and_failures_stand_above_it(predict: ModuleT
     code, out, _ = (process.wait(60), process.stdout.read().decode(), "") if process.stdout else (1, "", "")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert code == 1
-    assert out == "2 written, 0 kept, 1 failed → predictions\n"
+    assert counts(out) == "2 written, 0 kept, 1 failed → predictions\n"
     assert "in/bad[1].jpg: " in text
     assert "3/3" in text
 
@@ -208,7 +215,7 @@ def test_interrupted_with_ctrl_c(predict: ModuleType) -> None:
     done = len(list(Path("out").glob("*.json")))
     code, out, err = finish(faked(["in", "--ckpt", "best.ckpt", "--output", "out"], **PIPES))
     assert (code, err) == (0, "")
-    assert out.startswith(f"{30 - done} written, {done} kept, 0 failed")
+    assert counts(out).startswith(f"{30 - done} written, {done} kept, 0 failed")
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +242,7 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     photo(Path("in/one.png"), 5, (1, 1))
     arguments = ["in", "--ckpt", str(tiny.path), "--output", "out", "--device", "cpu"]
     assert predict.main(arguments) == 0
-    assert capsys.readouterr().out == "4 written, 0 kept, 0 failed → out\n"
+    assert counts(capsys.readouterr().out) == "4 written, 0 kept, 0 failed → out\n"
     loaded = load_network(tiny.path)
     for name in ("0.jpg", "odd.png", "one.png"):
         image = np.asarray(Image.open(f"in/{name}").convert("RGB"))
@@ -249,7 +256,16 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert sidecar["image_size"] == [60, 80]
     assert json.loads(Path("out/one.json").read_text())["image_size"] == list(loaded.size_for((1, 1))) == [64, 64]
     assert predict.main(arguments) == 0
-    assert capsys.readouterr().out == "0 written, 4 kept, 0 failed → out\n"
+    assert counts(capsys.readouterr().out) == "0 written, 4 kept, 0 failed → out\n"
+    best = Path("runs/a/checkpoints/best.ckpt")
+    best.parent.mkdir(parents=True)
+    best.write_bytes(tiny.path.read_bytes())
+    assert predict.main(["in/odd.png", "--ckpt", "runs/a", "--output", "again", "--device", "cpu"]) == 0
+    assert np.array_equal(np.load("again/odd_depth.npy"), np.load("out/odd_depth.npy"))
+    assert predict.main(["in/odd.png", "--ckpt", "runs", "--output", "again"]) == 2
+    assert capsys.readouterr().err == (
+        "predict.py: runs: a folder, and no run with checkpoints (looked for checkpoints/best.ckpt in it)\n"
+    )
 
 
 def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
@@ -270,7 +286,7 @@ def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     (weights / "nyu_small.safetensors").write_bytes(shipped.pack_weights(source.state, source.record))
     Path("nyu_small").mkdir()  # is no reason to take another
     assert predict.main(["in", "--output", "out", "--device", "cpu"]) == 0
-    said, closing = capsys.readouterr().out.splitlines()
+    said, _, closing = capsys.readouterr().out.splitlines()
     assert said == (
         "model: nyu_small, trained on NYU Depth V2; its figures are of indoor photographs like those; "
         f"see {weights}/nyu_small.md"
@@ -281,7 +297,7 @@ def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     assert str(weights) not in json.dumps(sidecar)
     Path("nyu_small").rmdir()
     assert predict.main(["in", "--ckpt", "nyu_small", "--output", "out", "--device", "cpu"]) == 0
-    assert capsys.readouterr().out == "0 written, 2 kept, 0 failed → out\n"
+    assert counts(capsys.readouterr().out) == "0 written, 2 kept, 0 failed → out\n"
     assert [path.name for path in weights.iterdir()] == ["nyu_small.safetensors"]
 
 
@@ -299,4 +315,4 @@ def test_prediction_imports_nothing_of_training(predict: ModuleType, tiny: Simpl
     command = [sys.executable, "-c", check % str(SCRIPT), "in/0.jpg", "--ckpt", str(tiny.path)]
     answer = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout == "1 written, 0 kept, 0 failed → predictions\n"
+    assert counts(answer.stdout) == "1 written, 0 kept, 0 failed → predictions\n"

@@ -37,7 +37,7 @@ class Fake:
         self.depth_range = DepthRange(1e-3, far)
         self.seen: list[tuple[int, ...]] = []
 
-    def infer(self, image: np.ndarray) -> np.ndarray:
+    def infer(self, image: np.ndarray, intrinsics: object = None) -> np.ndarray:
         self.seen.append(image.shape)
         return (0.5 + self.factor * image.mean(axis=2) / 60).astype(np.float32)
 
@@ -558,10 +558,10 @@ def test_a_photograph_too_large_for_the_machine_fails_alone(ckpt: Path, error: E
     photo(Path("in/b.png"), size=(20, 30))
 
     class Small(Fake):
-        def infer(self, image: np.ndarray) -> np.ndarray:
+        def infer(self, image: np.ndarray, intrinsics: object = None) -> np.ndarray:
             if image.shape[0] == 50:
                 raise error
-            return super().infer(image)
+            return super().infer(image, intrinsics)
 
     lines: list[str] = []
     assert counts(predict_files(["in"], Small(), "out", tell=lines.append)) == (1, 0, 1)
@@ -622,7 +622,7 @@ from depthnet.types import DepthRange
 
 class Fake:
     image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)
-    def infer(self, image):
+    def infer(self, image, intrinsics=None):
         time.sleep(float(sys.argv[3]))
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
     def size_for(self, size):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthnet.protocol import PROTOCOLS, Protocol, default_protocol, find_protocols, resize_prediction
+from depthnet.protocol import PROTOCOLS, Align, Protocol, default_protocol, find_protocols, resize_prediction
 from depthnet.types import Crop, DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -50,12 +51,16 @@ def aligned(pred, depth, valid, align):
         return scaled(pred, np.isfinite(pred))
     if align == "none" or p.size == 0:
         return pred
+    if align == "disparity_scale_shift":  # the published fit, of 1 / depth; a reversed one is the mean
+        with np.errstate(divide="ignore"):
+            fitted = aligned(1 / pred, 1 / depth, valid, "scale_shift")
+        return 1 / np.clip(fitted, 1 / 10, 1 / 1e-3)
     if align == "median":
         return pred * (np.median(t) / np.median(p))
     if np.ptp(p) == 0:
         return pred + (t.mean() - p[0])
     scale, shift = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)[0]
-    return pred * scale + shift
+    return pred * scale + shift if scale > 0 else np.full_like(pred, t.mean())
 
 
 def scaled(values, valid):
@@ -70,7 +75,7 @@ def scaled(values, valid):
     seed=st.integers(0, 2**31),
     small=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
-    align=st.sampled_from(["none", "median", "scale_shift", "min_max"]),
+    align=st.sampled_from(["none", "median", "scale_shift", "disparity_scale_shift", "min_max"]),
     crop=st.sampled_from([None, Crop(1, 2, 0, 2), Crop(0, 99, 1, 99)]),
     holes=st.sampled_from([0.0, 0.5, 1.0]),
 )
@@ -96,7 +101,7 @@ def test_equals_an_independent_numpy_reference(seed, small, size, align, crop, h
         expected = resized(pred[index, 0].astype(np.float64), size)
         near = np.ptp(expected) < 1e-2  # of a prediction that is nearly constant much rounding is scaled up
         expected = np.clip(aligned(expected, truth.astype(np.float64), valid, align), 1e-3, 10.0)
-        exact = 1e-3 if align in ("scale_shift", "min_max") else 2e-6  # these multiply the resize's rounding
+        exact = 2e-6 if align in ("none", "median") else 1e-3  # the others multiply the resize's rounding
         if align == "min_max" and near:
             continue
         assert got[0][index, 0].numpy() == pytest.approx(expected, rel=exact, abs=exact / 10)
@@ -154,7 +159,7 @@ def test_predictions_are_resized_once_and_the_same_for_all():
     assert big.dtype == torch.float32
     assert resize_prediction(big, (6, 9)) is big
     depth = torch.full((2, 1, 6, 9), 2.0)
-    for align in ("none", "median", "scale_shift", "min_max"):
+    for align in get_args(Align):
         one, other = (protocol(align=align)(given, depth, depth > 0)[0] for given in (pred, big))
         assert torch.equal(one, other)
 
@@ -193,16 +198,44 @@ def test_scale_and_shift_by_hand():
     assert pred.flatten().tolist() == [3.0, 5.0, 7.0, 10.0]
 
 
+def test_disparity_scale_and_shift_by_hand():
+    depth, mask = maps(1.0, 2.0, 4.0, 9.0, 9.0), torch.tensor([1, 1, 1, 0, 0], dtype=torch.bool).view(1, 1, 1, 5)
+    aligns = protocol(align="disparity_scale_shift")
+    # 1 / pred is 2.25, 1.25, 0.75; half of it less 0.125 is 1 / depth; what is fitted below 1 / 10 is clamped to it
+    pred = maps(1 / 2.25, 1 / 1.25, 1 / 0.75, 1 / 0.25, 1 / 8.25)
+    assert aligns(pred, depth, mask)[0].flatten().tolist() == pytest.approx([1.0, 2.0, 4.0, 10.0, 0.25], rel=1e-6)
+    assert aligns(pred * 7, depth, mask)[0].flatten().tolist() == pytest.approx([1.0, 2.0, 4.0, 10.0, 0.25], rel=1e-6)
+    # what cannot be inverted takes no part and keeps its place at the end of the range
+    odd = aligns(maps(1.0, 2.0, 0.0, -1.0, math.inf), depth, depth > 0)[0].flatten().tolist()
+    assert odd == pytest.approx([1.0, 2.0, 1e-3, 1e-3, 10.0])
+
+
+@pytest.mark.parametrize(
+    ("align", "wrong_way", "constant"),
+    [
+        ("scale_shift", lambda depth: 1 / depth, lambda t: t.mean()),
+        ("scale_shift", lambda depth: 20 - depth, lambda t: t.mean()),
+        ("disparity_scale_shift", lambda depth: 1 / depth, lambda t: 1 / (1 / t).mean()),
+    ],
+)
+def test_a_prediction_that_runs_the_wrong_way_is_worth_a_constant(align, wrong_way, constant):
+    depth = torch.rand(1, 1, 20, 30, generator=torch.manual_seed(0)) * 8 + 1
+    pred, _, _ = protocol(align=align)(wrong_way(depth), depth, depth > 0)
+    assert pred.flatten().numpy() == pytest.approx(np.full(600, constant(depth.double()).item()), rel=1e-6)
+    right, _, _ = protocol(align=align)(depth, depth, depth > 0)
+    assert right.numpy() == pytest.approx(depth.numpy(), rel=1e-5)
+
+
 def test_each_image_is_aligned_by_itself_over_the_pixels_of_the_protocol():
     depth = torch.full((2, 1, 2, 2), 4.0)
     depth[:, :, 1] = 9.0
     pred = torch.stack([torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), 1.0)])
-    for align in ("median", "scale_shift"):
+    for align in ("median", "scale_shift", "disparity_scale_shift"):
         got, _, _ = protocol(align=align, crop=Crop(0, 1, 0, 2))(pred, depth, depth > 0)
         assert got.tolist() == torch.full((2, 1, 2, 2), 4.0).tolist()
 
 
-@pytest.mark.parametrize("align", ["median", "scale_shift"])
+@pytest.mark.parametrize("align", ["median", "scale_shift", "disparity_scale_shift"])
 def test_alignment_without_anything_to_fit_leaves_the_prediction(align):
     pred, depth = maps(1.0, 2.0), maps(3.0, 3.0)
     nothing, everything = torch.zeros(1, 1, 1, 2, dtype=torch.bool), torch.ones(1, 1, 1, 2, dtype=torch.bool)
@@ -277,7 +310,7 @@ def test_an_open_range_and_shapes_that_do_not_fit_are_errors():
     ("fields", "message"),
     [
         ({"truth": "sensor"}, "truth is 'sensor'; give one of raw, filled, any"),
-        ({"align": "mean"}, "align is 'mean'; give one of none, median, scale_shift, min_max"),
+        ({"align": "mean"}, "align is 'mean'; give one of none, median, scale_shift, disparity_scale_shift, min_max"),
         ({"size": (470, 640), "crop": Crop(45, 471, 41, 601)}, "rows 45:471 and columns 41:601 leave its size 470x640"),
     ],
 )
@@ -296,7 +329,8 @@ def test_definitions_do_not_change_unnoticed():
         "nyu_densedepth": "c6aacbad1e9d",
         "uncropped": "a399dce9b11e",
         "median_scaled": "2af19819e128",
-        "scale_shift": "27241b7dc7f3",
+        "scale_shift": "b783e5a664bc",  # 27241b7dc7f3 took a negative factor
+        "disparity_scale_shift": "ae0c09ac36cf",
         "published_keras": "a8ce0655fdbe",
         "nyu_eigen_flip": "cd764744053c",
     }
@@ -328,7 +362,7 @@ def test_every_protocol_says_what_it_is():
         assert not value.flip_test
         for words in (value.crop and f"rows {value.crop.top}:{value.crop.bottom}", "strictly", "averaged"):
             assert not words or words in value.definition
-        assert (value.align == "scale_shift") == ("least squares" in value.definition)
+        assert value.align.endswith("scale_shift") == ("least squares" in value.definition)
 
 
 def test_names_are_found_once_each_in_order():
@@ -337,7 +371,7 @@ def test_names_are_found_once_each_in_order():
 
     assert names("nyu_eigen", "raw", NYU) == ["nyu_eigen"]
     assert names(["uncropped", "nyu_eigen", "uncropped"], "raw", NYU) == ["uncropped", "nyu_eigen"]
-    plain = ["uncropped", "median_scaled", "scale_shift"]
+    plain = ["uncropped", "median_scaled", "scale_shift", "disparity_scale_shift"]
     assert names("all", "raw", NYU) == ["nyu_eigen", "nyu_center", *plain, "published_keras"]
     assert names("all", "filled", NYU) == ["nyu_eigen_filled", "nyu_densedepth", *plain, "published_keras"]
     assert names(["nyu_densedepth", "all"], "filled", NYU)[:3] == ["nyu_densedepth", "nyu_eigen_filled", "uncropped"]

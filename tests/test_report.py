@@ -12,8 +12,9 @@ from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.__main__ import main
-from depthnet.report.judge import read_run
+from depthnet.report.judge import Bench, read_run
 from depthnet.report.write import write_report
+from depthnet.sharpness import edge_f1
 from depthnet.types import InputError
 
 
@@ -62,8 +63,26 @@ def test_the_matrix_holds_the_figures_of_every_protocol(report, run):
         line = re.search(rf'<tr><td class="text">{protocol}</td>(.*?)</tr>', text).group(1)
         found = [float(value) for value in re.findall(r'data-sort="([^"]*)"', line)]
         assert found == pytest.approx([figures[name] for name in METRIC_NAMES], rel=1e-5)
-        assert line.count(" to ") == len(METRIC_NAMES)  # an interval each: every room is a scene of its own
+        assert line.count(" to\N{NO-BREAK SPACE}") == len(
+            METRIC_NAMES
+        )  # an interval each: every room is a scene of its own
         assert f"{protocol}: mean map" in text
+
+
+def test_the_headline_is_the_edge_f1_of_the_results_table(report, run):
+    bench = Bench(read_run(run))
+    shots = [bench.shoot(frame)[0] for frame in bench.frames]
+    mean = np.nanmean([edge_f1(shot.pred, shot.depth, shot.mask) for shot in shots])
+    heads = re.findall(r'<div class="card head"><span class="soft">(.*?)</span><b>(.*?)</b>', report.read_text())
+    assert [name for name, _ in heads] == ["delta1", "abs_rel", "rmse [m]", "edge_f1"]
+    assert heads[-1][1] == f"{mean:.3f}"
+    rows = re.search(r'aria-label="Sharpness".*?</table>', report.read_text()).group()
+    assert re.findall(r'<td class="text">(.*?)</td>', rows) == [
+        "edge_f1",
+        "boundary_f1",
+        "dbe_accuracy [px]",
+        "dbe_completeness [px]",
+    ]
 
 
 def test_every_section_says_its_protocol_split_and_images(report):
@@ -89,7 +108,7 @@ def test_it_says_what_was_judged_by_what_and_what_the_figures_mean(report, run):
         "best.ckpt, SHA-256",
     ):
         assert words in text
-    for source in ("Eigen et al.", "Bochkovskii et al.", "Koch et al.", "Efron and Tibshirani"):
+    for source in ("Eigen et al.", "Hu et al.", "Bochkovskii et al.", "Koch et al.", "Efron and Tibshirani"):
         assert source in text
     assert "By object class" not in text  # rooms have none
     assert "test split" not in text
@@ -107,13 +126,19 @@ def test_kinds_classes_and_scenes_where_the_data_has_them(labelled_report):
 def test_a_test_split_a_quick_look_and_another_checkpoint_are_said(labelled_report, run, tmp_path):
     assert '<li class="tag warn">test split</li>' in labelled_report
     assert "Judged on the test split" in labelled_report
-    assert re.search(r"quick look: boundary_f1 and all below Figures are of 5 of the \d+ images", labelled_report)
+    assert re.search(r"quick look: edge_f1 and all below Figures are of 5 of the \d+ images", labelled_report)
     assert "per_image.csv on the same images: this checkpoint is not" not in labelled_report
     directory = shutil.copytree(run, tmp_path / "run")
     rows = (directory / "per_image.csv").read_text().splitlines()
     moved = [rows[0], *(",".join([*(row := line.split(","))[:7], "9.0", *row[8:]]) for line in rows[1:])]
     (directory / "per_image.csv").write_text("\n".join(moved))
-    assert "on the same images: this checkpoint is not the one" in write_report(directory).read_text()
+    metrics = (directory / "metrics.json").read_text()
+    (directory / "metrics.json").write_text(metrics.replace('"expected": 5', '"expected": 96'))
+    text = write_report(directory).read_text()
+    assert "on the same images: this checkpoint is not the one" in text
+    assert '<p class="under">val · 5 of 96 images</p>' in text
+    assert '<li class="tag">uncropped · val · 5 of 96 images</li>' in text
+    assert "quick look" not in text  # the run itself looked at no more
 
 
 def test_the_same_run_gives_the_same_bytes(report, run, tmp_path):
@@ -168,6 +193,20 @@ def test_a_browser_shows_it(browser, report, width, scheme):
     assert page.evaluate("[...document.images].length") == 1 + 4 * 3
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
     assert page.evaluate("[...document.querySelectorAll('section')].every(part => part.offsetHeight > 60)")
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "whole"), [(1100, True), (800, True), (400, False)])
+def test_tables_wrap_and_what_is_still_too_wide_scrolls_in_its_box(browser, report, width, whole):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    boxes = page.locator(".scroll:visible").evaluate_all(
+        "boxes => boxes.map(box => [box.getBoundingClientRect().right, box.clientWidth, box.scrollWidth])"
+    )
+    assert len(boxes) > 4
+    assert all(right <= width for right, _, _ in boxes)
+    assert all(inner <= outer for _, outer, inner in boxes) == whole
     page.close()
 
 

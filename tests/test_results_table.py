@@ -48,6 +48,10 @@ def test_what_all_rows_share_stands_once_above():
     assert text.endswith("1. a: `python train.py model=a`\n2. b: `python train.py model=b`")
 
 
+def test_a_part_of_the_split_is_called_one():
+    assert "; val, 16 of 96 images of 18 scenes; " in table.tables([record("a", images=16, expected=96)])
+
+
 def test_what_rows_do_not_share_stands_in_them():
     seeds = record("a", seeds=(0, 1, 2))
     text = table.tables([seeds, record("b", image_size=[192, 256], hardware=["a GPU"], commands=["x", "y"])])

@@ -56,7 +56,7 @@ def test_the_photograph_is_spoilt_and_the_truth_is_not(run):
 def test_the_command_line(run, capsys, tmp_path):
     assert main([str(run), "--corrupt", "blur,jpeg", "--limit", "3", "--output", str(tmp_path / "r.json")]) == 0
     out = capsys.readouterr().out
-    for word in ("clean", "blur", "jpeg", "delta1", "JPEG of quality 10", "3 images"):
+    for word in ("clean", "blur", "jpeg", "delta1", "JPEG of quality 10", "3 of 5 images"):
         assert word in out
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["images"] == 3

@@ -74,6 +74,17 @@ def test_impossible_choices_are_refused_by_name(key, value):
         check_choices(CHOICES | {key: value})
 
 
+@pytest.mark.parametrize("precision", [None, 32, "32-true", "bf16-mixed", "bf16", 16, "16-mixed", 64, "64-true"])
+def test_precisions_that_learn_are_taken(precision):
+    check_choices(CHOICES | {"trainer": {"precision": precision}})
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine", "transformer-engine-float16", 8])
+def test_precisions_of_half_weights_are_refused_with_what_to_take(precision):
+    with pytest.raises(InputError, match=rf"trainer\.precision={precision}: .*32-true.*take bf16-mixed"):
+        check_choices(CHOICES | {"trainer": {"precision": precision}})
+
+
 def test_mode_test_needs_a_checkpoint():
     with pytest.raises(InputError, match="ckpt=PATH"):
         check_choices(CHOICES | {"mode": "test"})

@@ -54,7 +54,8 @@ def test_the_matrix_of_all_protocols_is_printed_and_written(
     output = tmp_path / "score.json"
     assert main([str(folder), str(root), "--protocol", "all", "--output", str(output)]) == 0
     out = capsys.readouterr().out
-    names = ["nyu_eigen_filled", "nyu_densedepth", "uncropped", "median_scaled", "scale_shift", "published_keras"]
+    plain = ["uncropped", "median_scaled", "scale_shift", "disparity_scale_shift"]
+    names = ["nyu_eigen_filled", "nyu_densedepth", *plain, "published_keras"]
     assert [line.strip() for line in out.splitlines() if line.strip() in names] == names
     assert "judged: 3 frames, train/rgb_00005 to train/rgb_00007, none of the official test frames; one scene" in out
     assert "95% from" not in out, "one scene says nothing of others"

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ from conftest import REPOSITORY
 from safetensors.torch import save, save_file
 
 from depthnet import shipped
-from depthnet.checkpoint import count_test, make_record, read_checkpoint
+from depthnet.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
+from depthnet.durable import file_digest
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.report.__main__ import main as report
 from depthnet.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
@@ -113,15 +115,96 @@ def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(wei
     own.mkdir()
     assert find_checkpoint("rooms_small") == inside
     inside.unlink()
-    with pytest.raises(InputError, match="rooms_small: not a regular file"):
+    with pytest.raises(
+        InputError, match=r"rooms_small: a folder, and no run with checkpoints \(looked for checkpoints/"
+    ):
         find_checkpoint("rooms_small")
+    os.mkfifo("pipe.ckpt")
+    with pytest.raises(InputError, match=r"pipe\.ckpt: not a regular file"):
+        find_checkpoint("pipe.ckpt")
     with pytest.raises(InputError, match=r"none\.ckpt: no such checkpoint file$"):
         find_checkpoint("none.ckpt")
 
 
-def test_a_judgement_on_test_leaves_nothing_in_the_package(weights):
-    assert count_test("rooms_small", {"when": "now"}) is None
-    assert count_test(weights / "rooms_small.safetensors", {"when": "now"}) is None
+def test_a_run_stands_for_its_best_checkpoint(weights):
+    best = Path("run/checkpoints/best.ckpt")
+    best.parent.mkdir(parents=True)
+    last = best.with_name("last.ckpt")
+    last.write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"^run: a run without a best checkpoint; its last weights are run/checkpoints/la"
+    ):
+        find_checkpoint("run")
+    last.unlink()
+    net = small()
+    state = {f"network.{name}": value for name, value in net.state_dict().items()}
+    save_plain(best, {"state_dict": state, RECORD_KEY: make_record(net)})
+    for path in ("run", "run/", Path("run").absolute()):
+        assert find_checkpoint(path).resolve() == best.resolve()
+        assert read_checkpoint(path).config == net.config()
+    assert load_network("run").image_size == (48, 64)
+    assert count_test("run", {}) == count_test(best, {}) - 1 == 1
+    with pytest.raises(InputError, match=r"checkpoints: a folder, and no run"):
+        find_checkpoint(best.parent)
+    best.parent.parent.rename("rooms_small")
+    assert find_checkpoint("rooms_small").parent == weights
+    assert find_checkpoint("./rooms_small") == Path("rooms_small/checkpoints/best.ckpt")
+
+
+FOREIGN = {
+    "an empty file": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><html><title>404"), "a web page, not weights"),
+    "a pointer": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "a Git LFS pointer, not the weights themselves; fetch them with: git lfs pull",
+    ),
+    "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file, as Keras writes them"),
+    "a state dict": (
+        lambda path: torch.save({"conv1.weight": torch.ones(2)}, path),
+        "a PyTorch file of another program, not a depthnet checkpoint",
+    ),
+    "a module": (lambda path: torch.save(torch.nn.Linear(1, 1), path), "a PyTorch file of another program"),
+    "an older form": (
+        lambda path: torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False),
+        "not a depthnet checkpoint",
+    ),
+    "Lightning": (
+        lambda path: torch.save({"pytorch-lightning_version": "2.5", "state_dict": {}, "x": Path("a")}, path),
+        "a Lightning checkpoint of another project, not a depthnet checkpoint",
+    ),
+    "an encoder": (lambda path: save_file({"conv1.weight": torch.ones(2)}, path), "model.pretrained=PATH"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_file_is_called_what_it_is(tmp_path, kind, suffix):
+    path = tmp_path / f"foreign{suffix}"
+    make, words = FOREIGN[kind]
+    if (kind, suffix) == ("an older form", ".safetensors"):  # torch itself goes by that name
+        words = "cannot be read as a checkpoint"
+    make(path)
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_does_not_hide_what_is_in_a_file(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(packed(small()))
+    assert read_checkpoint(tmp_path / "weights.bin").network == "DepthNet"
+
+
+def test_a_test_of_a_shipped_model_is_counted_in_the_users_cache(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHNET_CACHE", str(tmp_path / "cache"))
+    assert count_test("rooms_small", {"when": "now"}) == 1
+    assert count_test(weights / "rooms_small.safetensors", {"when": "then"}) == 2
+    digest = file_digest(weights / "rooms_small.safetensors")
+    record = tmp_path / "cache/tests" / f"{digest}.json"
+    assert [entry["when"] for entry in json.loads(record.read_text())] == ["now", "then"]
+    record.write_text("torn")
+    assert count_test("rooms_small", {}) is None
+    record.unlink()
     assert [path.name for path in weights.iterdir()] == ["rooms_small.safetensors"]
     shutil.copy(weights / "rooms_small.safetensors", "mine.safetensors")
     assert count_test("mine.safetensors", {"when": "now"}) == 1
@@ -209,7 +292,8 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     judge = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=judged"]
     done = train(*judge)
     assert done.code == 0, done.err
-    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] is None
+    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] == 1
+    assert "test: judgement number 1 of this checkpoint" in done.err
     assert list(weights.iterdir()) == [moved]
     assert report(["judged"]) == 0
     assert "rooms_small.safetensors" in Path("judged/report.html").read_text()

@@ -34,7 +34,13 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     root = make_kaggle(scenes=4, frames=3, test=2)
     done = train("data=nyu", f"data.root={root}", "trainer.max_epochs=2", *SMALL)
     assert done.code == 0, done.err
-    assert done.out.startswith(f"data: NYU, kaggle layout, {root} (")
+    lines = done.out.splitlines()
+    assert lines[0].startswith("device: CPU (")
+    assert lines[0].endswith("), float32")
+    assert lines[1] == "encoder: test_resnet, from scratch: model.pretrained=false"
+    assert lines[2].startswith(f"data: NYU, kaggle layout, {root} (")
+    assert lines[4].startswith("run:  ")
+    assert lines[5] == "fit:  2 epochs of 4 steps, 2 images each"
     assert "mean map" in done.out
     assert "uncropped" in done.out
     (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()
@@ -223,6 +229,19 @@ def test_a_checkpoint_is_judged_fine_tuned_and_never_overwritten(train, tmp_path
     assert (tmp_path / "first/metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run keeps no best checkpoint"),
+        ("+trainer.limit_val_batches=0", "with trainer.limit_val_batches=0 nothing was validated"),
+    ],
+)
+def test_a_run_without_a_best_checkpoint_logs_why(train, word, reason):
+    done = train(*ROOMS, "data.frames={train: 2, val: 1, test: 1}", "trainer.max_epochs=1", word)
+    assert done.code == 0, done.err
+    assert f"{reason}, so the last weights are judged" in done.err
+
+
 def test_resume_auto_starts_and_then_goes_on(train, tmp_path):
     command = [*ROOMS, "trainer.max_epochs=1", "hydra.run.dir=run", "resume=auto"]
     first = train(*command)
@@ -255,6 +274,16 @@ MISTAKES = {
     "an unknown optimizer": (["optimizer.algorithm=Adamm"], "Adamm"),
     "an impossible number of epochs": (["trainer.max_epochs=-3"], "max_epochs"),
     "an unknown precision": (["trainer.precision=7"], "precision"),
+    "a precision that nothing learns in": (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
+    "a batch of one that is one pixel": (["data.batch_size=1", "data.image_size=[32,32]"], "data.batch_size"),
+    "early stopping by no validation": (
+        ["callbacks=early_stopping", "+trainer.limit_val_batches=0"],
+        "limit_val_batches",
+    ),
+    "an average of constants": (
+        ["+callbacks.a._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
+        "callbacks=ema",
+    ),
     "pretrained weights that cannot be had": (["model=irv2_attn", "model.pretrained=true"], "model.pretrained=true"),
     "a weights file that is missing": (["model.pretrained=none.safetensors"], "none.safetensors"),
     "a checkpoint that is missing": (["ckpt=none.ckpt"], "none.ckpt"),

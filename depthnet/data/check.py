@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.data.findings import Look, look_at, near_duplicates, shifted_segments
+from depthnet.data.findings import Look, inverse_share, look_at, near_duplicates, shifted_segments
 from depthnet.data.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
 from depthnet.data.manifest import Examination, PairFacts, page, write_manifest
 from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
@@ -26,10 +26,24 @@ from depthnet.durable import write_json
 from depthnet.image import depth_bits
 from depthnet.types import InputError
 
-__all__ = ["Examination", "PairFacts", "cheap_findings", "examine", "page", "require_sound", "write_manifest"]
+__all__ = [
+    "Examination",
+    "PairFacts",
+    "cheap_findings",
+    "examine",
+    "no_frames",
+    "page",
+    "require_sound",
+    "write_manifest",
+]
 
-_RULES = 1  # another number whenever the examination would find something else in the same files
+_RULES = 2  # another number whenever the examination would find something else in the same files
 _ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this
+_NYU = (0.9, 6.0)  # [m] medians of the frames of NYU are 0.96 to 6.13, so theirs is inside
+_BEYOND = 0.5  # share of the measured pixels that may lie beyond the depth range
+_FAR = (6.0, 0.35)  # [m], share of the range's end: indoor sets of 4000 levels a meter, read as mm, have 6.6 and 0.39
+_SHALLOW = 5.0  # ... and far is 1.2 to 4 times near in them; streets, whose median is as far, have 6.7
+_SATURATED = 0.3  # of the valid pixels at the greatest depth; 795 frames in steps of 4 cm have 0.011 at most
 _SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
 _LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
 _PNG_END = b"IEND\xaeB`\x82"
@@ -37,7 +51,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 def cheap_findings(layout: Layout) -> list[Finding]:
     """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
-    found = list(layout.findings)
+    found = [*layout.findings, *(no_frames(layout, split) for split in ("train", "val") if not layout.count(split))]
     numbers = {split: [_numbered(label) for label in _labels(layout, split)] for split in SPLITS}
     found += _shared_scenes(layout)
     if layout.scene_rule == RUNS and layout.val == "scenes":
@@ -46,6 +60,11 @@ def cheap_findings(layout: Layout) -> list[Finding]:
         found += _official_test(layout, [number for _, number in numbers["test"]])
         found += _official_frames_elsewhere(layout, {split: numbers[split] for split in ("train", "val")})
     return found
+
+
+def no_frames(layout: Layout, split: str) -> Finding:
+    """The finding that a layout has no frames in a split, with what the layout notes about it."""
+    return Finding("no_frames", layout.description, "; ".join([f"it has no {split} frames", *layout.notes]), (split,))
 
 
 def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Sequence[str]) -> None:
@@ -63,7 +82,7 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
         if name not in FINDINGS:
             raise InputError(f"data.allow={name}: no such finding; known are {', '.join(FINDINGS)}")
         if name in UNREADABLE:
-            raise InputError(f"data.allow={name}: such pairs cannot be read; mend them or take them out")
+            raise InputError(f"data.allow={name}: {FINDINGS[name]}; it cannot be allowed, fix it or take it out")
     wrong = [
         finding for finding in findings if finding.name not in allow and not set(splits).isdisjoint(finding.splits)
     ]
@@ -179,13 +198,11 @@ def _official_test(layout: Layout, numbers: list[int | None]) -> Iterator[Findin
 
 def _official_frames_elsewhere(layout: Layout, splits: dict[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
     """Find official test frames in train or val, where all frames are numbered as the labelled set is."""
-    every = [at for some in splits.values() for at in some]
-    labelled = all(number is not None and number < LABELLED_FRAMES for _, number in every)
-    if len(every) < _LABELLED_AT_LEAST or not labelled or len({name for name, _ in every}) > 1:
-        return
-    if len(set(every)) < len(every):
+    if sum(map(len, splits.values())) < _LABELLED_AT_LEAST:
         return
     for split, some in splits.items():
+        if split not in layout.numbered:
+            continue
         for frame, (_, number) in enumerate(some):
             if number in TEST_FRAMES:
                 message = f"{layout.label(split, frame)} is one of the official test frames; take it out of {split}"
@@ -229,7 +246,41 @@ def _decode_all(
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         if (first, second, layout.val) != ("train", "val", "random_frames"):
             findings += _near_duplicates(pairs[first], looks[first], pairs[second], looks[second])
-    return Examination(tuple(pair for split in SPLITS for pair in pairs[split]), tuple(findings))
+    every = [pair for split in SPLITS for pair in pairs[split]]
+    findings += _wrong_unit(layout, every, findings)
+    findings += _inverse(every, [look for split in SPLITS for look in looks[split]])
+    return Examination(tuple(every), tuple(findings))
+
+
+def _wrong_unit(layout: Layout, pairs: list[PairFacts], known: list[Finding]) -> Iterator[Finding]:
+    """Find a unit that is wrong for the whole set, where it is not so wrong that most pairs show it alone."""
+    some = [(p.median, p.p95 / p.p5) for p in pairs if p.median is not None and p.p5 and p.p95]
+    if not some or 2 * sum(finding.name == "unit" for finding in known) > len(pairs):
+        return
+    limits = layout.depth_range
+    median, contrast = np.median(some, axis=0).tolist()
+    beyond = sum(pair.beyond for pair in pairs)
+    share = beyond / (beyond + sum(pair.valid * pair.height * pair.width for pair in pairs))
+    far = median > max(_FAR[0], _FAR[1] * limits.max) and contrast < _SHALLOW
+    if share > _BEYOND or far or (layout.nyu and not _NYU[0] <= median <= _NYU[1]):
+        splits = dict.fromkeys(pair.split for pair in pairs)
+        message = (
+            f"{pairs[0].label}: here and in the other pairs the median depth is {median:.3g} m, far is {contrast:.2g} "
+            f"times near, and {share:.1%} of the depth is beyond {limits.min:g} to {limits.max:g} m; is the unit of "
+            "depth right (5000, 4000 or 256 levels a metre are no millimetres)?"
+        )
+        yield Finding("unit", pairs[0].where, message, tuple(splits))
+
+
+def _inverse(pairs: list[PairFacts], looks: list[Look]) -> Iterator[Finding]:
+    share = inverse_share(looks)
+    if share:
+        first = next(pair for pair, look in zip(pairs, looks, strict=True) if look.uphill > 0)
+        message = (
+            f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat if "
+            "the values are 1 / depth, not depth; is it disparity? Store depth: focal length x baseline / disparity"
+        )
+        yield Finding("inverse", first.where, message, tuple(dict.fromkeys(pair.split for pair in pairs)))
 
 
 def _near_duplicates(
@@ -294,31 +345,42 @@ def _measure(layout: Layout, split: str, frame: int) -> _Measured:
 def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return what the facts say of depth, and what is wrong with it: names and messages."""
     wrong = []
-    holes = float((depth == 0).mean())
+    holes = 1 - np.count_nonzero(depth) / depth.size
     finite = np.isfinite(depth)
-    if not finite.all():
-        wrong.append(
-            ("not_finite", f"{1 - finite.mean():.2%} of its depth is NaN or infinite; write 0 for missing depth")
-        )
+    not_finite = depth.size - int(np.count_nonzero(finite))
+    if not_finite:
+        share = not_finite / depth.size
+        wrong.append(("not_finite", f"{share:.2%} of its depth is NaN or infinite; write 0 for missing depth"))
         depth = np.where(finite, depth, np.float32(0))
     if (depth < 0).any():
         wrong.append(("negative", f"{(depth < 0).mean():.2%} of its depth is negative; write 0 for missing depth"))
     limits = layout.depth_range
     valid = (depth > limits.min) & (depth < limits.max)
-    positive = _sample(depth, depth > 0)
+    measured = depth > 0
+    counted = int(np.count_nonzero(valid))
+    positive = _sample(depth, measured)
     median = float(np.median(positive)) if positive.size else 0.0
     least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
     if positive.size and not least <= median <= most:
         wrong.append(("unit", f"its median depth is {median:.3g} m; is the unit of depth right?"))
-    elif not valid.any():
+    elif not counted:
         wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
     stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))
-    if valid.any():
+    if counted:
         p5, middle, p95 = np.percentile(_sample(depth, valid), (5, 50, 95))
         inside = depth[valid]
         values = (inside.min(), p5, middle, p95, inside.max())
         stats = {name: round(float(value), 4) for name, value in zip(stats, values, strict=True)}
-    return {**stats, "valid": round(float(valid.mean()), 4), "holes": round(holes, 4)}, wrong
+        greatest, level = np.count_nonzero(inside == values[-1]) / counted, f"{values[-1]:.4g} m"
+        several = counted > 1 and "unit" not in dict(wrong)  # a wrong unit makes one level of many depths
+        if several and greatest == 1.0:
+            wrong.append(("constant", f"all its valid depth is {level}; take the pair out"))
+        elif several and greatest > _SATURATED:
+            what = f"{greatest:.1%} of its valid depth is {level}, its greatest; write 0 where the sensor saw no end"
+            wrong.append(("saturated", what))
+    stats |= {"valid": round(counted / depth.size, 4), "holes": round(holes, 4)}
+    beyond = int(np.count_nonzero(measured)) - counted
+    return {**stats, "beyond": beyond, "not_finite": not_finite}, wrong
 
 
 def _sample(depth: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from depthnet.data.cache import CachedLayout
-from depthnet.data.check import cheap_findings, examine, require_sound
+from depthnet.data.check import cheap_findings, examine, no_frames, require_sound
 from depthnet.data.dataset import DepthDataset, MixedDataset
 from depthnet.data.files import NYU_CAMERA
 from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
@@ -164,9 +164,13 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If something was found that spoils training or validation, and a fit begins.
         """
-        findings = self._examine()
         if self.trainer is None or self.trainer.state.fn == "fit":
-            require_sound(findings, self._allow, ("train", "val"))
+            validates = self.trainer.enable_validation if self.trainer else self.layout.count("val") > 0
+            splits = ("train", "val") if validates else ("train",)
+            require_sound(cheap_findings(self.layout), self._allow, splits)  # before minutes of decoding
+            require_sound(self._examine(), self._allow, splits)
+        else:
+            self._examine()
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
@@ -353,7 +357,7 @@ class DepthDataModule(LightningDataModule):
     def _served(self, split: str, training: bool) -> Layout:
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
-            raise InputError("; ".join([f"{self.layout.description}: it has no {split} frames", *self.layout.notes]))
+            require_sound([no_frames(self.layout, split)], (), (split,))
         require_sound(self._examine(), self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))

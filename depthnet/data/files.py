@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
+import re
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,7 @@ __all__ = [
     "hold_out_val",
     "name_rows",
     "nyu_camera",
+    "path_inside",
     "read_rows",
     "read_text",
 ]
@@ -187,7 +190,7 @@ class FileLayout(SourceLayout):
             wrong = None
             for name in (row.image, row.depth):
                 if _leaves(name):
-                    message = f"{name} leaves the data root {self._roots[split]}; mend the list"
+                    message = f"{name} leaves the data root {self._roots[split]}; write paths below it"
                     wrong = Finding("leaves_root", row.where, message, (split,))
                     break
                 try:
@@ -230,8 +233,27 @@ def nyu_camera(size: tuple[int, int], focal: float | None = None) -> Intrinsics 
     return None if focal is None else from_focal(focal, size)
 
 
+def path_inside(root: Path, name: str) -> str:
+    """Return a path that a list names as it lies below ``root``: also one written for Windows, or an absolute one.
+
+    What lies elsewhere is returned absolute or beginning with ``..``, and is a finding.
+
+    Example:
+        >>> [path_inside(Path("/data"), name) for name in (r"a\\b.png", "/data/a/b.png", "a/../../b.png")]
+        ['a/b.png', 'a/b.png', '../b.png']
+    """
+    if "\\" in name and not (root / name).is_file():  # elsewhere than on Windows a name may hold one
+        name = name.replace("\\", "/")
+    name = posixpath.normpath(name)
+    if _leaves(name):
+        for base in (os.path.abspath(root), os.path.realpath(root)):  # noqa: PTH100  as it was written, and links resolved
+            with contextlib.suppress(ValueError):
+                return Path(name).relative_to(base).as_posix()
+    return name
+
+
 def _leaves(name: str) -> bool:
-    return name.startswith("/") or ".." in PurePosixPath(name).parts
+    return name.startswith("/") or ".." in PurePosixPath(name).parts or re.match("[A-Za-z]:/", name) is not None
 
 
 def _find_doubles(rows: Mapping[str, list[FileRow]], roots: Mapping[str, Path], findings: list[Finding]) -> None:

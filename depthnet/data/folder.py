@@ -1,9 +1,10 @@
 """The ``folder`` layout: one's own pairs.
 
 Either ``images/`` and ``depths/`` with files of the same names, in folders that are scenes (below ``train``, ``val``
-and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth`` and,
-as far as there is something to say, ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8
-or 16 bits, or ``.npy`` of floats. The unit and the depth range have to be stated: nobody can guess them.
+and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth``
+(paths below the root, or absolute ones that lie there; slashes either way) and, as far as there is something to say,
+``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8 or 16 bits, or ``.npy`` of floats. The
+unit and the depth range have to be stated: nobody can guess them.
 
 The camera of an image is the one that its row states, else ``data.focal`` or ``data.fov_x``, else that of an
 intrinsics file (such as ``K.txt``) in the image's folder or one above it up to the root, else that of its EXIF.
@@ -15,6 +16,7 @@ import csv
 import io
 import math
 import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -26,15 +28,27 @@ from depthnet.camera import (
     from_fov,
     intrinsics_of_file,
 )
-from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_text
+from depthnet.data.files import (
+    DepthFiles,
+    FileLayout,
+    FileRow,
+    common_bits,
+    hold_out_val,
+    name_rows,
+    path_inside,
+    read_text,
+)
 from depthnet.data.layout import SPLITS, Finding, Source, read_unit
-from depthnet.image import check_header, is_array
+from depthnet.image import CONVERT, check_header, is_array
 from depthnet.types import InputError
 
 __all__ = ["FolderLayout"]
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 _DEPTHS = (".png", ".npy")
+_UNREAD = re.compile(
+    r"\.(avif|bmp|dng|exr|gif|h5|hdf5|hei[cf]|jp2|jpe?g|jxl|mat|np[yz]|pfm|p[gp]m|raw|tiff?|webp)", re.IGNORECASE
+)  # in one of the two folders at least
 _CAMERA = ("fx", "fy", "cx", "cy")
 _COLUMNS = ("image", "depth", "split", "scene", "unit", *_CAMERA)
 
@@ -72,7 +86,7 @@ class FolderLayout(FileLayout):
         path = _csv_file(source)
         if source.lists is not None and not path.is_file():
             raise InputError(f"data.lists={path}: no such file; it is a CSV file of pairs")
-        entries = _read_csv(path, findings, notes) if path.is_file() else _walk(source.root, findings)
+        entries = _read_csv(path, source.root, findings, notes) if path.is_file() else _walk(source.root, findings)
         if not entries:
             first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
             raise InputError(f"{path if path.is_file() else source.root}: no pairs there{first}")
@@ -162,15 +176,19 @@ def _csv_file(source: Source) -> Path:
 
 def _walk(root: Path, findings: list[Finding]) -> list[_Entry]:
     """Pair the files of ``images`` and ``depths`` whose paths agree but for the suffix."""
-    images, depths = (
+    (images, unread_images), (depths, unread_depths) = (
         _files_below(root / name, suffixes, findings) for name, suffixes in (("images", _IMAGES), ("depths", _DEPTHS))
     )
     entries = []
-    for stem in sorted(images | depths):
+    for stem in sorted({*images, *depths, *(unread_images.keys() & unread_depths.keys())}):
         split = stem.split("/")[0] if stem.split("/")[0] in SPLITS and "/" in stem else "train"
         if stem in images and stem in depths:
             image, depth = f"images/{images[stem]}", f"depths/{depths[stem]}"
             entries.append(_Entry(image, depth, where=image, split=split))
+        elif (stem in images or stem in unread_images) and (stem in depths or stem in unread_depths):
+            where = f"depths/{unread_depths[stem]}" if stem in images else f"images/{unread_images[stem]}"
+            message = f"a file of a kind that is not read; {CONVERT}"
+            findings.append(Finding("unreadable", where, message, (split,)))
         else:
             alone, other = ("images", "depths") if stem in images else ("depths", "images")
             where = f"{alone}/{(images | depths)[stem]}"
@@ -179,8 +197,12 @@ def _walk(root: Path, findings: list[Finding]) -> list[_Entry]:
     return entries
 
 
-def _files_below(folder: Path, suffixes: tuple[str, ...], findings: list[Finding]) -> dict[str, str]:
+def _files_below(
+    folder: Path, suffixes: tuple[str, ...], findings: list[Finding]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the files by their paths without suffix: those of the suffixes, and those of kinds that are not read."""
     found: dict[str, str] = {}
+    unread: dict[str, str] = {}
     seen = set()
     for top, below, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
@@ -191,19 +213,23 @@ def _files_below(folder: Path, suffixes: tuple[str, ...], findings: list[Finding
         below.sort()
         for name in sorted(names):
             path = PurePosixPath(Path(top, name).relative_to(folder).as_posix())
+            stem = path.with_suffix("").as_posix()
+            if _UNREAD.fullmatch(path.suffix) and not name.startswith("."):
+                unread.setdefault(stem, path.as_posix())
             if path.suffix.lower() not in suffixes or name.startswith("."):
                 continue
-            stem = path.with_suffix("").as_posix()
             if stem in found:
                 message = f"{found[stem]} has the same name; take one of the two out"
                 findings.append(Finding("duplicate_row", f"{folder.name}/{path}", message, SPLITS))
             found.setdefault(stem, path.as_posix())
-    return found
+    return found, unread
 
 
-def _read_csv(path: Path, findings: list[Finding], notes: list[str]) -> list[_Entry]:
+def _read_csv(path: Path, root: Path, findings: list[Finding], notes: list[str]) -> list[_Entry]:
     try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
+        delimiter = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
         if not {"image", "depth"} <= set(columns):
@@ -219,7 +245,9 @@ def _read_csv(path: Path, findings: list[Finding], notes: list[str]) -> list[_En
     for number, line in lines:
         where = f"{path.name}:{number}"
         try:
-            entries.append(_entry(where, {name: (line.get(name) or "").strip() for name in _COLUMNS}))
+            entry = _entry(where, {name: (line.get(name) or "").strip() for name in _COLUMNS})
+            image, depth = path_inside(root, entry.image), path_inside(root, entry.depth)
+            entries.append(entry._replace(image=image, depth=depth))
         except ValueError as error:
             findings.append(Finding("row", where, f"{error}; mend or take out the row", SPLITS))
     return entries

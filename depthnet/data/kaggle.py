@@ -10,8 +10,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthnet.data.files import DepthFiles, FileLayout, FileRow, common_bits, hold_out_val, name_rows, read_rows
+from depthnet.data.files import (
+    DepthFiles,
+    FileLayout,
+    FileRow,
+    common_bits,
+    hold_out_val,
+    name_rows,
+    path_inside,
+    read_rows,
+)
 from depthnet.data.layout import Finding, Source
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import InputError
 
 __all__ = ["KaggleLayout"]
@@ -45,8 +55,7 @@ class KaggleLayout(FileLayout):
             if path.is_file():
                 found = read_rows(path, ",", 2, 2, split, findings)
                 rows[split] = [
-                    FileRow(fields[0].removeprefix(_PREFIX), fields[1].removeprefix(_PREFIX), "", where)
-                    for where, fields in found
+                    FileRow(_named(folder, image), _named(folder, depth), "", where) for where, (image, depth) in found
                 ]
         notes = []
         if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
@@ -55,11 +64,16 @@ class KaggleLayout(FileLayout):
         rows, rule = name_rows(rows)
         notes += hold_out_val(rows, source.val, rule)
         super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
+        self.numbered = ["test"] if has_labelled_numbers([row.image for row in rows.get("test", ())]) else []
 
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether one of the CSV files lies there."""
         return _csv_folder(source.root) is not None
+
+
+def _named(folder: Path, name: str) -> str:
+    return path_inside(folder, name).removeprefix(_PREFIX)
 
 
 def _csv_folder(root: Path) -> Path | None:

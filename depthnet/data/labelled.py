@@ -99,6 +99,7 @@ class LabelledLayout(SourceLayout):
             "test": sorted(n for n in TEST_FRAMES if n < count),
             "published": list(range(min(PUBLISHED_FRAMES, count))),
         }
+        self.numbered = list(self._numbers)
 
     @staticmethod
     def holds(source: Source) -> bool:

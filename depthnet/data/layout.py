@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -50,16 +50,20 @@ FINDINGS = {
     "no_depth": "depth without one valid pixel",
     "not_finite": "NaN or infinite depth",
     "negative": "negative depth",
-    "unit": "depth whose median is no room's: the unit is wrong",
+    "unit": "depth whose median is no room's, or most of it beyond the depth range: the unit is wrong",
+    "constant": "depth that is the same everywhere",
+    "saturated": "depth that was cut off: much of it is the file's greatest",
+    "inverse": "inverse depth (disparity) where depth should be",
     "shifted": "an image beside another frame's depth",
     "duplicate_row": "a pair that is named twice",
     "scene_leak": "one scene in two splits",
     "near_duplicate": "nearly the same photograph in two splits",
     "test_list": "a test split that is not the 654 official frames",
+    "no_frames": "no train or no val frames, without which nothing is trained",
 }
 """Everything that can be wrong with data, by the name under which ``data.allow`` lets it pass."""
 
-UNREADABLE = frozenset({"empty", "torn", "unreadable", "bit_depth", "coloured", "sizes_differ"})
+UNREADABLE = frozenset({"empty", "torn", "unreadable", "bit_depth", "coloured", "sizes_differ", "no_frames"})
 """Those that leave no pair to train on, so that they cannot be allowed."""
 
 
@@ -91,6 +95,7 @@ class Layout(ABC):
         truth: "filled" when depth has no holes, "raw" when it has the sensor's.
         scene_rule: How :meth:`scene` tells scenes apart, in words; reports print it.
         nyu: Whether this is NYU Depth V2, whose test split has official frames.
+        numbered: The splits whose frames have the numbers of NYU's labelled set; those of a video are its own.
         val: How val frames were chosen, as :class:`Source` has it.
         findings: What was found wrong when the layout was opened, without decoding anything.
         notes: What was left out or assumed, in words, without being wrong.
@@ -104,6 +109,7 @@ class Layout(ABC):
     truth: Truth
     scene_rule: str
     nyu: bool = False
+    numbered: Collection[str] = ()
     val: str = "scenes"
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = ()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, read_rows
+from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
+from depthnet.data.scenes import has_labelled_numbers
 from depthnet.types import InputError
 
 __all__ = ["ListsLayout"]
@@ -48,13 +49,15 @@ class ListsLayout(FileLayout):
             kept = [(where, fields) for where, fields in found if fields[1] != "None"]
             if len(kept) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
+            root = (source.test_root if split == "test" else None) or source.root
             rows[split] = []
             for where, fields in kept:
-                row = FileRow(fields[0].lstrip("/"), fields[1].lstrip("/"), "", where)
+                image, depth = (path_inside(root, name).lstrip("/") for name in fields[:2])
+                row = FileRow(image, depth, "", where)
                 try:
                     rows[split].append(row._replace(focal=_focal(fields)))
                 except ValueError:
-                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: mend the row"
+                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: correct the row"
                     findings.append(Finding("row", where, message, (split,)))
         trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
         tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
@@ -62,6 +65,13 @@ class ListsLayout(FileLayout):
         notes += hold_out_val(rows, source.val, rule)
         roots = {split: tested if split == "test" else trained for split in SPLITS}
         super().__init__(source, roots, rows, rule, findings, notes)
+        parts = (("train", "val"), ("test",))  # val may be held out of train
+        self.numbered = [
+            split
+            for part in parts
+            if has_labelled_numbers([row.image for split in part for row in rows.get(split, ())])
+            for split in part
+        ]
 
     @staticmethod
     def holds(source: Source) -> bool:

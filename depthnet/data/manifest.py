@@ -46,6 +46,8 @@ class PairFacts:
         max: Greatest valid depth [m].
         valid: Share of the pixels whose depth is inside the layout's range.
         holes: Share of the pixels whose depth is 0.
+        beyond: Number of pixels whose depth is above 0 and finite, but outside the layout's range.
+        not_finite: Number of pixels whose depth is NaN or infinite.
         image_hash: Perceptual hash of the image, 256 bits in hexadecimal.
     """
 
@@ -64,6 +66,8 @@ class PairFacts:
     max: float | None
     valid: float
     holes: float
+    beyond: int
+    not_finite: int
     image_hash: str
 
 
@@ -142,6 +146,8 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Te
     for name, value in about:
         text.append(_wrapped(f"  {name:8}", value))
     text.append("\n" + _table(layout, examination.pairs) + "\n", "default")
+    for split in SPLITS:
+        text.append(_left_out(layout, split, [pair for pair in examination.pairs if pair.split == split]))
     if not examination.findings:
         text.append("Nothing wrong was found.", "bold green")
         return text
@@ -157,6 +163,15 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Te
             text.append(f"  ... and {len(some) - len(some[:limit])} more: --all lists them\n")
     text.rstrip()
     return text
+
+
+def _left_out(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> str:
+    """Return a line on a split's measured pixels that do not count; nothing where all do."""
+    pixels = sum(pair.height * pair.width for pair in pairs)
+    limits = f"beyond {layout.depth_range.min:g} to {layout.depth_range.max:g} m"
+    counts = ((sum(p.beyond for p in pairs), limits), (sum(p.not_finite for p in pairs), "NaN or infinite"))
+    some = [f"{count} pixels ({count / pixels:.2%}) {what}" for count, what in counts if count]
+    return f"  {split}: {', '.join(some)}\n" if some else ""
 
 
 def _wrapped(head: str, value: str) -> str:

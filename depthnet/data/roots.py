@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from depthnet.data.folder import FolderLayout
@@ -12,6 +11,7 @@ from depthnet.data.kaggle import KaggleLayout
 from depthnet.data.labelled import LabelledLayout
 from depthnet.data.layout import Source, SourceLayout
 from depthnet.data.lists import ListsLayout
+from depthnet.durable import cache_folder
 from depthnet.types import InputError
 
 __all__ = ["LAYOUTS", "add_source_options", "cache_folder", "find_layout", "open_root", "source_options"]
@@ -97,10 +97,3 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return what :func:`add_source_options` took, as :func:`open_root` wants it."""
     names = ("layout", "truth", "val", "test_root", "lists", "unit", "focal", "fov_x", "depth_range")
     return {name: getattr(options, name) for name in names}
-
-
-def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
-    """Return where examinations and decoded pairs are kept: as stated, ``DEPTHNET_CACHE``, or the user's cache."""
-    if stated is None:
-        stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
-    return Path(stated).expanduser()

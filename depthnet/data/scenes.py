@@ -17,6 +17,7 @@ __all__ = [
     "RUNS",
     "consecutive_runs",
     "frame_number",
+    "has_labelled_numbers",
     "hold_out_scenes",
     "name_scenes",
     "part_val",
@@ -43,6 +44,23 @@ def frame_number(name: str) -> int | None:
     """
     digits = re.findall(r"\d+", PurePosixPath(name).stem)
     return int(digits[-1]) if digits else None
+
+
+def has_labelled_numbers(paths: Sequence[str]) -> bool:
+    """Return whether frames are numbered as NYU's labelled set: each number once, below 1449, and none in a recording.
+
+    Example:
+        >>> has_labelled_numbers(["bath/rgb_00045.jpg", "kitchen/rgb_00046.jpg"])
+        True
+        >>> has_labelled_numbers(["kitchen_0028b/rgb_00045.jpg"])
+        False
+    """
+    numbers = [frame_number(path) for path in paths]
+    if any(_is_recording(scene_name(PurePosixPath(path).parent.name)) for path in paths):
+        return False
+    return len(set(numbers)) == len(numbers) and all(
+        number is not None and number < LABELLED_FRAMES for number in numbers
+    )
 
 
 def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
@@ -139,10 +157,7 @@ def _is_recording(folder: str) -> bool:
 
 def _numbered_by_kind(paths: Sequence[str], folders: set[str]) -> bool:
     """Tell whether these are frames of the labelled set in a folder for each kind of room, as BTS extracts them."""
-    numbers = [frame_number(path) for path in paths]
-    if any(map(_is_recording, folders)) or len(set(numbers)) < len(numbers):
-        return False
-    return all(number is not None and number < LABELLED_FRAMES for number in numbers)
+    return not any(map(_is_recording, folders)) and has_labelled_numbers(paths)
 
 
 def _name_runs(paths: Sequence[str]) -> list[str]:

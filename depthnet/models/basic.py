@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthnet.models.network import DepthHead, DepthNetwork
+from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["BasicNet"]
@@ -23,7 +23,7 @@ class BasicNet(DepthNetwork):
 
     Args:
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
-        image_size: (height, width) [px] that it is trained at, and that ``infer`` resizes to.
+        image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         widths: Channels of the levels, fine to coarse.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
         mean: Mean of the images in [0, 1] for R, G, B; 0 by default, as published.
@@ -49,8 +49,10 @@ class BasicNet(DepthNetwork):
         head: str = "sigmoid",
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
+        geometry: Geometry = "keep_aspect",
+        camera: Camera = None,
     ) -> None:
-        super().__init__(depth_range, image_size)
+        super().__init__(depth_range, image_size, geometry, camera)
         self.set_normalisation(mean, std)
         if not widths or min(widths) < 1:
             raise InputError(f"model.widths={list(widths)}: give positive widths, fine to coarse")

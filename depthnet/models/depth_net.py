@@ -13,7 +13,7 @@ from depthnet.checkpoint import fits, read_checkpoint
 from depthnet.models.basic import BasicNet
 from depthnet.models.decoder import Decoder
 from depthnet.models.encoder import Encoder
-from depthnet.models.network import DepthHead, DepthNetwork
+from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 from depthnet.models.published import PublishedNet
 from depthnet.types import DepthRange, InputError
 
@@ -33,7 +33,7 @@ class DepthNet(DepthNetwork):
         frozen_norm: Whether the encoder's normalisation keeps its weights' statistics in training, which small batches
             would spoil; its gains and offsets are trained.
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
-        image_size: (height, width) [px] that it is trained at, and that ``infer`` resizes to.
+        image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
         mean: Mean of the images in [0, 1] for R, G, B; the encoder's own by default.
         std: Their standard deviation; the encoder's own by default.
@@ -64,9 +64,13 @@ class DepthNet(DepthNetwork):
         head: str = "sigmoid",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        geometry: Geometry = "keep_aspect",
+        camera: Camera = None,
     ) -> None:
-        super().__init__(depth_range, image_size)
+        super().__init__(depth_range, image_size, geometry, camera)
         self.encoder = Encoder(encoder, pretrained, encoder_pad, self.image_size, mean, std)
+        if self.encoder.fixed_size:
+            self.geometry = "stretch"
         self.set_normalisation(self.encoder.mean, self.encoder.std)
         self.decoder = Decoder(self.encoder.channels, decoder_widths, attention, context)
         self.head = DepthHead(self.decoder.channels, self.depth_range, head)
@@ -152,24 +156,30 @@ def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
         raise InputError(f"network {name} cannot be built from these arguments: {reason}") from error
 
 
-def load_network(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> DepthNetwork:
+def load_network(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", size: Sequence[int] | None = None
+) -> DepthNetwork:
     """Give back the network of a checkpoint file, in evaluation mode; nothing else is needed, and nothing is run.
 
     Args:
         path: A file that a run of this project wrote, or the name of a model that ships with the package.
         device: Where the network goes.
+        size: (height, width) [px] to resize images to, instead of the size that it was trained at. Depth stays right
+            where the training camera is known.
 
     Returns:
-        The network; ``infer(image)`` takes ``uint8`` RGB ``(H, W, 3)`` and gives metres ``(H, W)``.
+        The network; ``infer(image)`` takes ``uint8`` RGB ``(H, W, 3)`` and gives meters ``(H, W)``.
 
     Raises:
-        InputError: If the file cannot be read, is not ours, or its tensors do not fit its own record.
+        InputError: If the file cannot be read, is not ours, its tensors do not fit its own record, or ``size`` is not
+            one that the network takes.
     """
     checkpoint = read_checkpoint(path)
+    config = {**checkpoint.config, **({} if size is None else {"image_size": list(size)})}
     with torch.device("meta"):  # takes no memory, whatever sizes the record states
-        stated = build_network(checkpoint.network, checkpoint.config)
+        stated = build_network(checkpoint.network, config)
     if not fits(stated, checkpoint.state):
         raise InputError(f"{path}: its tensors do not fit its own record; it is damaged")
-    network = build_network(checkpoint.network, checkpoint.config)
+    network = build_network(checkpoint.network, config)
     network.load_state_dict(checkpoint.state)
     return network.eval().to(device).to(memory_format=torch.channels_last)

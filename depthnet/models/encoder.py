@@ -21,9 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthnet.shipped import BEST, shipped_models
 from depthnet.types import InputError
+from depthnet.weights_kind import torch_owner, weights_kind
 
-__all__ = ["Encoder", "resolve_pretrained"]
+__all__ = ["Encoder", "choose_weights", "resolve_pretrained"]
 
 Size = tuple[int, int]
 
@@ -207,6 +209,11 @@ class Encoder(nn.Module):
 
 
 def resolve_pretrained(name: str, value: bool | str) -> bool | str:
+    """Return which weights an encoder starts from, as :func:`choose_weights` decides."""
+    return choose_weights(name, value)[0]
+
+
+def choose_weights(name: str, value: bool | str) -> tuple[bool | str, str]:
     """Decide once which weights an encoder starts from.
 
     Args:
@@ -216,26 +223,30 @@ def resolve_pretrained(name: str, value: bool | str) -> bool | str:
             key names, whose header (architecture, mean, std, pad_type) is obeyed.
 
     Returns:
-        ``True``, ``False`` or the file.
+        ``True``, ``False`` or the file; and the weights in words, with the reason, to stand after the encoder's name.
 
     Raises:
         InputError: If the encoder is unknown, the weights cannot be had, or the file is none for this encoder.
     """
     _require_known(name)
     if value is False:
-        return False
+        return False, "from scratch: model.pretrained=false"
     if isinstance(value, str) and value != "auto":
         path = str(Path(value).expanduser())
         _read_header(name, path)
-        return path
+        return path, f"pretrained weights from {path}"
     import timm
+    from huggingface_hub import constants
 
     repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if _cached_weights(repository) or _hub_answers(repository):
-        return True
+    if _cached_weights(repository):
+        return True, f"pretrained weights {repository} from the local cache"
+    if _hub_answers(repository):
+        return True, f"pretrained weights {repository} from the hub"
+    hub = "HF_HUB_OFFLINE forbids the hub" if constants.HF_HUB_OFFLINE else "the hub does not answer"
     if value == "auto":
-        return False
-    why = "are not in the cache and the hub does not answer" if repository else "do not exist"
+        return False, f"from scratch: {f'no cached weights, and {hub}' if repository else 'timm has no weights for it'}"
+    why = f"are not in the cache, and {hub}" if repository else "do not exist"
     raise InputError(f"model.pretrained=true: the weights of {name} {why}; use auto, false or a file")
 
 
@@ -292,15 +303,32 @@ def _read_header(name: str, path: str) -> dict[str, Any]:
     import timm
     from safetensors import SafetensorError, safe_open
 
+    given = f"model.pretrained={path}"
+    whole = f"{given}: a whole network of depthnet, not an encoder's weights; start from it with ckpt={path}"
+    if not Path(path).is_file() and (path in shipped_models() or Path(path, BEST).is_file()):
+        raise InputError(whole)
+    if Path(path).is_dir():
+        raise InputError(f"{given}: a folder; name the .safetensors file in it")
+    if not Path(path).exists():
+        raise InputError(f"{given}: no such file; give a file, auto, true or false")
+    if weights_kind(path, given) == "torch":
+        if torch_owner(path) == "depthnet":
+            raise InputError(whole)
+        new = Path(path).with_suffix(".safetensors").name
+        raise InputError(
+            f"{given}: a PyTorch file, and only safetensors with timm's key names are read; convert it: "
+            "import torch; from safetensors.torch import save_file; "
+            f'save_file(torch.load("{path}", weights_only=True), "{new}")'
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  no mapping
-    except FileNotFoundError:
-        raise InputError(f"model.pretrained={path}: no such file; give a file, auto, true or false") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"model.pretrained={path}: not a whole safetensors file ({error})") from None
 
+    if "depthnet" in header:
+        raise InputError(whole)
     if not path.endswith(".safetensors"):  # timm would unpickle it
         raise InputError(f"model.pretrained={path}: its name must end in .safetensors")
     architecture = header.get("architecture", name).split(".")[0]

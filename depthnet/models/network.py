@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthnet.camera import Intrinsics
 from depthnet.image import resize_image
 from depthnet.types import DepthRange, InputError, read_size
 
-__all__ = ["DepthHead", "DepthNetwork"]
+__all__ = ["Camera", "DepthHead", "DepthNetwork", "Geometry", "focal_lengths"]
+
+Geometry = Literal["keep_aspect", "stretch"]
+Camera = Mapping[str, Any] | Literal["auto"] | None
 
 _FIRST_GUESS = 0.27  # of the range's length: 2.7 m indoors, where the mean depth of NYU is
 _SAME_SHAPE = 1.1
 _LONGEST = 2.5
+_SAME_FOCAL = 1e-4  # relative: rounding makes no other camera
 _STEP = 16  # of sides [px]: what most encoders take without padding
+
+
+def focal_lengths(intrinsics: Tensor | None) -> Tensor | None:
+    """Return sqrt(fx fy) of each camera, shape ``(B,)``, from (fx, fy, cx, cy), shape ``(B, 4)``; None from None."""
+    return None if intrinsics is None else (intrinsics[:, 0] * intrinsics[:, 1]).abs().sqrt()
 
 
 class DepthHead(nn.Module):
@@ -83,8 +93,12 @@ class DepthNetwork(nn.Module):
     """A network from image to depth; a subclass adds ``encoder``, ``head`` and :meth:`features`.
 
     Args:
-        depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
-        image_size: (height, width) [px] that it is trained at, and that :meth:`infer` resizes to.
+        depth_range: The depths that it can predict of its training camera's images [m]: a DepthRange, (min, max) or
+            {"min": ..., "max": ...}.
+        image_size: (height, width) [px] that it is trained at; see :meth:`size_for`.
+        geometry: How images of another aspect are resized: ``keep_aspect`` or ``stretch``, as :meth:`size_for`.
+        camera: The training camera: ``focal``, its sqrt(fx fy) in images of ``size`` (height, width) [px]. None where
+            it is not known, and then depth is never scaled; "auto": not known yet, see :attr:`camera`.
 
     Raises:
         InputError: If a value is impossible.
@@ -96,11 +110,38 @@ class DepthNetwork(nn.Module):
     _scale: Tensor
 
     def __init__(
-        self, depth_range: DepthRange | Sequence[float] | Mapping[str, float], image_size: Sequence[int]
+        self,
+        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
+        image_size: Sequence[int],
+        geometry: Geometry = "keep_aspect",
+        camera: Camera = None,
     ) -> None:
         super().__init__()
         self.depth_range = DepthRange.of(depth_range)
         self.image_size = read_size("data.image_size", image_size)
+        if geometry not in get_args(Geometry):
+            raise InputError(f"model.geometry={geometry}: it is {' or '.join(get_args(Geometry))}")
+        self.geometry = geometry
+        self.camera = camera
+
+    @property
+    def camera(self) -> dict[str, Any] | None:
+        """The training camera as plain data, ``{"focal": px, "size": [height, width]}``; None where it is not known."""
+        return None if self._focal is None else {"focal": self._focal, "size": list(self._camera_size)}
+
+    @camera.setter
+    def camera(self, value: Camera) -> None:
+        self._focal: float | None = None
+        self._camera_size = self.image_size
+        if value is None or value == "auto":
+            return
+        try:
+            self._focal, size = float(value["focal"]), value["size"]  # type: ignore[arg-type, index]  # any data
+        except (TypeError, KeyError, ValueError):
+            size, self._focal = (), math.nan
+        if not (math.isfinite(self._focal) and self._focal > 0):
+            raise InputError(f"model.camera={value}: it is {{focal: PIXELS, size: [height,width]}}, auto or null")
+        self._camera_size = read_size("model.camera.size", size)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of the images in [0, 1], for R, G, B.
@@ -127,25 +168,43 @@ class DepthNetwork(nn.Module):
         """Return ``(image / 255 - mean) / std`` in the network's precision."""
         return (image.to(self._offset.dtype) - self._offset) * self._scale
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Predict depth.
+    def forward(self, image: Tensor, focal: Tensor | None = None) -> Tensor:
+        r"""Predict depth.
+
+        What a network sees of a distance is a size in pixels, so what it predicts holds for the focal length it was
+        trained with. An image taken with focal length f is predicted as if by the training camera (f_0), and its depth
+        multiplied by f / f_0 (the canonical camera of Metric3D, Yin et al., ICCV 2023, "scale labels").
 
         Args:
             image: RGB, ``uint8`` or float in [0, 255], shape ``(B, 3, H, W)`` of any size that the network takes.
+            focal: sqrt(fx fy) of each image [px of ``image``], shape ``(B,)``. NaN: not known, and then the field of
+                view of the training camera is assumed, on the diagonal. None: all images are the training camera's.
 
         Returns:
-            Metres inside the depth range, ``float32``, shape ``(B, 1, H, W)``.
+            Meters, ``float32``, shape ``(B, 1, H, W)``: inside the depth range where ``focal`` is the training
+            camera's.
         """
         height, width = image.shape[-2:]
         depth: Tensor = self.head(self.features(self.normalise(image)), (height, width))
-        return depth
+        if focal is None or self._focal is None:
+            return depth
+        return depth * self._scale_of(focal, (height, width)).to(depth)[:, None, None, None]
+
+    def _scale_of(self, focal: Tensor, size: tuple[int, int]) -> Tensor:
+        """What depth is multiplied by, shape ``(B,)``; ``focal`` as :meth:`forward` takes it, of images of ``size``."""
+        if self._focal is None:
+            return torch.ones_like(focal)
+        assumed = self._focal * math.hypot(*size) / math.hypot(*self._camera_size)
+        ratio = torch.where(focal.isfinite(), focal, assumed) / self._focal
+        return torch.where((ratio - 1).abs() < _SAME_FOCAL, 1.0, ratio)
 
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (height, width) that a photograph of this (height, width) is resized to.
+        """Return the (height, width) that an image of this (height, width) is resized to, to train and to predict.
 
-        That is :attr:`image_size` for one of nearly its shape, and for a network of a single size. Another keeps its
-        shape, up to two and a half times as long, at as many pixels: an upright photograph stays upright. Where that
-        would be too small for the network, it is :attr:`image_size` again.
+        That is :attr:`image_size` for an image of nearly its aspect (within 10 %), for ``stretch``, and for a network
+        of a single size. Another keeps its aspect, up to 2.5 times longer, at as many pixels, with sides of whole
+        multiples of 16: an upright image stays upright. Where that would be too small for the network, it is
+        :attr:`image_size` again.
 
         Example:
             >>> network = DepthNetwork((1e-3, 10.0), (192, 256))
@@ -154,48 +213,56 @@ class DepthNetwork(nn.Module):
         """
         height, width = self.image_size
         longer = size[0] / size[1] * width / height
-        if 1 / _SAME_SHAPE < longer < _SAME_SHAPE or getattr(getattr(self, "encoder", None), "fixed_size", None):
+        if self.geometry == "stretch" or 1 / _SAME_SHAPE < longer < _SAME_SHAPE or self.fixed_size:
             return self.image_size
         factor = math.sqrt(min(max(longer, 1 / _LONGEST), _LONGEST))
         rows, columns = (max(_STEP, round(side / _STEP) * _STEP) for side in (height * factor, width / factor))
         return (rows, columns) if self.takes((rows, columns)) else self.image_size
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The only (height, width) that the network is built for; None where it takes others."""
+        return getattr(getattr(self, "encoder", None), "fixed_size", None)
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Return whether images of this (height, width) are large enough for the network."""
         return True
 
     @torch.inference_mode()
-    def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict the depth of one photograph, as evaluation does where it has the shape of :attr:`image_size`.
+    def infer(self, image: npt.NDArray[np.uint8], intrinsics: Intrinsics | None = None) -> npt.NDArray[np.float32]:
+        """Predict the depth of one image, as evaluation does.
 
-        The photograph is resized to :meth:`size_for` it, and the depth back to the photograph's size, bilinearly with
-        aligned corners.
+        The image is resized to :meth:`size_for` it, and the depth back to the image's size, bilinearly with aligned
+        corners.
 
         Args:
             image: RGB, ``uint8``, shape ``(H, W, 3)``.
+            intrinsics: Its camera [px of ``image``]; None where it is not known, as in :meth:`forward`.
 
         Returns:
-            Metres inside the depth range, ``float32``, shape ``(H, W)``.
+            Meters, ``float32``, shape ``(H, W)``.
 
         Raises:
             InputError: If it is no such image.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"image: {image.dtype} of shape {image.shape}; needs uint8 RGB of shape (H, W, 3)")
-        pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, self.size_for(image.shape[:2])))).permute(
-            2, 0, 1
-        )[None]
+        full = (image.shape[0], image.shape[1])
+        size = self.size_for(full)
+        focal = torch.tensor([math.nan if intrinsics is None else intrinsics.resized(full, size).focal])
+        scale = float(self._scale_of(focal, size))
+        pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size))).permute(2, 0, 1)[None]
         training = self.training
         self.eval()
         try:
-            depth = self(pixels.to(self._offset.device))
+            depth = self(pixels.to(self._offset.device), focal)
         finally:
             self.train(training)
-        low, high = self.depth_range.min, self.depth_range.max
-        depth = F.interpolate(depth, image.shape[:2], mode="bilinear", align_corners=True)
+        depth = F.interpolate(depth, full, mode="bilinear", align_corners=True)
+        low, high = self.depth_range.min * scale, self.depth_range.max * scale
         depth = depth.nan_to_num(low, high, low).clamp(low, high)
-        metres: npt.NDArray[np.float32] = depth[0, 0].cpu().numpy()
-        return metres
+        meters: npt.NDArray[np.float32] = depth[0, 0].cpu().numpy()
+        return meters
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that pretrained weights fill, for a learning rate of their own."""
@@ -205,6 +272,8 @@ class DepthNetwork(nn.Module):
         return {
             "depth_range": {"min": self.depth_range.min, "max": self.depth_range.max},
             "image_size": list(self.image_size),
+            "geometry": self.geometry,
+            "camera": self.camera,
             "head": self.head.kind,
             "mean": self.mean,
             "std": self.std,

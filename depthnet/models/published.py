@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthnet.models.encoder import Encoder
-from depthnet.models.network import DepthHead, DepthNetwork
+from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["PublishedNet"]
@@ -39,7 +39,7 @@ class PublishedNet(DepthNetwork):
         encoder: ``inception_resnet_v2``, with or without the tag of timm's weights.
         pretrained: Its weights, as :func:`depthnet.models.encoder.resolve_pretrained`.
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
-        image_size: (height, width) [px] that it is trained at, and that ``infer`` resizes to.
+        image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth, as published) or ``log``, as :class:`depthnet.models.network.DepthHead`.
         mean: Mean of the images in [0, 1] for R, G, B; the weights' own by default, which is 0.5.
         std: Their standard deviation; the weights' own by default, which is 0.5.
@@ -69,8 +69,10 @@ class PublishedNet(DepthNetwork):
         head: str = "sigmoid",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        geometry: Geometry = "keep_aspect",
+        camera: Camera = None,
     ) -> None:
-        super().__init__(depth_range, image_size)
+        super().__init__(depth_range, image_size, geometry, camera)
         if encoder.partition(".")[0] != _ENCODER:
             raise InputError(f"model.encoder={encoder}: the published network has {_ENCODER}; for others: unet_attn")
         if min(self.image_size) < _SMALLEST:

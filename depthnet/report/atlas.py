@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.intervals import Interval, bootstrap
-from depthnet.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance
+from depthnet.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
 from depthnet.types import DepthRange
 
 __all__ = [
@@ -37,8 +37,8 @@ BoolArray = npt.NDArray[np.bool_]
 GROUP_FIGURES = ("abs_rel", "delta1", "rmse", "bias")
 """What is measured of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where it says too far."""
 
-SHARPNESS = ("boundary_f1", "dbe_accuracy", "dbe_completeness")
-"""What is measured of depth boundaries, image by image."""
+SHARPNESS = ("edge_f1", "boundary_f1", "dbe_accuracy", "dbe_completeness")
+"""What is measured of depth boundaries, image by image; the first is that of the results table."""
 
 MIN_PIXELS = 50
 """An image counts in a group if it has as many pixels of it."""
@@ -155,7 +155,7 @@ class Atlas:
         self._rows["scene type"] = {}
         self._pixels = 0
         self._scenes: list[str] = []
-        self._sharpness: list[tuple[float, float, float]] = []
+        self._sharpness: list[tuple[float, ...]] = []
         self._errors, self._counts = np.zeros(_GRID), np.zeros(_GRID)
         self.histogram = np.zeros((_BINS, _BINS), np.int64)
 
@@ -198,9 +198,8 @@ class Atlas:
             self._rows["scene type"].setdefault(scene_type, []).append((scene, p.size, whole[0]))
         self._pixels += p.size
         self._scenes.append(scene)
-        self._sharpness.append(
-            (boundary_f1(pred, depth, mask), *boundary_errors(depth_edges(pred, mask), true)),
-        )
+        sharp = edge_f1(pred, depth, mask), boundary_f1(pred, depth, mask)
+        self._sharpness.append((*sharp, *boundary_errors(depth_edges(pred, mask), true)))
         height, width = mask.shape
         rows, columns = np.nonzero(mask)
         cell = (rows * _GRID[0] // height) * _GRID[1] + columns * _GRID[1] // width

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from depthnet.data.layout import Layout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
+from depthnet.device import find_gpu
 from depthnet.evaluation import choose_protocols
 from depthnet.image import resize_image
 from depthnet.metrics import METRIC_NAMES, depth_metrics
@@ -118,7 +119,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
             {name: float(value) for name, value in row.items() if value} for row in _table(directory / "history.csv")
         ]
         run = Run(directory, config, metrics, rows, history)
-        _ = metrics["split"], metrics["data"], metrics["definitions"], run.protocol
+        _ = metrics["split"], metrics["expected"], metrics["data"], metrics["definitions"], run.protocol
         _ = config["data"]["_target_"], config["data"]["image_size"]
         if any(len(of_one) != metrics["images"] for of_one in rows.values()):
             raise ValueError(f"per_image.csv does not hold {metrics['images']} rows of each protocol")
@@ -186,9 +187,8 @@ class Bench:
                 where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
                 raise InputError(f"{where}, which the run was judged on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._network = load_network(self.path, self._device)
-        self._size = read_size("data.image_size", run.config["data"]["image_size"])
+        self._device = "cpu" if find_gpu().reason else "cuda"
+        self._network = load_network(self.path, self._device, size=run.config["data"]["image_size"])
         frames = sorted(self.rows)
         count = min(limit or len(frames), len(frames))
         self.frames = [frames[place * len(frames) // count] for place in range(count)]
@@ -198,13 +198,16 @@ class Bench:
     ) -> tuple[Shot, list[float]]:
         """Judge a frame; ``change`` is applied to its photograph first. Returns what is seen and the nine figures."""
         image, depth = self.layout.read(self.split, frame)
-        image = resize_image(image if change is None else change(image), self._size)
+        size = self._network.size_for(self.layout.size(self.split, frame))
+        known = self.layout.intrinsics(self.split, frame)
+        focal = torch.tensor([math.nan if known is None else known.resized(image.shape[:2], size).focal])
+        image = resize_image(image if change is None else change(image), size)
         truth = torch.tensor(depth)[None, None]
         pixels = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            pred = self._network(pixels)
+            pred = self._network(pixels, focal)
             if self.protocol.flip_test:
-                pred = (pred + self._network(pixels.flip(-1)).flip(-1)) / 2
+                pred = (pred + self._network(pixels.flip(-1), focal).flip(-1)) / 2
         batch = self.protocol(pred.cpu(), truth, truth > 0)
         figures = [value.item() for value in depth_metrics(*batch).values()]
         return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures

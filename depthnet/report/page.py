@@ -14,12 +14,13 @@ from depthnet.evaluation import commit, describe_judged
 from depthnet.image import resize_image, resize_nearest
 from depthnet.intervals import DRAWS
 from depthnet.metrics import METRIC_NAMES
+from depthnet.per_image import count_in_words
 from depthnet.protocol import PROTOCOLS
 from depthnet.report.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
 from depthnet.report.charts import Cell, bar, color_scale, curves, details, number, picture, scatter, table
 from depthnet.report.judge import Judgement, Run, Shot
 from depthnet.run import CONFIG
-from depthnet.sharpness import EDGE_REACH
+from depthnet.sharpness import EDGE_F1, EDGE_REACH
 from depthnet.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
 
 __all__ = ["page"]
@@ -35,9 +36,10 @@ _METRICS = {
     "silog": f"100 √(mean e² − (mean e)²) with e = ln p − ln t: blind to a common factor. {_EIGEN}; KITTI benchmark.",
 }
 _SHARP = {
+    "edge_f1": f"From 0 to 1, higher is better. {EDGE_F1}",
     "boundary_f1": "From 0 to 1, higher is better: do the depths of neighbouring pixels jump where the truth's do, by "
-    "ratios of 1.05 to 1.25, each weighted by itself? Bochkovskii et al., Depth Pro, 2024; directions and ratios "
-    "without a boundary are left out, so that the truth scores 1.",
+    "ratios of 1.05 to 1.25, each weighted by itself? 0 for networks that draw smoothly. Bochkovskii et al., Depth "
+    "Pro, 2024; directions and ratios without a boundary are left out, so that the truth scores 1.",
     "dbe_accuracy": "Depth boundary error: mean distance [px] from each predicted edge that has a true one within "
     f"{EDGE_REACH} px to it. Koch et al., iBims-1, 2018; there the true edges are annotated, here both are found by "
     "Canny's method.",
@@ -66,10 +68,10 @@ def page(run: Run, judgement: Judgement) -> str:
     """Return a whole HTML document that needs no other file."""
     title = run.directory.resolve().name
     judged, total = len(judgement.figures), len(run.rows[run.protocol])
-    partly = judged < total
-    under = f"{run.protocol} · {run.metrics['split']} · {f'{judged} of {total}' if partly else judged} images"
+    expected = run.metrics["expected"]
+    under = f"{run.protocol} · {run.metrics['split']} · {count_in_words(judged, expected)}"
     sections = [
-        _section("Figures", f"{run.metrics['split']} · {total} images", _matrix(run)),
+        _section("Figures", f"{run.metrics['split']} · {count_in_words(total, expected)}", _matrix(run)),
         _section("Where the error is", under, _where(judgement)),
         _section("Sharpness of depth boundaries", under, _sharpness(judgement)),
         _section("Predicted against true depth", under, _against(judgement)),
@@ -118,7 +120,7 @@ def _header(run: Run, judgement: Judgement, title: str, under: str) -> str:
         often = f" This was judgement number {count} of the checkpoint on it." if count else ""
         notes.append(f"Judged on the test split: what is chosen by these figures is no longer tested by them.{often}")
     if judged < total:
-        notes.append(f"A quick look: boundary_f1 and all below Figures are of {judged} of the {total} images.")
+        notes.append(f"A quick look: edge_f1 and all below Figures are of {judged} of the {total} images.")
     if abs(_drift(run, judgement)) > 0.005:
         notes.append(
             f"AbsRel differs by {_drift(run, judgement):+.3f} from per_image.csv on the same images: this checkpoint "
@@ -132,8 +134,8 @@ def _header(run: Run, judgement: Judgement, title: str, under: str) -> str:
     for name in ("delta1", "abs_rel", "rmse"):
         beside = f"mean map {number(constant[name])[0]}" if name in constant else ""
         heads.append(_head(name + (" [m]" if name == "rmse" else ""), figures[name], beside))
-    for name, figure in list(judgement.atlas.sharpness().items())[:1]:
-        heads.append(_head(name, figure, "sharpness of boundaries"))
+    if (sharp := judgement.atlas.sharpness().get("edge_f1")) is not None:
+        heads.append(_head("edge_f1", sharp, "boundary F1 of the results table"))
     return (
         f"<header><h1>{html.escape(title)}</h1><p>{html.escape(data['description'])}</p>"
         f"{_text('Judged: ' + describe_judged(judgement.layout, split, frames) + '.')}"
@@ -154,7 +156,7 @@ def _figures(run: Run, protocol: str) -> dict[str, Figure]:
 
 def _ends(figure: Figure) -> str:
     low, high = figure.interval
-    return "" if math.isnan(low) else f"{number(low)[0]} to {number(high)[0]}"
+    return "" if math.isnan(low) else f"{number(low)[0]} to\N{NO-BREAK SPACE}{number(high)[0]}"
 
 
 def _cell(figure: Figure | None) -> Cell:
@@ -249,7 +251,7 @@ def _sharpness(judgement: Judgement) -> str:
     if not found:
         return _text("No image's truth has a depth boundary.")
     rows: list[list[Cell]] = [
-        [name + ("" if name == "boundary_f1" else " [px]"), _cell(figure)] for name, figure in found.items()
+        [name + (" [px]" if name.startswith("dbe_") else ""), _cell(figure)] for name, figure in found.items()
     ]
     words = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in _SHARP.items())
     cards = _card(table(["figure", "mean and 95 % interval"], rows, "Sharpness")) + _card(f"<dl>{words}</dl>")

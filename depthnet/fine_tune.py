@@ -1,0 +1,149 @@
+"""Start from a checkpoint: its record says what its weights mean, and only the command line changes that."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from depthnet.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
+from depthnet.data.datamodule import DepthDataModule
+from depthnet.models.depth_net import NETWORKS
+from depthnet.models.network import DepthNetwork
+from depthnet.run import has_last
+from depthnet.types import InputError
+
+__all__ = ["check_reach", "load_start", "use_record"]
+
+log = logging.getLogger("depthnet")
+
+_FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start
+_FEATURES = ("mean", "std", "encoder_pad")  # what the weights of an encoder mean
+_DEPTH = ("depth_range", "head", "geometry", "camera")  # what the output means
+_HEAD = ("depth_range", "head")
+_UNREACHABLE = 0.01  # of the valid pixels
+
+
+def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[str]:
+    """Make a config's network, image size and geometry those of a checkpoint, in place.
+
+    What the command line says by ``model.KEY=`` and ``data.image_size=`` wins, and nothing else does: not the
+    defaults, and not an experiment's. ``model=NAME`` asks for another network, which takes the weights that fit; then
+    normalization and padding stay the checkpoint's where the encoder does, and so does what the output means.
+    ``data.depth_range`` is the checkpoint's where the config has none.
+
+    Args:
+        cfg: The config of a run, as Hydra composed it.
+        checkpoint: What the run starts from, or evaluates.
+        words: The command line's overrides.
+
+    Returns:
+        A phrase for each value that differs from what the config had, or from what the checkpoint has.
+    """
+    record = checkpoint.config
+    said = {word.lstrip("+~").partition("=")[0] for word in words}
+    composed = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(composed, dict)
+    kind = NETWORKS.get(checkpoint.network)
+    if "model" in said or kind is None:
+        kept = [*(_FEATURES if composed.get("encoder") == record.get("encoder") else ()), *_DEPTH]
+        model = composed | {key: record[key] for key in kept if key in record and key in composed}
+    else:
+        model = {"_target_": f"{kind.__module__}.{kind.__name__}", **record}
+    for key in {key.split(".")[1] for key in said if key.startswith("model.")}:
+        model[key] = composed.get(key)
+    model["image_size"] = list(cfg.data.image_size if "data.image_size" in said else record["image_size"])
+    if "pretrained" in model and "model.pretrained" not in said:
+        model["pretrained"] = False  # the checkpoint brings the weights
+    lines = []
+    for key, value in model.items():
+        if key in ("_target_", "pretrained", "image_size"):
+            continue
+        if value != composed.get(key) and composed.get(key) not in (None, "auto"):  # which leave it to the weights
+            lines.append(f"model.{key}={value} (the config has {composed.get(key)})")
+        elif key in record and value != record[key]:
+            lines.append(f"model.{key}={value} (the checkpoint has {record[key]})")
+    if list(cfg.data.image_size) != model["image_size"]:
+        lines.append(f"data.image_size={model['image_size']} (the config has {list(cfg.data.image_size)})")
+    elif model["image_size"] != list(record["image_size"]):
+        lines.append(f"data.image_size={model['image_size']} (the checkpoint has {list(record['image_size'])})")
+    with open_dict(cfg):
+        cfg.model = model
+        cfg.data.image_size = model["image_size"]
+        if cfg.data.get("depth_range") is None:
+            cfg.data.depth_range = record["depth_range"]
+            lines.append(f"data.depth_range={record['depth_range']} (the config states none)")
+    return lines
+
+
+def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, directory: Path) -> None:
+    """Give a network a checkpoint's weights, if one is named; what did not fit is listed.
+
+    The head is new where its depth range or its kind is.
+
+    Args:
+        network: Changed in place.
+        path: The checkpoint.
+        directory: The run's; one that is resumed has weights of its own.
+
+    Raises:
+        InputError: If the file cannot be read, or next to nothing in it fits.
+    """
+    if path is None or has_last(directory):
+        return
+    checkpoint = read_checkpoint(path)
+    state, config = checkpoint.state, network.config()
+    changed = [key for key in _HEAD if checkpoint.config.get(key) != config[key]]
+    if changed:
+        log.warning("ckpt: new head, as model.%s=%s is not the checkpoint's", changed[0], config[changed[0]])
+        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    fitting = len(fitting_weights(network, state))
+    if fitting < _FEWEST_FITTING * len(network.state_dict()):
+        raise InputError(
+            f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
+        )
+    misfits = load_weights(network, state)
+    for line in misfits:
+        log.warning("ckpt: %s", line)
+    log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
+
+
+def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool, fit: bool) -> None:
+    """Compare the depths that a network can predict with those of the data, and log what is out of its reach.
+
+    Args:
+        network: Its depth range holds for its training camera; other cameras' depths are scaled.
+        data: Its training frames are looked at.
+        stated: Whether the command line sets ``model.depth_range``.
+        fit: Whether the network is trained on the data.
+
+    Raises:
+        InputError: If more than 1 % of the valid pixels can never be predicted, and that was not asked for.
+    """
+    focal, camera = data.training_focal(), network.camera
+    ratio = focal / camera["focal"] if focal and camera else 1.0
+    low, high = network.depth_range.min * ratio, network.depth_range.max * ratio
+    share = data.beyond_range(low, high)
+    if not share:
+        return
+    limits = data.layout.depth_range
+    line = (
+        f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: "
+        f"{share:.2%} of its valid pixels can never be predicted"
+    )
+    if fit and share > _UNREACHABLE and not stated:
+        wanted = f"model.depth_range='{{min: {limits.min:g}, max: {limits.max:g}}}'"
+        raise InputError(f"data.depth_range: {line}; add {wanted} for a new head of that range")
+    log.warning("depth range: %s", line)
+
+
+def resolve_camera(network: DepthNetwork, data: DepthDataModule, stated: Any) -> Mapping[str, Any] | None:
+    """Return a network's training camera after ``model.camera``: "auto" is the data's, in images of the data's size."""
+    if stated != "auto":
+        return network.camera
+    focal = data.training_focal()
+    return None if focal is None else {"focal": focal, "size": list(network.image_size)}

@@ -1,0 +1,87 @@
+"""What weights were trained on, back to where they began, and so under which terms they may be passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from depthnet.checkpoint import read_checkpoint
+from depthnet.types import InputError
+
+__all__ = ["NYU_LICENSE", "Origin", "find_origin", "license_of"]
+
+NYU_LICENSE = "research use, non-commercial: trained on NYU Depth V2; cite Silberman et al., ECCV 2012"
+
+_NYU = ("labelled", "lists", "kaggle")
+_MOST = 20  # checkpoints that each began with another
+
+
+class Origin(NamedTuple):
+    """What weights come from.
+
+    Attributes:
+        data: What all runs behind them were trained on: "nyu", "rooms", "own" pairs, "unknown".
+        pretrained: The encoders that began with weights of others; as ``model.pretrained`` named these, if by a file.
+    """
+
+    data: frozenset[str]
+    pretrained: frozenset[str] = frozenset()
+
+
+def find_origin(run: Any, layout: str | None = None, most: int = _MOST) -> Origin:
+    """Find what weights were trained on, in their own run and in those whose checkpoints it started from.
+
+    Args:
+        run: The config of the run that trained them, as a checkpoint's record has it.
+        layout: The name of the layout that its data turned out to be; None: as its config names it.
+        most: How many checkpoints to follow.
+    """
+    unknown = Origin(frozenset({"unknown"}))
+    if isinstance(run, Mapping) and isinstance(run.get("runs"), list):  # an average
+        found = [find_origin(one, most=most - 1) for one in run["runs"]] or [unknown]
+        names = frozenset(name for one in found for name in one.data)
+        return Origin(names, frozenset(encoder for one in found for encoder in one.pretrained))
+    if not isinstance(run, Mapping) or not isinstance(run.get("data"), Mapping) or most < 0:
+        return unknown
+    own = Origin(_kinds(run["data"], layout))
+    model, start = run.get("model"), run.get("ckpt")
+    if isinstance(model, Mapping) and model.get("pretrained") not in (None, False, "auto"):
+        source = "" if model["pretrained"] is True else f", from {model['pretrained']}"
+        own = own._replace(pretrained=frozenset({f"{model.get('encoder', 'its own')}{source}"}))
+    if not start:
+        return own
+    try:
+        before = find_origin(read_checkpoint(start).record.get("run"), most=most - 1)
+    except InputError:  # it is elsewhere now
+        before = unknown
+    return Origin(own.data | before.data, own.pretrained | before.pretrained)
+
+
+def _kinds(data: Mapping[str, Any], layout: str | None) -> frozenset[str]:
+    if str(data.get("_target_")).endswith(".rooms"):
+        return frozenset({"rooms"})
+    layout = layout or data.get("layout") or "auto"
+    nyu = layout in _NYU or (layout == "auto" and data.get("unit") is None)  # NYU's layouts have no unit to state
+    return frozenset({"nyu" if nyu else "own"}) | ({"rooms"} if data.get("extra_rooms") else set())
+
+
+def license_of(origin: Origin) -> str:
+    """Return the terms of weights, as they follow from what these were trained on.
+
+    Raises:
+        InputError: If they do not follow: the owner of the data has to state them.
+
+    Example:
+        >>> license_of(Origin(frozenset({"rooms"}))), license_of(Origin(frozenset({"nyu", "rooms"})))[:28]
+        ('mit', 'research use, non-commercial')
+    """
+    if "unknown" in origin.data:
+        raise InputError("--license: what these weights were trained on is not known; state their terms with --license")
+    if "own" in origin.data:
+        raise InputError(
+            "--license: these weights were trained on pairs of one's own, so their terms are the owner's choice: state "
+            "it, such as --license mit"
+        )
+    if "nyu" in origin.data:
+        return NYU_LICENSE
+    return "MIT, but the encoder began with pretrained weights, whose terms hold too" if origin.pretrained else "mit"
