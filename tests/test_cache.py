@@ -208,8 +208,10 @@ def test_all_else_is_the_layouts(make_lists, tmp_path):
         assert getattr(cached, name) == getattr(layout, name)
     methods = {name for name, value in vars(Layout).items() if callable(value) and not name.startswith("_")}
     assert methods <= set(vars(CachedLayout))
-    for name in methods - {"count", "identity", "read", "size"}:
+    for name in methods - {"count", "identity", "intrinsics", "read", "size"}:
         assert getattr(cached, name)("train", 1) == getattr(layout, name)("train", 1)
+    assert cached.intrinsics("train", 1) == layout.intrinsics("train", 1).resized((48, 64), SMALL)
+    assert cached.intrinsics("val", 1) == layout.intrinsics("val", 1)
     assert (cached.count("val"), cached.identity()) == (layout.count("val"), layout.identity())
     np.testing.assert_array_equal(cached.read("val", 0)[1], layout.read("val", 0)[1])
     assert cached.size("val", 0) == (48, 64)

@@ -17,10 +17,31 @@ def test_check_says_what_lies_there_and_ends_with_0_when_nothing_is_wrong(make_l
     root = make_lists(train=6, val=3)
     assert main(["check", str(root), "--workers", "0", "--manifest", str(tmp_path / "pairs.csv")]) == 0
     page = capsys.readouterr().out
-    for word in ("lists", "train", "val", "64x48", "filled", "16-bit", "runs of consecutive frame numbers"):
+    for word in (
+        "lists",
+        "train",
+        "val",
+        "64x48",
+        "filled",
+        "16-bit",
+        "runs of consecutive frame numbers",
+        "fx 51.9 px at 64x48 (NYU's)",
+    ):
         assert word in page
     with (tmp_path / "pairs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "camera"),
+    [([], "unknown"), (["--focal", "60"], "fx 60.0 px at 64x48 (data.focal)"), (["--fov-x", "90"], "fx 32.0 px at")],
+)
+def test_check_states_the_camera_of_own_pairs(make_lists, capsys, words, camera):
+    root = make_lists(train=2, val=0)
+    (root / "pairs.csv").write_text("image,depth\ntrain/rgb_00000.jpg,train/sync_depth_00000.png\n")
+    stated = ["--layout", "folder", "--unit", "mm", "--depth-range", "0.1", "20", "--workers", "0"]
+    main(["check", str(root), *stated, *words])
+    assert f"camera  {camera}" in capsys.readouterr().out
 
 
 def test_check_names_what_is_wrong_and_ends_with_1(make_lists, capsys):

@@ -5,6 +5,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from lightning import LightningModule, Trainer
 from PIL import Image
 
 from depthnet.data.datamodule import DepthDataModule
@@ -298,6 +299,39 @@ def test_images_keep_their_aspect_and_a_batch_has_one_size(mixed, tmp_path):
         assert [tuple(batch.depth.shape[-2:]) for batch in found] == [(48, 64), (64, 48), (48, 64)]
     assert plain.record()["sizes"] == {"32x24": 4, "24x32": 2}
     assert "images 32x24, 24x32" in plain.describe()
+
+
+class Recorder(LightningModule):
+    """Learns nothing and notes which frames come."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.epochs = {}
+
+    def training_step(self, batch, batch_idx):
+        self.epochs.setdefault(self.current_epoch, []).append(batch.frame.tolist())
+        return self.weight * batch.image.float().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_trainer_gives_each_epoch_its_order_of_sizes(mixed):
+    def data():
+        return DepthDataModule.from_root(
+            mixed, size_for=keep_aspect, image_size=[24, 32], batch_size=2, num_workers=0, seed=1
+        )
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=2, use_distributed_sampler=False, enable_model_summary=False, **quiet)
+    module = Recorder()
+    trainer.fit(module, train_dataloaders=data().train_dataloader())
+    loader = data().train_dataloader()
+    for epoch in range(2):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        assert module.epochs[epoch] == [batch.frame.tolist() for batch in loader]
+    assert module.epochs[0] != module.epochs[1]
 
 
 def test_workers_are_given_sizes_and_no_network(mixed):

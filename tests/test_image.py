@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from depthnet.image import (
+    Lens,
     check_header,
     image_size,
     read_depth,
     read_image,
+    read_lens,
     resize_image,
     resize_nearest,
     write_depth_png,
@@ -225,3 +227,29 @@ def test_false_metadata_is_refused_and_never_escapes(tmp_path):
                 with contextlib.suppress(InputError), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     read(path)
+
+
+def test_the_size_of_a_png_is_read_without_its_pixels_and_knows_exif_behind_them(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 6)).save(path, exif=exif)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    assert image_size(path) == read_image(path).shape[:2] == (8, 6)
+    Image.new("RGB", (8, 6)).save(path)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    assert image_size(path) == (6, 8)
+
+
+def test_damaged_exif_states_no_lens(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 6)).save(path)
+
+    def damaged(*_):
+        raise SyntaxError
+
+    monkeypatch.setattr("PIL.Image.Exif.get_ifd", damaged)
+    assert read_lens(path) == Lens()

@@ -109,6 +109,7 @@ class FolderLayout(FileLayout):
         self._focal, self._fov_x = source.focal, source.fov_x
         if self._stated and entries and all(entry.camera for entry in entries):
             raise InputError(f"{self._stated}: every row of {path} states its camera; leave it out")
+        self._cameras: dict[tuple[str, int], Intrinsics | None] = {}  # of the frames that were asked for
         self._camera_files: dict[PurePosixPath, Path | None] = {}  # by folder of images
         super().__init__(source, dict.fromkeys(SPLITS, source.root), rows, rule, findings, notes)
         self.camera = self._first_camera()
@@ -120,7 +121,9 @@ class FolderLayout(FileLayout):
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
         """Return the camera of a frame's image; see :meth:`Layout.intrinsics`."""
-        return self._camera(split, frame)[0]
+        if (split, frame) not in self._cameras:
+            self._cameras[split, frame] = self._camera(split, frame)[0]
+        return self._cameras[split, frame]
 
     @property
     def _stated(self) -> str:
