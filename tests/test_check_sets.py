@@ -151,8 +151,8 @@ def test_the_page_counts_what_is_beyond_the_range_and_nan(tmp_path, capsys):
         pixels = 48 * 64
         for split, count in (("train", 4), ("val", 2)):
             line = (
-                f"  {split}: {32 * count} pixels ({32 / pixels:.2%}) beyond 0.1 to 20 m, "
-                f"{16 * count} pixels ({16 / pixels:.2%}) NaN or infinite"
+                f"  {split}: {32 * count} of {pixels * count} pixels ({32 / pixels:.2%}) beyond 0.1 to 20 m, "
+                f"{16 * count} of {pixels * count} pixels ({16 / pixels:.2%}) NaN or infinite"
             )
             assert line in out.splitlines()
         assert "not_finite" in out
