@@ -1,5 +1,7 @@
 """What the check finds in a data set as a whole, on rooms and, where there are any, on real pairs of other cameras."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import DATA
@@ -169,5 +171,9 @@ def test_check_refuses_what_training_refuses(tmp_path, capsys):
     assert "it has no val frames; no val frames: " in " ".join(out.split())
     data = DepthDataModule.from_root(root, unit="m", depth_range=INDOORS, num_workers=0)
     data.prepare_data()  # whoever validates nothing needs none
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), enable_validation=True)
+    data.layout.read = None  # refused before anything is decoded
+    with pytest.raises(InputError, match=r"own: it has no val frames; no val frames: .*data\.val=random_frames"):
+        data.prepare_data()
     with pytest.raises(InputError, match=r"own: it has no val frames; no val frames: .*data\.val=random_frames"):
         data.val_dataloader()
