@@ -1,5 +1,7 @@
 """What the check finds in a data set as a whole, on rooms and, where there are any, on real pairs of other cameras."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import DATA
@@ -151,8 +153,8 @@ def test_the_page_counts_what_is_beyond_the_range_and_nan(tmp_path, capsys):
         pixels = 48 * 64
         for split, count in (("train", 4), ("val", 2)):
             line = (
-                f"  {split}: {32 * count} pixels ({32 / pixels:.2%}) beyond 0.1 to 20 m, "
-                f"{16 * count} pixels ({16 / pixels:.2%}) NaN or infinite"
+                f"  {split}: {32 * count} of {pixels * count} pixels ({32 / pixels:.2%}) beyond 0.1 to 20 m, "
+                f"{16 * count} of {pixels * count} pixels ({16 / pixels:.2%}) NaN or infinite"
             )
             assert line in out.splitlines()
         assert "not_finite" in out
@@ -169,5 +171,9 @@ def test_check_refuses_what_training_refuses(tmp_path, capsys):
     assert "it has no val frames; no val frames: " in " ".join(out.split())
     data = DepthDataModule.from_root(root, unit="m", depth_range=INDOORS, num_workers=0)
     data.prepare_data()  # whoever validates nothing needs none
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), enable_validation=True)
+    data.layout.read = None  # refused before anything is decoded
+    with pytest.raises(InputError, match=r"own: it has no val frames; no val frames: .*data\.val=random_frames"):
+        data.prepare_data()
     with pytest.raises(InputError, match=r"own: it has no val frames; no val frames: .*data\.val=random_frames"):
         data.val_dataloader()

@@ -333,3 +333,84 @@ def test_what_is_no_array_is_a_finding(pairs, head):
     (finding,) = examine(open_root(pairs, **STATED), None).findings
     assert finding.name in ("torn", "empty", "bit_depth")
     assert "IMG_2.npy" in finding.message
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_paths_of_windows_and_absolute_ones_inside_the_root_are_taken(pairs, tmp_path_factory, link):
+    root = pairs
+    if link:  # the list was written where the link leads, or with the link in its paths
+        root = tmp_path_factory.mktemp("links") / "own"
+        root.symlink_to(pairs)
+    images = [r"images\attic\IMG_0.JPG", f"{pairs}/images/attic/IMG_1.JPG", "./images/hall/../attic/IMG_2.JPG"]
+    images += [f"{root}/images/attic/IMG_3.JPG"]
+    depths = [r"depths\attic\IMG_0.png", f"{root}/depths/attic/IMG_1.png", "depths//attic/IMG_2.png"]
+    depths += [r"depths/attic\IMG_3.png"]
+    rows = [{"image": image, "depth": depth} for image, depth in zip(images, depths, strict=True)]
+    write_csv(root, [*rows, {"image": "images/cellar/IMG_0.JPG", "depth": "depths/cellar/IMG_0.png", "split": "val"}])
+    layout = open_root(root, **STATED)
+    assert layout.findings == []
+    assert [layout.label("train", frame) for frame in range(4)] == [f"images/attic/IMG_{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere.png", r"..\elsewhere.png", "/elsewhere.png", "images/../../elsewhere.png", r"C:\own\a.png"]
+)
+def test_what_leaves_the_root_is_refused(pairs, name):
+    good = {"image": "images/attic/IMG_0.JPG", "depth": "depths/attic/IMG_0.png"}
+    write_csv(pairs, [good, {"image": name, "depth": "depths/attic/IMG_1.png"}])
+    (finding,) = open_root(pairs, **STATED).findings
+    assert finding[:2] == ("leaves_root", "pairs.csv:3")
+    assert f"leaves the data root {pairs}; write paths below it" in finding.message
+
+
+def test_one_file_in_two_spellings_is_named_twice(pairs):
+    rows = [
+        {"image": image, "depth": "depths/attic/IMG_0.png"}
+        for image in ("images/attic/IMG_0.JPG", r"images\attic\IMG_0.JPG")
+    ]
+    write_csv(pairs, rows)
+    assert [finding.name for finding in open_root(pairs, **STATED).findings] == ["duplicate_row"]
+
+
+def test_a_name_with_a_backslash_in_it_is_that_file(pairs):
+    (pairs / "images/attic/IMG_0.JPG").rename(pairs / r"images\attic.jpg")
+    write_csv(pairs, [{"image": r"images\attic.jpg", "depth": "depths/attic/IMG_0.png"}])
+    assert open_root(pairs, **STATED).findings == []
+
+
+@pytest.mark.parametrize(("mark", "end"), [(",", "\r\n"), (";", "\n"), ("\t", "\r\n")])
+def test_a_csv_file_as_a_spreadsheet_writes_it_is_read(pairs, mark, end):
+    rows = [("image", "depth", "split")]
+    rows += [(f"images/attic/IMG_{n}.JPG", f"depths/attic/IMG_{n}.png", "val" if n == 3 else "") for n in range(4)]
+    (pairs / "pairs.csv").write_bytes(b"\xef\xbb\xbf" + end.join(map(mark.join, rows)).encode())
+    layout = open_root(pairs, **STATED)
+    assert ([layout.count(split) for split in ("train", "val")], layout.findings) == ([3, 1], [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("images/attic/IMG_1.JPG", "images/attic/IMG_1.webp"),
+        ("images/attic/IMG_1.JPG", "images/attic/IMG_1.HEIC"),
+        ("depths/attic/IMG_1.png", "depths/attic/IMG_1.exr"),
+        ("depths/attic/IMG_1.png", "depths/attic/IMG_1.tiff"),
+        ("depths/attic/IMG_1.png", "depths/attic/IMG_1.jpg"),
+    ],
+)
+def test_a_file_of_a_kind_that_is_not_read_is_not_called_missing(pairs, old, new):
+    (pairs / old).rename(pairs / new)
+    (pairs / "images/attic/Thumbs.db").touch()
+    (finding,) = open_root(pairs, **STATED).findings
+    assert finding[:2] == ("unreadable", new)
+    assert finding.message.startswith(
+        "a file of a kind that is not read; convert it: photographs to PNG or JPEG, depth"
+    )
+
+
+def test_a_folder_of_nothing_that_is_read_says_so(pairs):
+    for path in pairs.rglob("*.JPG"):
+        path.rename(path.with_suffix(".webp"))
+    for path in [*pairs.rglob("*.png"), *pairs.rglob("*.npy")]:
+        path.rename(path.with_suffix(".exr"))
+    with pytest.raises(InputError, match=r"no pairs there \(images/attic/IMG_0\.webp: a file of a kind .*; convert it"):
+        open_root(pairs, **STATED)

@@ -12,6 +12,7 @@ from PIL import Image
 from depthnet.image import (
     Lens,
     check_header,
+    depth_bits,
     image_size,
     read_depth,
     read_image,
@@ -253,3 +254,36 @@ def test_damaged_exif_states_no_lens(tmp_path, monkeypatch):
 
     monkeypatch.setattr("PIL.Image.Exif.get_ifd", damaged)
     assert read_lens(path) == Lens()
+
+
+@pytest.mark.parametrize("size", [0, 2 << 20])  # a large file was searched for metadata
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP"),
+        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (b"v/1\x01\x02\x00\x00\x00", "OpenEXR"),
+        (b"II*\x00\x08\x00\x00\x00", "TIFF"),
+        (b"MM\x00*\x00\x00\x00\x08", "TIFF"),
+        (b"P5 640 480 65535\n", "PGM"),
+        (b"BM\x36\x00", "BMP"),
+        (b"PK\x03\x04", "NPZ"),
+        (b"\x93NUMPY\x01\x00", "NPY"),
+    ],
+)
+def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path, head, kind, size):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(head + b"\x01" * size)
+    for read in (read_image, image_size, depth_bits, lambda path: read_depth(path, 1e-3, 16)):
+        with pytest.raises(
+            InputError, match=rf"photo\.jpg: a file of a kind that is not read \({kind}.*; convert it"
+        ) as error:
+            read(path)
+        assert error.value.finding == "unreadable"
+
+
+@pytest.mark.parametrize("size", [20, 2 << 20])
+def test_what_is_no_image_at_all_is_said_so(tmp_path, size):
+    (tmp_path / "photo.jpg").write_bytes(b"404 " * (size // 4))
+    with pytest.raises(InputError, match=r"photo\.jpg: not a PNG or JPEG image; replace it"):
+        read_image(tmp_path / "photo.jpg")

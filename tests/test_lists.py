@@ -215,3 +215,27 @@ def test_a_focal_length_of_no_image_is_one_line(make_lists):
     (root / TRAIN).write_text((root / TRAIN).read_text().replace(" 518.8579", " 5000"))
     with pytest.raises(InputError, match=rf"^{TRAIN}:3: focal=5000.0: it is in pixels of the image, 64x48"):
         open_root(root).intrinsics("train", 2)
+
+
+def test_paths_of_windows_and_absolute_ones_are_taken_in_lists_too(make_lists, make_kaggle):
+    root = make_lists(train=4, val=2)
+    rows = [row.split() for row in (root / TRAIN).read_text().splitlines()]
+    rows[1][0], rows[2][1] = rows[1][0].replace("/", "\\"), f"{root}/{rows[2][1]}"
+    rows[3][0], rows[3][1] = f"/{rows[3][0]}", "/elsewhere/" + rows[3][1]  # a leading slash means the root
+    (root / TRAIN).write_bytes("\r\n".join(map("\t".join, rows)).encode("utf-8-sig"))
+    layout = open_root(root)
+    assert layout.count("train") == 3
+    assert [(finding.name, finding.where) for finding in layout.findings] == [("missing", f"{TRAIN}:4")]
+    root = make_kaggle()
+    path = root / "data/nyu2_train.csv"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first.replace("/", "\\"), *(row.replace("data/", f"{root}/data/") for row in rest)]))
+    assert [finding for finding in open_root(root).findings if finding.splits != ("test",)] == []
+
+
+def test_a_test_root_that_is_not_used_is_refused(make_lists, tmp_path):
+    root = make_lists(train=4, val=2)
+    with pytest.raises(InputError, match=r"data\.test_root=.*: no list of test frames to use it for; leave it out"):
+        open_root(root, test_root=tmp_path)
+    with pytest.raises(InputError, match=r"data\.test_root=.*nowhere: no such folder; leave it out or correct it"):
+        open_root(root, test_root=tmp_path / "nowhere")

@@ -114,7 +114,7 @@ def test_help_and_mistakes_answer_before_anything_is_imported() -> None:
     [
         (["--ckpt", "best.ckpt"], "no photograph"),
         (["in", "--ckpt", "none.ckpt"], "none.ckpt"),
-        (["in", "--ckpt", "in"], "checkpoint in"),
+        (["in", "--ckpt", "in"], "in: a folder, and no run"),
         (["in", "--ckpt", "best.ckpt", "--output", "best.ckpt"], "cannot write in best.ckpt"),
         (["nothing.jpg", "--ckpt", "best.ckpt"], "nothing.jpg: no such file"),
         (["in/*.gif", "--ckpt", "best.ckpt"], "no such file"),

@@ -217,6 +217,8 @@ def test_a_checkpoint_gives_it_back(tmp_path):
         "std": [0.4, 0.5, 0.6],
         "depth_range": {"min": 0.5, "max": 80.0},
         "image_size": [61, 83],
+        "geometry": "stretch",
+        "camera": {"focal": 50.0, "size": [61, 83]},
     }
     net = PublishedNet(**options)
     assert net.config() == {"encoder": "inception_resnet_v2", "pretrained": False, **options}

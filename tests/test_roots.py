@@ -30,6 +30,20 @@ def test_a_missing_or_foreign_root_says_what_was_looked_for_and_how_to_get_data(
             assert word in str(caught.value)
 
 
+def test_a_root_that_is_a_file_or_empty_is_one_line_without_misleading_advice(make_lists, tmp_path):
+    root = make_lists()
+    with pytest.raises(
+        InputError, match=r"train_files_with_gt\.txt: a file, but not NYU's .* name the folder that holds"
+    ):
+        open_root(root / "nyudepthv2_train_files_with_gt.txt")
+    with pytest.raises(InputError, match=r"no folder layout there \(looked for pairs\.csv or images/ and depths/\)$"):
+        open_root(root, layout="folder", unit="mm", depth_range=[0.1, 20])
+    for name in ("images", "depths"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"own: no pairs there$"):
+        open_root(tmp_path / "own", unit="mm", depth_range=[0.1, 20])
+
+
 def test_a_root_of_two_layouts_needs_a_word(make_lists):
     root = make_folder(make_lists())
     with pytest.raises(InputError, match=r"holds lists and folder; choose with data\.layout=lists"):

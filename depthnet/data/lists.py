@@ -29,7 +29,7 @@ class ListsLayout(FileLayout):
             to; a leading slash in a path means that folder.
 
     Raises:
-        InputError: If a list cannot be read, or there are two for one split.
+        InputError: If a list cannot be read, there are two for one split, or ``test_root`` is no folder or not needed.
     """
 
     name = "lists"
@@ -38,6 +38,9 @@ class ListsLayout(FileLayout):
     takes = frozenset({"test_root", "lists"})
 
     def __init__(self, source: Source) -> None:
+        if source.test_root is not None and not (source.test_root.is_dir() and _list_file(source, "test")):
+            why = "no list of test frames to use it for" if source.test_root.is_dir() else "no such folder"
+            raise InputError(f"data.test_root={source.test_root}: {why}; leave it out or correct it")
         rows: dict[str, list[FileRow]] = {}
         findings: list[Finding] = []
         notes: list[str] = []

@@ -170,7 +170,7 @@ def _left_out(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> str:
     pixels = sum(pair.height * pair.width for pair in pairs)
     limits = f"beyond {layout.depth_range.min:g} to {layout.depth_range.max:g} m"
     counts = ((sum(p.beyond for p in pairs), limits), (sum(p.not_finite for p in pairs), "NaN or infinite"))
-    some = [f"{count} pixels ({count / pixels:.2%}) {what}" for count, what in counts if count]
+    some = [f"{count} of {pixels} pixels ({count / pixels:.2%}) {what}" for count, what in counts if count]
     return f"  {split}: {', '.join(some)}\n" if some else ""
 
 

@@ -37,6 +37,10 @@ def find_layout(source: Source) -> str:
     if not source.root.exists():
         raise InputError(f"data.root={source.root}: no such folder (looked for {looked_for}). {_WAYS}")
     found = [name for name, kind in LAYOUTS.items() if kind.holds(source)]
+    if not found and source.root.is_file():
+        raise InputError(
+            f"data.root={source.root}: a file, but not NYU's .mat file; name the folder that holds the data"
+        )
     if not found:
         raise InputError(f"data.root={source.root}: no data there (looked for {looked_for}). {_WAYS}")
     if len(found) > 1:
@@ -70,7 +74,8 @@ def _open(source: Source, layout: str) -> SourceLayout:
         raise InputError(f"data.layout={layout}: it is auto or one of {', '.join(LAYOUTS)}")
     kind = LAYOUTS[layout]
     if not kind.holds(source):
-        raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}). {_WAYS}")
+        ways = f". {_WAYS}" if kind.nyu else ""
+        raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}){ways}")
     for option in ("test_root", "lists", "unit", "focal", "fov_x"):
         if getattr(source, option) is not None and option not in kind.takes:
             raise InputError(
