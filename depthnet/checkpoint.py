@@ -315,7 +315,7 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
         own = cache_folder() / "tests" / f"{digest}.json"
         places = [own] if is_shipped(path) else [Path(f"{path}.tests.json"), own]
         noted = [_entries(place) for place in places]
-        known = [one["sha256"] for entries in noted for one in entries].count(digest)
+        known: int = sum(one["sha256"] == digest for entries in noted for one in entries)
     except (InputError, OSError, ValueError, TypeError, LookupError):  # a record is torn, or anything else
         return None
     for place, entries in zip(places, noted, strict=True):

@@ -79,9 +79,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             return run / BEST
         if (run / LAST).is_file():
             raise InputError(
-                f"{name}: a run without a best checkpoint; its last weights are {run / LAST}: name that file"
+                f"checkpoint {name}: a run without a best checkpoint; its last weights are {run / LAST}: name that file"
             )
-        raise InputError(f"{name}: a folder, and no run with checkpoints (looked for {BEST} in it)")
+        raise InputError(f"checkpoint {name}: a folder, and no run with checkpoints (looked for {BEST} in it)")
     if os.path.lexists(path):
         raise InputError(f"checkpoint {name}: not a regular file")
     known = f"; models that ship with depthnet: {', '.join(names)}" if names else ""

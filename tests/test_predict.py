@@ -264,7 +264,7 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert np.array_equal(np.load("again/odd_depth.npy"), np.load("out/odd_depth.npy"))
     assert predict.main(["in/odd.png", "--ckpt", "runs", "--output", "again"]) == 2
     assert capsys.readouterr().err == (
-        "predict.py: runs: a folder, and no run with checkpoints (looked for checkpoints/best.ckpt in it)\n"
+        "predict.py: checkpoint runs: a folder, and no run with checkpoints (looked for checkpoints/best.ckpt in it)\n"
     )
 
 

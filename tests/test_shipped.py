@@ -132,7 +132,7 @@ def test_a_run_stands_for_its_best_checkpoint(weights):
     last = best.with_name("last.ckpt")
     last.write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"^run: a run without a best checkpoint; its last weights are run/checkpoints/la"
+        InputError, match=r"^checkpoint run: a run without a best checkpoint; its last weights are run/checkpoints/la"
     ):
         find_checkpoint("run")
     last.unlink()
