@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "data.official"},
+    {
+        "durable",
+        "allowed",
+        "arguments",
+        "words",
+        "command",
+        "progress",
+        "intervals",
+        "signals",
+        "shipped",
+        "data.official",
+    },
     {"image", "changes", "guard", "per_image"},
     {"naming"},
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.types import DepthRange, InputError
+from depthnet.types import DepthRange, InputError, RangeLike
 
 __all__ = [
     "FINDINGS",
@@ -204,7 +204,7 @@ class Source:
             read_unit("data.unit", self.unit)
 
     @classmethod
-    def of(cls, root: Any, depth_range: DepthRange | Mapping[str, float] | None = None, **options: Any) -> Source:
+    def of(cls, root: Any, depth_range: RangeLike | None = None, **options: Any) -> Source:
         """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
         given = {name: value for name, value in options.items() if value is not None}
         for name in ("test_root", "lists"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthnet.image import resize_image
-from depthnet.types import DepthRange, InputError, read_size
+from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, read_size
 
 __all__ = ["DepthHead", "DepthNetwork"]
 
@@ -95,9 +95,7 @@ class DepthNetwork(nn.Module):
     _offset: Tensor
     _scale: Tensor
 
-    def __init__(
-        self, depth_range: DepthRange | Sequence[float] | Mapping[str, float], image_size: Sequence[int]
-    ) -> None:
+    def __init__(self, depth_range: RangeLike, image_size: ImageSize) -> None:
         super().__init__()
         self.depth_range = DepthRange.of(depth_range)
         self.image_size = read_size("data.image_size", image_size)
