@@ -177,7 +177,7 @@ def check_options(arguments: Sequence[str]) -> None:
         InputError: For one that is not in :data:`OPTIONS`, lacks its value, or does not go with another.
     """
     given = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    values = {first: second for first, second in zip(arguments, [*arguments[1:], ""], strict=True)}
+    values = dict(zip(arguments, [*arguments[1:], ""], strict=True))
     values |= {word.partition("=")[0]: word.partition("=")[2] for word in arguments if "=" in word}
     if unknown := sorted(given - OPTIONS):
         raise InputError(f"{unknown[0]}: no option of train.py; -m makes a sweep, --cfg job shows the config")

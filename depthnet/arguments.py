@@ -14,7 +14,7 @@ import inspect
 import json
 import pydoc
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from datetime import timedelta
 from enum import Enum
 from os import PathLike
@@ -42,6 +42,8 @@ _KEPT = {
 _NAMES_ONLY = ("depthnet.loggers.wandb_logger",)  # turns what a config gives into text itself
 _HYDRA = ("_args_", "_recursive_", "_convert_")
 _SIMPLE = (bool, int, float, str, timedelta, type(None))
+_LISTS = (list, set, frozenset, Sequence, MutableSequence, Collection, Iterable)
+_MAPPINGS = (dict, Mapping, MutableMapping)
 _SHOWN = 80  # characters of a value
 _LISTED = 12  # names in a message
 
@@ -106,16 +108,16 @@ def accepts(target: str, name: str) -> bool:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return an advice for a name that is not known: the one that was probably meant, or all.
+    """Return an advice for a name that is not known: those that were probably meant, or all.
 
     Example:
         >>> nearest("batch_sise", ["batch_size", "root"]), nearest("x", ["batch_size", "root"])
         ('did you mean batch_size?', 'there are batch_size, root')
     """
     names = [str(word) for word in known]
-    close = difflib.get_close_matches(name, names, 1)
+    close = difflib.get_close_matches(name, names, 2)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names[:_LISTED])}{more}"
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:_LISTED])}{more}"
 
 
 def written(value: Any) -> str:
@@ -152,11 +154,12 @@ def _check_call(node: Mapping[str, Any], place: str, given: Collection[str]) -> 
         if key not in parameters:
             if more:
                 continue
-            known = [name for name in parameters if name not in given]
-            raise InputError(f"{place}.{key}={written(value)}: {target} takes no {key}; {nearest(str(key), known)}")
+            known = [name for name in parameters if name not in (*given, *_KEPT.get(target, ()))]
+            taker = _REACHED.get(target, (target,))[0].format_map({"algorithm": "AdamW", **arguments})
+            raise InputError(f"{place}.{key}={written(value)}: {taker} takes no {key}; {nearest(str(key), known)}")
         if not (isinstance(value, Mapping) and "_target_" in value):
-            check_value(parameters[key].hint, value, f"{place}.{key}")
             _refuse_for_object(parameters[key].hint, value, f"{place}.{key}")
+            check_value(parameters[key].hint, value, f"{place}.{key}")
     there = {*arguments, *given}
     missing = [name for name, parameter in parameters.items() if parameter.required and name not in there]
     if missing and not partial:
@@ -168,7 +171,7 @@ def _refuse_for_object(hint: Any, value: Any, place: str) -> None:
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     ours = [kind for kind in kinds if isinstance(kind, type) and kind.__module__.startswith("depthnet.")]
     if ours and _plain(hint) in (None, type(None)) and isinstance(value, str | int | float):
-        raise InputError(f"{place}={written(value)}: it is built from a group of conf/ or a mapping with _target_")
+        raise InputError(f"{place}={written(value)}: it is a mapping with _target_, as the files of conf/ state it")
 
 
 @functools.cache
@@ -267,9 +270,9 @@ def _plain(hint: Any) -> Any:
     if kind is tuple:
         parts = tuple(part if part is Ellipsis else _element(part) for part in inner)
         return tuple[parts] if parts else list[Any]  # type: ignore[valid-type]
-    if isinstance(kind, type) and issubclass(kind, Mapping):
+    if kind in _MAPPINGS:
         return dict[_element(inner[0]), _element(inner[1])] if inner else dict[Any, Any]  # type: ignore[misc]
-    if isinstance(kind, type) and issubclass(kind, Iterable):
+    if kind in _LISTS:
         return list[_element(inner[0])] if inner else list[Any]  # type: ignore[misc]
     return None
 
@@ -320,7 +323,9 @@ def _described(plain: Any) -> str:
         words = sorted(dict.fromkeys(words), key=lambda word: word[0] not in "'0123456789")  # a fixed word first
         return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     if origin is tuple and Ellipsis not in inner:
-        return f"a list of {len(inner)}: {', '.join(map(_described, inner))}"
+        words = list(map(_described, inner))
+        each = f"each {words[0]}" if len(set(words)) == 1 else "; ".join(words)
+        return f"a list of {len(inner)}, {each}"
     if origin in (list, tuple):
         return "a list" if inner[0] is Any else f"a list, each {_described(inner[0])}"
     if origin is dict:

@@ -123,11 +123,13 @@ class GuardedLoader(ConfigLoaderImpl):
         entries = config.get("callbacks")
         for name, part in entries.items() if OmegaConf.is_dict(entries) else ():
             if OmegaConf.is_dict(part) and "_target_" not in part:
-                files = {
-                    option: self.repository.load_config(f"callbacks/{option}")
-                    for option in self.repository.get_group_options("callbacks")
-                }
-                whole = [option for option, file in files.items() if file and "_target_" in file.config.get(name, {})]
+                options = self.repository.get_group_options("callbacks")
+                files = [self.repository.load_config(f"callbacks/{option}") for option in options]
+                whole = [
+                    option
+                    for option, file in zip(options, files, strict=True)
+                    if file and OmegaConf.select(cast(DictConfig, file.config), f"{name}._target_")
+                ]
                 raise InputError(_without_target(f"callbacks.{name}", part, whole))
 
     def _unknown(self, config_name: str | None, overrides: list[str], key: str) -> str:
@@ -138,7 +140,7 @@ class GuardedLoader(ConfigLoaderImpl):
         group = key.partition(".")[0]
 
         def node(*choice: str) -> Any:
-            kept = [other for other in others if not choice or other.split("=")[0] != group]
+            kept = [other for other in others if not choice or re.split(r"[.=]", other.lstrip("+~"))[0] != group]
             try:
                 config = ConfigLoaderImpl.load_configuration(self, config_name, [*kept, *choice], RunMode.RUN)
                 found = OmegaConf.select(config, parent) if parent else config
@@ -157,7 +159,8 @@ class GuardedLoader(ConfigLoaderImpl):
             return f"{word}: this {group} has no {name}; add {' or '.join(having)}, which has"
         if there is None:
             return f"{word}: there is no {parent or name}"
-        return f"{word}: there is no such key; {nearest(name, [str(known) for known in there if known != 'hydra'])}"
+        known = [str(known) for known in there if known != "hydra" and not str(known).startswith("_")]
+        return f"{word}: there is no such key; {nearest(name, known)}"
 
     def _try_choices(self, config: DictConfig, overrides: list[str]) -> None:
         """Compose a job with each value that Optuna may choose, the other parameters at their first.
@@ -259,6 +262,8 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
             if key.startswith(f"{group}.") and node.get(key.partition(".")[2]) == "auto":
                 node.pop(key.partition(".")[2])
         for place, part in ((f"{group}.{key}", value) for key, value in node.items()) if several else ((group, node),):
+            if several and part is None:  # left out
+                continue
             if not isinstance(part, dict) or "_target_" not in part:
                 raise InputError(_without_target(place, part))
             if not part["_target_"].startswith(beginnings):
@@ -270,7 +275,7 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
             raise InputError(f"trainer.{given[0]}={written(node[given[0]])}: the run sets it itself; leave it out")
         if group == "trainer" and node.get("fast_dev_run"):
             raise InputError(
-                "trainer.fast_dev_run: writes no checkpoint that could be evaluated; a short run: debug=fast"
+                "trainer.fast_dev_run: it writes no checkpoint to evaluate; debug=fast is a short run that does"
             )
         check_arguments(node, group)
 

@@ -36,9 +36,9 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
         InputError: For the first word that would be ignored.
 
     Example:
-        >>> check_words(["model.encoder=resnet18"], {"mode": "test", "split": "val", "resume": None})
+        >>> check_words(["profile_steps=3"], {"mode": "fit", "split": "val", "resume": None})
         Traceback (most recent call last):
-        depthnet.types.InputError: model.encoder=resnet18: mode=test evaluates the checkpoint's own network; leave it out
+        depthnet.types.InputError: profile_steps=3: is for mode=profile; leave it out
     """
     mode, split = config["mode"], config["split"]
     if mode != "test" and split != "val":
