@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from depthnet import __version__
+import depthnet
 from depthnet.allowed import MULTIRUN
 from depthnet.changes import SETTLED
 from depthnet.guard import GROUPS, USER_ERRORS, build, check_groups, install, sweep_directory
@@ -112,7 +112,7 @@ def job(cfg: DictConfig) -> float | None:
 def main() -> None:
     """Compose the command line's config and run it."""
     if "--version" in sys.argv[1:]:
-        print(f"depthnet {__version__}")
+        print(f"depthnet {depthnet.__version__}")
         return
     try:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides

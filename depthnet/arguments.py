@@ -149,7 +149,10 @@ def _check_call(node: Mapping[str, Any], place: str, given: Collection[str]) -> 
     if any(value == "???" for value in arguments.values()):
         key = next(key for key, value in arguments.items() if value == "???")
         raise InputError(f"{place}.{key}: has no value; add {place}.{key}=VALUE")
-    parameters, more = _parameters(target, arguments)
+    try:
+        parameters, more = _parameters(target, arguments)
+    except InputError as error:
+        raise InputError(f"{place}.{error}") from None
     for key, value in arguments.items():
         if key not in parameters:
             if more:

@@ -82,7 +82,7 @@ class GuardedLoader(ConfigLoaderImpl):
             config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
         except ConfigCompositionException as error:
             if wrong := re.match(r"Could not override '([^']+)'", str(error)):
-                raise InputError(self._unknown(config_name, overrides, wrong[1])) from None
+                raise InputError(self._unknown(config_name, overrides, run_mode, wrong[1])) from None
             raise
         except MissingConfigException as error:
             name = str(error.missing_cfg_file)
@@ -132,35 +132,38 @@ class GuardedLoader(ConfigLoaderImpl):
                 ]
                 raise InputError(_without_target(f"callbacks.{name}", part, whole))
 
-    def _unknown(self, config_name: str | None, overrides: list[str], key: str) -> str:
+    def _unknown(self, config_name: str | None, overrides: list[str], run_mode: RunMode, key: str) -> str:
         """What to do about an override whose key the config does not have."""
         word = next(word for word in overrides if word.split("=")[0] == key)
         others = [other for other in overrides if other.split("=")[0] != key]
         parent, _, name = key.rpartition(".")
-        group = key.partition(".")[0]
-
-        def node(*choice: str) -> Any:
-            kept = [other for other in others if not choice or re.split(r"[.=]", other.lstrip("+~"))[0] != group]
-            try:
-                config = ConfigLoaderImpl.load_configuration(self, config_name, [*kept, *choice], RunMode.RUN)
-                found = OmegaConf.select(config, parent) if parent else config
-            except (HydraException, OmegaConfBaseException, InputError):
-                return None
-            return found if OmegaConf.is_dict(found) else None
-
-        there = node()
-        if there and "_target_" in there:
+        try:
+            config = ConfigLoaderImpl.load_configuration(self, config_name, others, run_mode)
+            there: Any = OmegaConf.select(config, parent) if parent else config
+        except (HydraException, OmegaConfBaseException):
+            there = None  # another word is wrong, too
+        if not OmegaConf.is_dict(there):
+            return f"{word}: there is no such key"
+        if "_target_" in there:
             check_targets({"_target_": there["_target_"]}, parent)
             if accepts(there["_target_"], name):
                 return f"{word}: conf/ does not set it; to add it write +{word}"
-        options = self.repository.get_group_options(group) if parent else []
-        having = [f"{group}={option}" for option in options if name in (node(f"{group}={option}") or ())]
+        options = self.repository.get_group_options(parent) if parent else []
+        having = [f"{parent}={option}" for option in options if self._has(parent, option, name)]
         if having:
-            return f"{word}: this {group} has no {name}; add {' or '.join(having)}, which has"
-        if there is None:
-            return f"{word}: there is no {parent or name}"
+            return f"{word}: this {parent} has no {name}; add {' or '.join(having)}, which has"
         known = [str(known) for known in there if known != "hydra" and not str(known).startswith("_")]
         return f"{word}: there is no such key; {nearest(name, known)}"
+
+    def _has(self, group: str, option: str, name: str) -> bool:
+        """Whether a file of conf/, or one that it builds on, sets a key."""
+        file = self.repository.load_config(f"{group}/{option}")
+        if file is None:
+            return False
+        bases = [getattr(entry, "path", "_self_") for entry in file.defaults_list or ()]
+        return name in cast(DictConfig, file.config) or any(
+            self._has(group, base, name) for base in bases if base != "_self_"
+        )
 
     def _try_choices(self, config: DictConfig, overrides: list[str]) -> None:
         """Compose a job with each value that Optuna may choose, the other parameters at their first.
