@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import depthnet
 from depthnet.allowed import MULTIRUN
+from depthnet.changes import SETTLED
 from depthnet.device import claim_gpu, describe_device, job_devices
-from depthnet.guard import USER_ERRORS, build, install, sweep_directory
+from depthnet.guard import GROUPS, USER_ERRORS, build, check_groups, install, sweep_directory
 from depthnet.processes import gathered
 from depthnet.run import (
     CONFIG,
     check_choices,
     config_of,
     error_line,
+    first_process,
+    is_new,
     log_failure,
     owned,
     register_resolvers,
+    remove_start,
     stored_text,
 )
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, note_end, note_start, sweeping
+from depthnet.words import check_words
 
 register_resolvers()
 
 
 def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, judge one only, or profile training; returns the watched figure."""
+    from torch import nn
+
     from depthnet.callbacks import Panels, Results
     from depthnet.evaluation import choose_protocols
     from depthnet.fine_tune import check_reach, load_start, resolve_camera
@@ -70,12 +79,14 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         cfg.trainer,
         "trainer",
         callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit],
-        logger=make_loggers(build(cfg.logger, "logger")),
+        logger=False,
         plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
         **job_devices(cfg.trainer),
     )
+    parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
     begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
+    trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
     if cfg.mode == "profile":
         return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
@@ -89,18 +100,24 @@ def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
     directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
+    new = first_process() and not sweeps and is_new(directory)
     try:
         with gathered(__file__), owned(directory, wait=sweeps) as signals:
             if sweeps and (figure := note_start(cfg, directory, about.overrides.task)) is not None:
                 return figure
+            check_choices(cfg, GROUPS)
+            check_words(about.overrides.task, cfg, sweeps)
             cfg = config_of(cfg, directory, about.overrides.task)
-            check_choices(cfg)
+            check_choices(cfg, GROUPS)
+            check_groups(cfg, SETTLED)
             if sweeps:
                 claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)
             figure = run(cfg, directory, signals)
             return note_end(directory, figure) if sweeps else figure
     except Exception as error:
         line = log_failure(error, USER_ERRORS)
+        if new and line is not None:
+            remove_start(directory)
         if sweeps and (directory / JOB).exists():
             return note_end(directory, line or repr(error))
         sys.exit(1 if line is None else 2)
@@ -108,13 +125,19 @@ def job(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Compose the command line's config and run it."""
+    if "--version" in sys.argv[1:]:
+        print(f"depthnet {depthnet.__version__}")
+        return
     try:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides
         install(sys.argv[1:])
         with gathered(__file__), sweeping(sys.argv, sweep_directory, USER_ERRORS):
             job()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # what reads it, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         line = error_line(error, (*USER_ERRORS, OSError))
         if line is None:

@@ -110,6 +110,7 @@ OPTIONS = (
 """Options of Hydra that may be given. Not among them: what loads a pickle (``--experimental-rerun``) or imports a
 package (``--config-path``); and none may be shortened."""
 
+_SHOWN = frozenset({"-c", "--cfg"})
 _CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
 _LOG_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
@@ -184,13 +185,24 @@ def check_options(arguments: Sequence[str]) -> None:
     """Refuse options of Hydra's command line that load code.
 
     Raises:
-        InputError: For one that is not in :data:`OPTIONS`, or two that exclude each other.
+        InputError: For one that is not in :data:`OPTIONS`, lacks its value, or does not go with another.
     """
     given = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    values = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    values |= {word.partition("=")[0]: word.partition("=")[2] for word in arguments if "=" in word}
     if unknown := sorted(given - OPTIONS):
         raise InputError(f"{unknown[0]}: no option of train.py; -m makes a sweep, --cfg job shows the config")
-    if given & MULTIRUN and given & {"-c", "--cfg"}:
+    if given & MULTIRUN and given & _SHOWN:
         raise InputError("-m and --cfg exclude each other: show the config of one job, without lists of values")
+    for option in sorted(given & _SHOWN):
+        if values[option] not in ("job", "hydra", "all"):
+            raise InputError(f"{option} {values[option]}".rstrip() + ": shows job, hydra or all")
+    for option in sorted(given & {"-p", "--package", "--resolve"}):
+        if not given & (_SHOWN | {"-h", "--help"}):
+            raise InputError(f"{option}: goes with --cfg job")
+    for option in sorted(given & {"-p", "--package", "-cd", "--config-dir"}):
+        if not values[option] or values[option].startswith("-"):
+            raise InputError(f"{option}: needs a value")
 
 
 def _leaves(config: Any, place: str, key: Any = None) -> Iterator[tuple[str, Any, Any]]:

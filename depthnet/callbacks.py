@@ -146,7 +146,7 @@ class Checkpoint(ModelCheckpoint):
 class Panels(Callback):
     """Pictures of a few frames: image, truth, prediction, error.
 
-    When a checkpoint is judged they are written to ``panels/``; after a validation they go to the logger only.
+    When a checkpoint is judged they are written to ``panels/``; after a validation they go to the loggers only.
 
     Args:
         directory: The run's directory.
@@ -171,9 +171,8 @@ class Panels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Send the chosen frames of a batch to the logger."""
-        logger = trainer.logger
-        if isinstance(logger, SafeLogger) and logger.shows_images and not trainer.sanity_checking:
+        """Draw the chosen frames of a batch for the loggers that show pictures."""
+        if any(logger.shows_images for logger in _safe(trainer)) and not trainer.sanity_checking:
             self._draw(outputs, batch, "val", write=False)
 
     def on_test_batch_end(
@@ -211,17 +210,21 @@ class Panels(Callback):
             self._drawn[label] = picture
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the pictures to the logger, all in one step."""
+        """Send the pictures to every logger, all in one step."""
         self._send(trainer, "panels/val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the pictures to the logger, all in one step."""
+        """Send the pictures to every logger, all in one step."""
         self._send(trainer, f"panels/judged_{self._split}")
 
     def _send(self, trainer: Trainer, key: str) -> None:
-        if isinstance(trainer.logger, SafeLogger):
-            trainer.logger.images(key, self._drawn, last_step(trainer))
+        for logger in _safe(trainer):
+            logger.images(key, self._drawn, last_step(trainer))
         self._drawn.clear()
+
+
+def _safe(trainer: Trainer) -> list[SafeLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, SafeLogger)]
 
 
 class Results(Callback):

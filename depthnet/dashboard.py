@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
 from depthnet.loggers import SafeLogger, last_step
-from depthnet.types import DepthRange, Sample
+from depthnet.types import DepthRange, RangeLike, Sample
 
 __all__ = ["Dashboard"]
 
@@ -40,7 +39,7 @@ class Dashboard(Callback):
         depth_range: What the histograms cover [m].
     """
 
-    def __init__(self, depth_range: DepthRange | Mapping[str, float] | Sequence[float]) -> None:
+    def __init__(self, depth_range: RangeLike) -> None:
         self._top = DepthRange.of(depth_range).max
         self._parts: list[str] = []  # of the optimiser's groups
         self._taken: dict[str, Any] = {}  # what is known of a step before it is taken

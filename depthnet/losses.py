@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthnet.types import DepthRange, InputError
+from depthnet.types import DepthRange, InputError, RangeLike
 
 __all__ = [
     "TERMS",
@@ -351,7 +351,7 @@ class DepthLoss(nn.Module):
     def __init__(
         self,
         terms: Mapping[str, float],
-        depth_range: DepthRange | Mapping[str, float],
+        depth_range: RangeLike,
         unit: Literal["metres", "fraction"] = "metres",
     ) -> None:
         super().__init__()

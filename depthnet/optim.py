@@ -7,7 +7,7 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
@@ -48,6 +48,8 @@ def build_optimizer(
     for name, value in (("lr", lr), ("encoder_lr_scale", encoder_lr_scale)):
         if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
             raise InputError(f"optimizer.{name}={value}: it is a number above 0")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"optimizer.weight_decay={weight_decay}: it is a number from 0")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -108,30 +110,57 @@ def one_cycle(
     )
 
 
+class _CosineToShare(CosineAnnealingLR):
+    """Torch's, but ends at a share of each group's own rate."""
+
+    def __init__(self, optimizer: Optimizer, steps: int, share: float) -> None:
+        self._share = share
+        super().__init__(optimizer, T_max=steps)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the rate of each group."""
+        rates = []
+        for number, peak in enumerate(self.base_lrs):
+            self.eta_min = self._share * float(peak)
+            rates.append(super().get_lr()[number])
+        return rates
+
+
 def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, end: float = 0.0) -> LRScheduler:
     """Fall from the optimiser's rates by a half cosine, after a linear warm-up if one is asked for.
 
     Args:
-        optimizer: Its groups' rates are the peaks; ``end`` is a rate, the same for all groups.
+        optimizer: Its groups' rates are the peaks.
         steps: Optimiser steps in the whole run.
         warmup: Share of the steps that rise, 0 to below 1.
-        end: Last rate.
+        end: Last rate as a share of the peak.
 
     Raises:
-        InputError: If ``warmup`` is outside 0 to 1.
+        InputError: If ``warmup`` or ``end`` is no share.
     """
     if not 0 <= warmup < 1:
         raise InputError(f"scheduler.warmup={warmup}: it is a share of the steps, from 0 to below 1")
+    _require_share(end)
     rising = round(warmup * steps)
-    falling = CosineAnnealingLR(optimizer, T_max=max(steps - rising, 1), eta_min=end)
+    falling = _CosineToShare(optimizer, max(steps - rising, 1), end)
     if not rising:
         return falling
     return SequentialLR(optimizer, [LinearLR(optimizer, 0.01, 1.0, rising), falling], milestones=[rising])
 
 
 def linear(optimizer: Optimizer, steps: int, end: float = 0.0) -> LRScheduler:
-    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step."""
+    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step.
+
+    Raises:
+        InputError: If ``end`` is no share.
+    """
+    _require_share(end)
     return LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=max(steps, 1))
+
+
+def _require_share(end: float) -> None:
+    if not 0 <= end <= 1:
+        raise InputError(f"scheduler.end={end}: it is a share of the optimizer's rate, from 0 to 1")
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:

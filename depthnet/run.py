@@ -6,18 +6,20 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from depthnet.arguments import check_value, nearest, written
 from depthnet.changes import KINDS, SETTLED, config_changes
 from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
@@ -28,6 +30,7 @@ from depthnet.types import InputError
 
 __all__ = [
     "BEST",
+    "CHOICES",
     "CONFIG",
     "LAST",
     "METRICS",
@@ -42,12 +45,14 @@ __all__ = [
     "first_process",
     "gpu_or_cpu",
     "has_last",
+    "is_new",
     "job_name",
     "job_overrides",
     "log_failure",
     "owned",
     "quiet_libraries",
     "register_resolvers",
+    "remove_start",
     "resolvers",
     "resumable",
     "run_directory",
@@ -80,6 +85,22 @@ _PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", 
 
 _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
 _LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+
+CHOICES: dict[str, Any] = {
+    "mode": Literal["fit", "test", "profile"],
+    "seed": int,
+    "ckpt": str | None,
+    "resume": str | None,
+    "resume_allow": list[str],
+    "split": Literal["val", "test", "published"],
+    "protocols": str | list[str],
+    "watch": str,
+    "report": bool,
+    "profile_steps": int,
+    "compile": bool,
+    "directory": str,
+}
+"""The keys of train.yaml that are no group, and what each may be."""
 
 _OF_ONE_START = ("resume", "resume_allow", "sweep", "report", "logger")
 """Overrides, and groups of them, that make no other job of a sweep."""
@@ -249,6 +270,25 @@ def owned(directory: Path, wait: bool = False) -> Iterator[Signals]:
             raise
 
 
+def is_new(directory: Path) -> bool:
+    """Return whether a directory holds nothing but the empty log that Hydra makes."""
+    return all(path.suffix == ".log" and not path.stat().st_size for path in directory.iterdir())
+
+
+def remove_start(directory: Path) -> None:
+    """Remove the directory of a run or sweep that a user's mistake has ended before it stored anything.
+
+    Folders above it, inside the working directory, go too where nothing else is in them.
+    """
+    there = {path.name for path in directory.rglob("*") if not path.is_dir()}
+    if any(name not in (".lock", "multirun.yaml") and not name.endswith(".log") for name in there):
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for parent in directory.resolve().relative_to(Path.cwd()).parents[:-1]:
+            parent.rmdir()
+
+
 def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
     """Return the config to run: the one composed, or the stored one of a run that goes on.
 
@@ -373,27 +413,34 @@ def store(directory: Path, text: str) -> None:
         write_text(path, text)
 
 
-def check_choices(config: Mapping[str, Any]) -> None:
+def check_choices(config: Mapping[str, Any], groups: Collection[str] = ()) -> None:
     """Check the keys of train.yaml that are no group.
 
+    Args:
+        config: The run's.
+        groups: Its other keys.
+
     Raises:
-        InputError: For the first impossible value.
+        InputError: For the first key that is not known, or impossible value.
     """
-    for key, allowed in {"mode": ("fit", "test", "profile"), "split": ("val", "test", "published")}.items():
-        if config[key] not in allowed:
-            raise InputError(f"{key}={config[key]}: it is {' or '.join(allowed)}")
-    seed = config["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed}: it is a whole number from 0 to {2**32 - 1}")
+    for key in config:
+        if key not in CHOICES and key not in groups:
+            raise InputError(f"{key}={written(config[key])}: there is no such key; {nearest(key, CHOICES)}")
+    for key, hint in CHOICES.items():
+        value = config.get(key, hint)
+        if value is hint:  # a config that was stored before there was such a key
+            continue
+        check_value(hint, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key)
+    if not 0 <= config["seed"] < 2**32:
+        raise InputError(f"seed={config['seed']}: it is a whole number from 0 to {2**32 - 1}")
     if config["mode"] == "test" and config["ckpt"] is None:
         raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
     if config["mode"] == "test" and config["resume"] not in (None, "auto"):
         raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
     if config["mode"] == "profile" and config["resume"] is not None:
         raise InputError("mode=profile and resume= exclude each other: a profile starts anew")
-    steps = config["profile_steps"]
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise InputError(f"profile_steps={steps}: it is a whole number, at least 1")
+    if config["profile_steps"] < 1:
+        raise InputError(f"profile_steps={config['profile_steps']}: it is a whole number, at least 1")
     best_direction(config["watch"])
     precision = (config.get("trainer") or {}).get("precision")
     if str(precision) not in _PRECISIONS:

@@ -36,7 +36,7 @@ from depthnet.command import finish
 from depthnet.durable import write_json, write_text
 from depthnet.naming import short_keys, short_number
 from depthnet.processes import LAST_WORDS
-from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, worst_figure
+from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -110,7 +110,10 @@ def sweeping(
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
-        failed, begun = 1, lost is not None or _begun(directory())
+        path = directory()
+        failed, begun = 1, lost is not None or _begun(path)
+        if not begun and path and path.is_dir():
+            remove_start(path)
     finally:
         LAST_WORDS.remove(tell_of_it)
         failed += tell_of_it()

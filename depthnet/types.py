@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Crop", "DepthRange", "InputError", "Sample", "read_size"]
+__all__ = ["Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample", "read_size"]
+
+ImageSize = Annotated[Sequence[int], "[height,width] in pixels, such as [240,320]"]
+"""An image's (height, width) [px], with the words that a refused value is answered by."""
 
 
 class InputError(ValueError):
@@ -94,6 +97,12 @@ class DepthRange:
         if len(value) != 2:
             raise InputError(f"depth_range: {value!r}; takes min and max, nothing else")
         return cls(low, high)
+
+
+RangeLike = Annotated[
+    DepthRange | Mapping[str, float] | Sequence[float], "{min: METRES, max: METRES}, such as {min: 0.001, max: 10}"
+]
+"""What :meth:`DepthRange.of` takes [m]."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from drawing import millimetres, picture
 from gpus import show_gpus
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from PIL import Image
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
-from depthnet.allowed import check_targets
+from depthnet.changes import SETTLED
+from depthnet.guard import GROUPS, build, check_groups
+from depthnet.run import check_choices
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -36,17 +37,14 @@ def composed(tmp_path, *overrides):
     HydraConfig.instance().set_config(cfg)  # logger/wandb.yaml reads the choices made
     with open_dict(cfg):
         cfg.pop("hydra")
-    check_targets(OmegaConf.to_container(cfg, resolve=True))
+    check_choices(cfg, [*GROUPS, "run_here"])
+    check_groups(cfg, SETTLED)
     return cfg
 
 
 def built(cfg, *parts):
     for part in parts:
-        if part == "callbacks":
-            for entry in cfg.callbacks.values():
-                instantiate(entry, _convert_="all")
-        else:
-            yield instantiate(cfg[part], _convert_="all")
+        yield build(cfg[part], part)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
@@ -82,7 +80,7 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
     )
     list(built(cfg, "callbacks"))
     if cfg.logger:
-        instantiate(cfg.logger, _convert_="all")
+        build(cfg.logger, "logger")
     schedule = scheduler(optimizer(network), 10)
     assert schedule.get_last_lr()
     assert data.layout.count("train")

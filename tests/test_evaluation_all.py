@@ -227,12 +227,13 @@ def test_two_processes_have_the_bits_of_one_for_7_8_and_9_images(tmp_path: Path)
 
 
 def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path: Path) -> None:
-    rooms = ["data=rooms", "data.frames={train: 4, val: 3, test: 1}", "model=tiny", "trainer=cpu", "logger=none"]
-    small = ["data.image_size=[48,64]", "data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1"]
+    rooms = ["data=rooms", "data.frames={train: 4, val: 3, test: 1}", "trainer=cpu", "logger=none"]
+    rooms += ["data.num_workers=0"]
+    small = ["model=tiny", "data.image_size=[48,64]", "data.batch_size=2", "trainer.max_epochs=1"]
     done = train(*rooms, *small, "hydra.run.dir=run")
     assert done.code == 0, done.err
     test = ["mode=test", "split=val", "ckpt=run", "hydra.run.dir=judged"]
-    done = train(*rooms, *small, *test, "protocols=[all,uncropped_flip]")
+    done = train(*rooms, *test, "protocols=[all,uncropped_flip]")
     assert done.code == 0, done.err
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
     names = {"uncropped", "median_scaled", "scale_shift", "disparity_scale_shift", "uncropped_flip"}

@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types"},
-    {"durable", "allowed", "command", "progress", "intervals", "signals", "shipped", "weights_kind", "data.official"},
+    {
+        "durable",
+        "allowed",
+        "arguments",
+        "words",
+        "command",
+        "progress",
+        "intervals",
+        "signals",
+        "shipped",
+        "weights_kind",
+        "data.official",
+    },
     {"image", "changes", "guard", "per_image", "device"},
     {"naming", "camera"},
     {

@@ -277,8 +277,9 @@ def test_what_is_read_does_not_hang_on_the_file(tmp_path):
 
 def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, tmp_path):
     rooms = ["data=rooms", "data.frames={train: 4, val: 2, test: 2}", "data.image_size=[48,64]", "data.num_workers=0"]
-    small = [*rooms, "logger=none", "model=tiny", "model.decoder_widths=[8,8,8,8,8]", "trainer=cpu"]
-    start = [*small, "trainer.max_epochs=1", "ckpt=rooms_small", "hydra.run.dir=tuned", "resume=auto"]
+    small = [*rooms, "logger=none", "trainer=cpu"]
+    tiny = ["model=tiny", "model.decoder_widths=[8,8,8,8,8]"]
+    start = [*small, *tiny, "trainer.max_epochs=1", "ckpt=rooms_small", "hydra.run.dir=tuned", "resume=auto"]
     first = train(*start)
     assert first.code == 0, first.err
     assert "ckpt: started from rooms_small; 0 tensors did not fit" in first.err

@@ -27,6 +27,7 @@ SMALL = [
     "data.batch_size=2",
     "data.num_workers=0",
 ]
+EVALUATED = ["trainer=cpu", "logger=none", "data.num_workers=0"]  # the words of SMALL that mode=test uses
 ROOMS = ["data=rooms", "data.frames={train: 6, val: 3, test: 2}", *SMALL]
 
 
@@ -78,13 +79,14 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
         frames[number] = frames[number]._replace(scene=f"store_{number:04d}")
     mat = tmp_path / "nyu_depth_v2_labeled.mat"
     write_mat(mat, frames)
-    data = ["data=nyu", f"data.root={mat}", f"data.truth={truth}", *SMALL]
-    done = train(*data, "trainer.max_epochs=1", "hydra.run.dir=run")
+    data = ["data=nyu", f"data.root={mat}", f"data.truth={truth}"]
+    done = train(*data, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert done.code == 0, done.err
     assert f"NYU, labelled layout, {mat}" in done.out
     record = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (record["data"]["truth"], record["split"]) == (truth, "val")
     assert sum(record["data"]["frames"].values()) == 24
+    data += EVALUATED
     test = ["mode=test", "split=test", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=judged"]
     refused = train(*data, *test)
     assert refused.code == 2
@@ -187,15 +189,14 @@ def test_a_checkpoint_is_judged_fine_tuned_and_never_overwritten(train, tmp_path
     first = json.loads((tmp_path / "first/metrics.json").read_text())
     assert {"uncropped", "median_scaled"} <= set(first["protocols"])
 
-    again = train(
-        *ROOMS, "mode=test", "ckpt=first/checkpoints/best.ckpt", "hydra.run.dir=judged", "data.image_size=[8,8]"
-    )
+    rooms = [*ROOMS[:2], *EVALUATED]
+    again = train(*rooms, "mode=test", "ckpt=first/checkpoints/best.ckpt", "hydra.run.dir=judged")
     assert again.code == 0, again.err
     judged = json.loads((tmp_path / "judged/metrics.json").read_text())
     assert judged["protocols"]["uncropped"]["rmse"] == pytest.approx(first["protocols"]["uncropped"]["rmse"], rel=1e-6)
     assert not (tmp_path / "judged/checkpoints").exists()
 
-    test = train(*ROOMS, "mode=test", "ckpt=first/checkpoints/best.ckpt", "split=test", "hydra.run.dir=tested")
+    test = train(*rooms, "mode=test", "ckpt=first/checkpoints/best.ckpt", "split=test", "hydra.run.dir=tested")
     assert json.loads((tmp_path / "tested/metrics.json").read_text())["images"] == 2, test.err
 
     tuned = train(

@@ -24,7 +24,7 @@ from depthnet.data.roots import cache_folder, open_root
 from depthnet.data.sampling import EvalSampler, OneSizeBatches, TrainSampler
 from depthnet.data.transforms import Augment
 from depthnet.progress import progress_bar
-from depthnet.types import DepthRange, InputError, Sample, read_size
+from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 
 __all__ = ["DepthDataModule"]
 
@@ -64,7 +64,7 @@ class DepthDataModule(LightningDataModule):
     def __init__(
         self,
         layout: Layout,
-        image_size: Sequence[int] = (240, 320),
+        image_size: ImageSize = (240, 320),
         batch_size: int = 16,
         eval_batch_size: int = 8,
         augment: Augment | None = None,
@@ -120,9 +120,9 @@ class DepthDataModule(LightningDataModule):
         cls,
         root: str | os.PathLike[str],
         layout: str = "auto",
-        truth: str = "auto",
-        depth_range: DepthRange | Mapping[str, float] | None = None,
-        val: str = "scenes",
+        truth: Literal["auto", "raw", "filled"] = "auto",
+        depth_range: RangeLike | None = None,
+        val: Literal["scenes", "random_frames"] = "scenes",
         test_root: str | os.PathLike[str] | None = None,
         lists: str | os.PathLike[str] | None = None,
         unit: str | float | None = None,
@@ -138,8 +138,8 @@ class DepthDataModule(LightningDataModule):
     def rooms(
         cls,
         frames: Mapping[str, int],
-        image_size: Sequence[int] = (240, 320),
-        depth_range: DepthRange | Mapping[str, float] = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
+        image_size: ImageSize = (240, 320),
+        depth_range: RangeLike = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
         scene_seed: int = 0,
         holes: bool = False,
         **options: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.camera import Intrinsics
-from depthnet.types import DepthRange, InputError
+from depthnet.types import DepthRange, InputError, RangeLike
 
 __all__ = [
     "FINDINGS",
@@ -216,7 +216,7 @@ class Source:
             raise InputError(f"data.focal={self.focal} and data.fov_x={self.fov_x}: give one of them")
 
     @classmethod
-    def of(cls, root: Any, depth_range: DepthRange | Mapping[str, float] | None = None, **options: Any) -> Source:
+    def of(cls, root: Any, depth_range: RangeLike | None = None, **options: Any) -> Source:
         """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
         given = {name: value for name, value in options.items() if value is not None}
         for name in ("test_root", "lists"):

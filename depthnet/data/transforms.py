@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it the import asks the network for a newer version
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.camera import Intrinsics
-from depthnet.types import DepthRange, InputError
+from depthnet.types import DepthRange, InputError, RangeLike
 
 __all__ = ["Augment", "CutDepth", "DepthZoom"]
 
@@ -226,7 +226,7 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
 
     def __init__(
         self,
-        depth_range: DepthRange | Mapping[str, float] | Sequence[float] | None,
+        depth_range: RangeLike | None,
         share: float = 0.75,
         p: float = 0.25,
     ) -> None:

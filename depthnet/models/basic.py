@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
-from depthnet.types import DepthRange, InputError
+from depthnet.types import ImageSize, InputError, RangeLike
 
 __all__ = ["BasicNet"]
 
@@ -43,10 +43,10 @@ class BasicNet(DepthNetwork):
 
     def __init__(
         self,
-        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
-        image_size: Sequence[int],
+        depth_range: RangeLike,
+        image_size: ImageSize,
         widths: Sequence[int] = (32, 64, 128, 256, 512),
-        head: str = "sigmoid",
+        head: Literal["sigmoid", "log"] = "sigmoid",
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         geometry: Geometry = "keep_aspect",

@@ -15,7 +15,7 @@ from depthnet.models.decoder import Decoder
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 from depthnet.models.published import PublishedNet
-from depthnet.types import DepthRange, InputError
+from depthnet.types import ImageSize, InputError, RangeLike
 
 __all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
 
@@ -59,9 +59,9 @@ class DepthNet(DepthNetwork):
         context: bool = False,
         frozen_norm: bool = False,
         *,
-        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
-        image_size: Sequence[int],
-        head: str = "sigmoid",
+        depth_range: RangeLike,
+        image_size: ImageSize,
+        head: Literal["sigmoid", "log"] = "sigmoid",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         geometry: Geometry = "keep_aspect",

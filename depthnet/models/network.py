@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from depthnet.camera import Intrinsics
 from depthnet.image import resize_image
-from depthnet.types import DepthRange, InputError, read_size
+from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, read_size
 
 __all__ = ["Camera", "DepthHead", "DepthNetwork", "Geometry", "focal_lengths"]
 
@@ -111,8 +111,8 @@ class DepthNetwork(nn.Module):
 
     def __init__(
         self,
-        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
-        image_size: Sequence[int],
+        depth_range: RangeLike,
+        image_size: ImageSize,
         geometry: Geometry = "keep_aspect",
         camera: Camera = None,
     ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
-from depthnet.types import DepthRange, InputError
+from depthnet.types import ImageSize, InputError, RangeLike
 
 __all__ = ["PublishedNet"]
 
@@ -64,9 +64,9 @@ class PublishedNet(DepthNetwork):
         encoder: str = _ENCODER,
         pretrained: bool | str = False,
         *,
-        depth_range: DepthRange | Sequence[float] | Mapping[str, float],
-        image_size: Sequence[int],
-        head: str = "sigmoid",
+        depth_range: RangeLike,
+        image_size: ImageSize,
+        head: Literal["sigmoid", "log"] = "sigmoid",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         geometry: Geometry = "keep_aspect",

@@ -86,6 +86,10 @@ def _train(folder: Path, *overrides: str, **environment: str) -> Attack:
     return Attack("train", [*SMALL, f"hydra.run.dir={folder}/run", *overrides], environment)
 
 
+def _test(folder: Path, ckpt: str) -> Attack:
+    return Attack("train", [*DATA, "trainer=cpu", "logger=none", f"hydra.run.dir={folder}/run", "mode=test", ckpt])
+
+
 def _saved(folder: Path, name: str, **options: Any) -> Path:
     torch.save({"state_dict": _Writes(folder / "acted")}, folder / name, **options)
     return folder / name
@@ -214,11 +218,11 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
     "a target in a checkpoint's run config": lambda f: _predict(
         f, checkpoint(f / "evil.ckpt", {"run": {"data": payload(f)}})
     ),
-    "a target in a checkpoint that is judged": lambda f: _train(
-        f, "mode=test", f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': payload(f)}})}"
+    "a target in a checkpoint that is judged": lambda f: _test(
+        f, f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': payload(f)}})}"
     ),
-    "an environment variable in a checkpoint that is judged": lambda f: _train(
-        f, "mode=test", f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': '${oc.env:SECRET}'}})}"
+    "an environment variable in a checkpoint that is judged": lambda f: _test(
+        f, f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': '${oc.env:SECRET}'}})}"
     ),
     "a pickle to fine-tune from": lambda f: _train(f, f"ckpt={_saved(f, 'evil.ckpt')}", **FORCE),
     "a pickle of pretrained weights": lambda f: _train(f, f"model.pretrained={_saved(f, 'evil.pth')}", **FORCE),

@@ -1,0 +1,75 @@
+"""Words of a command line that a mode would ignore are refused, each by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from depthnet.types import InputError
+
+__all__ = ["check_words"]
+
+_LEARNING = (
+    "loss", "optimizer", "scheduler", "augment", "data.augment", "data.batch_size", "data.extra_rooms",
+    "data.extra_rooms_share", "callbacks.average", "callbacks.best", "callbacks.dashboard", "callbacks.early_stopping",
+    "callbacks.finite", "callbacks.history", "callbacks.last",
+)  # fmt: skip
+_FITTING = (
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches",
+    "overfit_batches", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps",
+    "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs",
+)  # fmt: skip
+"""Arguments of Lightning's Trainer that concern a fit alone."""
+
+_TRAINS_NOTHING = _LEARNING + tuple(f"trainer.{name}" for name in _FITTING)
+
+
+def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: bool = False) -> None:
+    """Check that a run uses every word of its command line.
+
+    Args:
+        overrides: The words, such as ``["model=basic", "+trainer.max_steps=5", "~callbacks.last"]``.
+        config: The config composed of them; ``mode``, ``split`` and ``resume`` are read.
+        sweeps: Whether the run is a job of a sweep.
+
+    Raises:
+        InputError: For the first word that would be ignored.
+
+    Example:
+        >>> check_words(["profile_steps=3"], {"mode": "fit", "split": "val", "resume": None})
+        Traceback (most recent call last):
+        depthnet.types.InputError: profile_steps=3: is for mode=profile; leave it out
+    """
+    mode, split = config["mode"], config["split"]
+    if mode != "test" and split != "val":
+        does = "a profile evaluates nothing" if mode == "profile" else "a fit is evaluated on val"
+        raise InputError(f"split={split}: {does}; to evaluate a checkpoint on {split} add mode=test ckpt=PATH")
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0].partition("@")[0]
+        why = _why(key, mode, bool(config["resume"]), sweeps)
+        if why:
+            raise InputError(f"{word}: {why}; leave it out")
+
+
+def _why(key: str, mode: str, resumes: bool, sweeps: bool) -> str:
+    """Why a run ignores a key; empty where it does not."""
+    if key == "directory":
+        return "a run's directory is named by hydra.run.dir=DIR"
+    if key == "profile_steps" and mode != "profile":
+        return "is for mode=profile"
+    if key == "resume_allow" and not resumes:
+        return "is for a run that is resumed, resume=DIR or resume=auto"
+    if mode == "profile" and key in ("protocols", "report", "watch"):
+        return "mode=profile evaluates nothing"
+    if mode == "test":
+        if _within(key, ("model",)):
+            return "mode=test evaluates the checkpoint's own network"
+        if key == "callbacks" or _within(key, _TRAINS_NOTHING):
+            return "mode=test trains nothing"
+        if key == "watch" and not sweeps:
+            return "mode=test chooses nothing"
+    return ""
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -1,0 +1,118 @@
+"""What a config gives to a constructor is checked by the constructor's own type hints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from torch import nn
+
+from depthnet.arguments import check_arguments, check_value, nearest, written
+from depthnet.types import DepthRange, ImageSize, InputError, RangeLike
+
+ROOMS = {
+    "_target_": "depthnet.data.datamodule.DepthDataModule.rooms",
+    "frames": {"train": 1},
+    "image_size": [48, 64],
+    "depth_range": {"min": 1e-3, "max": 10},
+}
+ADAMW = {"_target_": "depthnet.optim.build_optimizer", "_partial_": True, "algorithm": "AdamW"}
+TRAINER = {"_target_": "lightning.Trainer", "max_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (float, 1),
+        (float, float("inf")),
+        (bool, False),
+        (int | Literal["auto"], "auto"),
+        (Sequence[float], [1, 2.5]),
+        (tuple[float, float] | float, [0, 1]),
+        (Mapping[str, float], {"l1": 1}),
+        (dict[int, int], {4: 2}),
+        (ImageSize, [240, 320]),
+        (RangeLike, {"min": 1, "max": 2}),
+        (RangeLike | None, None),
+        (torch.Tensor | float, 0.5),
+        (nn.Module, 3),  # has no plain form
+        (Any, object),
+    ],
+)
+def test_a_value_of_its_type_is_taken(hint, value):
+    check_value(hint, value, "key")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "line"),
+    [
+        (bool, "flase", "key=flase: it is true or false"),
+        (bool, 1, "key=1: it is true or false"),
+        (int, True, "key=true: it is a whole number"),
+        (int, 1.0, "key=1.0: it is a whole number"),
+        (float, True, "key=true: it is a number"),
+        (float, "1", "key=1: it is a number"),
+        (float | None, "x", "key=x: it is a number or null"),
+        (int | Literal["auto"], "two", "key=two: it is 'auto' or a whole number"),
+        (Literal["full", "cheap"], "ful", "key=ful: it is 'full' or 'cheap'"),
+        (Sequence[str], "ab", "key=ab: it is a list, each text"),
+        (tuple[float, float], [1], "key=[1]: it is a list of 2, each a number"),
+        (Mapping[str, float], {"l1": None}, "key.l1=null: it is a number"),
+        (torch.Tensor | float, "x", "key=x: it is a number"),
+        (ImageSize, 240, "key=240: it is [height,width] in pixels, such as [240,320]"),
+        (Annotated[RangeLike, ""] | None, {"min": "a"}, "key.min=a: it is a number"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(hint, value, line):
+    with pytest.raises(InputError) as told:
+        check_value(hint, value, "key")
+    assert str(told.value) == line
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        (ROOMS | {"num_workers": "two"}, "part.num_workers=two: it is 'auto' or a whole number"),  # of __init__
+        (ROOMS | {"holes": "flase"}, "part.holes=flase: it is true or false"),
+        (ROOMS | {"batch_sise": 2}, "part.batch_sise=2: depthnet.data.datamodule.DepthDataModule.rooms takes no "),
+        (ROOMS | {"layout": 2}, "takes no layout"),  # it makes its own
+        (ROOMS | {"augment": "none"}, "part.augment=none: it is a mapping with _target_"),
+        ({key: ROOMS[key] for key in ("_target_", "image_size")}, "needs frames; add part.frames=VALUE"),
+        (ROOMS | {"frames": "???"}, "part.frames: has no value; add part.frames=VALUE"),
+        (ROOMS | {"_args_": [1]}, "part._args_: a config gives arguments by their names alone"),
+        (ADAMW | {"betas": 3}, "part.betas=3: it is a list of 2, each a number"),  # of torch.optim.AdamW
+        (ADAMW | {"momentum": 0.9}, "part.momentum=0.9: torch.optim.AdamW takes no momentum"),
+        (ADAMW | {"lr": "x"}, "part.lr=x: it is a number"),
+        (TRAINER | {"max_epochs": "abc"}, "part.max_epochs=abc: it is a whole number or null"),
+        (TRAINER | {"max_epoch": 1}, "did you mean max_epochs"),
+        (TRAINER | {"accelerator": 3}, "part.accelerator=3: it is text"),  # or an object, which is none here
+        ({"x": [{"_target_": "albumentations.HorizontalFlip", "p": "x"}]}, "part.x[0].p=x: it is a number"),
+        ({"_target_": "albumentations.HorizontalFlp"}, "did you mean HorizontalFlip"),
+        ({"_target_": "depthnet.callbacks.Progress", "refresh_rate": "x"}, "part.refresh_rate=x"),  # of its base
+    ],
+)
+def test_a_call_that_cannot_be_is_one_line_with_the_key(node, line):
+    with pytest.raises(InputError) as told:
+        check_arguments(node, "part")
+    assert line in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_sound_calls_pass_and_keep_what_is_built_from_other_calls():
+    check_arguments(ROOMS | {"augment": {"_target_": "depthnet.data.transforms.Augment", "transforms": []}}, "data")
+    check_arguments(ADAMW | {"betas": [0.9, 0.95], "weight_decay": 0}, "optimizer")
+    check_arguments(ADAMW | {"algorithm": "SGD", "momentum": 0.9}, "optimizer")
+    check_arguments(ADAMW | {"algorithm": "Adamm", "any": 1}, "optimizer")  # the constructor refuses its name
+    check_arguments({"_target_": "depthnet.optim.build_optimizer"}, "optimizer", ["network"])
+
+
+def test_the_values_are_handed_on_as_they_were_given():
+    node = {"_target_": "depthnet.types.DepthRange", "min": 1, "max": 2}
+    check_arguments(node, "range")
+    assert (type(node["min"]), DepthRange(1, 2).max) == (int, 2)
+
+
+def test_a_value_is_written_as_it_was_typed():
+    assert written({"a": [None, False, "x", 1.5]}) == "{a:[null,false,x,1.5]}"
+    assert len(written(["long"] * 99)) == 80
+    assert nearest("lr", ["lr_scale", "seed", "lr2"]) == "did you mean lr2?"
