@@ -60,7 +60,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
     words = HydraConfig.get().overrides.task
-    settle(cfg, directory, words)
+    settle(cfg, directory)
     network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt, size=cfg.model.image_size)
     data = build(cfg.data, "data", size_for=network.size_for)
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
@@ -109,6 +109,10 @@ def job(cfg: DictConfig) -> float | None:
             check_words(about.overrides.task, cfg, sweeps)
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg, GROUPS)
+            if cfg.ckpt:
+                from depthnet.fine_tune import start_config
+
+                start_config(cfg, directory, about.overrides.task)
             check_groups(cfg, SETTLED)
             if sweeps:
                 claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)

@@ -14,10 +14,10 @@ from depthnet.checkpoint import Checkpoint, fitting_weights, load_weights, read_
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
-from depthnet.run import has_last
+from depthnet.run import CONFIG, has_last
 from depthnet.types import InputError
 
-__all__ = ["check_reach", "load_start", "use_record"]
+__all__ = ["check_reach", "load_start", "resolve_camera", "start_config", "use_record"]
 
 log = logging.getLogger("depthnet")
 
@@ -26,6 +26,23 @@ _FEATURES = ("mean", "std", "encoder_pad")  # what the weights of an encoder mea
 _DEPTH = ("depth_range", "head", "geometry", "camera")  # what the output means
 _HEAD = ("depth_range", "head")
 _UNREACHABLE = 0.01  # of the valid pixels
+
+
+def start_config(cfg: Any, directory: Path, words: Sequence[str]) -> None:
+    """Let a new run's config, in place, have what the checkpoint brings that ``ckpt=`` names; what differs is logged.
+
+    Args:
+        cfg: The config of the run.
+        directory: The run's; one that is resumed has had this in its stored config.
+        words: The command line's overrides.
+
+    Raises:
+        InputError: If the checkpoint cannot be read.
+    """
+    if cfg.ckpt and not (directory / CONFIG).exists():
+        differing = use_record(cfg, read_checkpoint(cfg.ckpt), words)
+        if differing:
+            log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
 
 
 def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[str]:

@@ -26,12 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.allowed import ENVIRONMENT, check_hydra, check_options, check_targets
 from depthnet.arguments import accepts, check_arguments, nearest, written
-from depthnet.types import InputError
+from depthnet.types import DepthRange, InputError
 
 __all__ = ["GROUPS", "USER_ERRORS", "GuardedLoader", "build", "check_groups", "forbid_environment", "install"]
 __all__ += ["sweep_directory"]
 
-_CALLBACKS = ("depthnet.callbacks.", "depthnet.dashboard.", "depthnet.finite.", "depthnet.saving.")
+_CALLBACKS = ("depthnet.callbacks.", "depthnet.dashboard.", "depthnet.ema.", "depthnet.finite.", "depthnet.saving.")
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("depthnet.data.datamodule.",),
     "augment": ("depthnet.data.transforms.Augment",),
@@ -253,6 +253,8 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
             sets itself.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    if isinstance(plain.get("data"), dict) and "depth_range" in plain["data"]:
+        DepthRange.of(plain["data"]["depth_range"])  # first, as model and loss take it from there
     for group, beginnings in GROUPS.items():
         if not isinstance(plain.get(group), dict):
             raise InputError(f"{group}={written(plain.get(group))}: choose one of conf/{group}, such as {group}=NAME")

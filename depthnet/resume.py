@@ -18,7 +18,6 @@ from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
-from depthnet.fine_tune import use_record
 from depthnet.loggers import logged
 from depthnet.overview import resolve_weights
 from depthnet.per_image import count_in_words
@@ -43,21 +42,18 @@ __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 log = logging.getLogger("depthnet")
 
 
-def settle(cfg: Any, directory: Path, words: Sequence[str]) -> None:
-    """Decide, in place, what a config leaves to the machine and to the checkpoint, and seed all that is random.
+def settle(cfg: Any, directory: Path) -> None:
+    """Decide, in place, what a config leaves to the machine, and seed all that is random.
 
     Args:
         cfg: The run's config.
         directory: The run's; one that has stored its config is resumed, and keeps what was decided then.
-        words: The command line's overrides.
 
     Raises:
-        InputError: If the checkpoint or the pretrained weights cannot be had.
+        InputError: If the pretrained weights cannot be had.
     """
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
-    if cfg.ckpt and new and (differing := use_record(cfg, read_checkpoint(cfg.ckpt), words)):
-        log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
     print(resolve_weights(cfg, directory), flush=True)
     if new:
         settle_batch_size(cfg)

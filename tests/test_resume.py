@@ -14,14 +14,14 @@ def test_settle_decides_pretrained_once(tmp_path):
         return OmegaConf.create({"mode": "fit", "ckpt": None, "seed": 1, "model": model} | changes)
 
     cfg = config()
-    settle(cfg, tmp_path, [])
+    settle(cfg, tmp_path)
     assert cfg.model.pretrained is False  # no network in tests, so scratch
     kept = config()
     (tmp_path / "config.yaml").write_text("")  # a run that goes on
-    settle(kept, tmp_path, [])
+    settle(kept, tmp_path)
     assert kept.model.pretrained == "auto"
     with pytest.raises(InputError, match=r"model\.pretrained=true"):
-        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other", [])
+        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
