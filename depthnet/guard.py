@@ -272,7 +272,7 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
             if not isinstance(part, dict) or "_target_" not in part:
                 raise InputError(_without_target(place, part))
             if not part["_target_"].startswith(beginnings):
-                raise InputError(f"{place}._target_={part['_target_']}: it is no {group.removesuffix('s')}")
+                raise InputError(f"{place}._target_={part['_target_']}: it is no {_one(group)}")
             if bool(part.get("_partial_")) != (group in _LATER):
                 raise InputError(f"{place}._partial_={written(part.get('_partial_'))}: leave it as conf/{group} has it")
         given = [key for key in _OF_THE_RUN if group == "trainer" and key in node]
@@ -285,12 +285,16 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
         check_arguments(node, group)
 
 
+def _one(group: str) -> str:
+    return "callback" if group == "callbacks" else group
+
+
 def _without_target(place: str, part: Any, whole: Sequence[str] = ()) -> str:
     group, _, name = place.partition(".")
     if not name:
         return f"{place}: has no _target_, so nothing is built of it; choose one of conf/{group}: {group}=NAME"
     if not hasattr(part, "keys"):
-        return f"{place}={written(part)}: it is no {group.removesuffix('s')}; to leave one out write ~{place}"
+        return f"{place}={written(part)}: it is no {_one(group)}; to leave one out write ~{place}"
     advice = (
         f"add {group}={whole[0]}, which has it" if whole else f"add +{place}._target_=lightning.pytorch.{group}.NAME"
     )

@@ -72,6 +72,31 @@ def test_a_name_on_the_list_is_where_it_says(name):
         assert found.__module__ == ".".join(parts[:count]), "a module of ours only imports it"
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--info"], "--info: no option"),
+        (["--run"], "--run: no option"),
+        (["--shell-completion"], "no option"),
+        (["-cjob"], "no option"),
+        (["--cfg", "foo"], "--cfg foo: shows job, hydra or all"),
+        (["-c"], "-c: shows job"),
+        (["-p", "model"], "-p: goes with --cfg job"),
+        (["--resolve"], "--resolve: goes with --cfg job"),
+        (["--cfg=job", "-p"], "-p: needs a value"),
+        (["--config-dir"], "--config-dir: needs a value"),
+    ],
+)
+def test_an_option_works_or_is_refused_in_one_line(words, line):
+    with pytest.raises(InputError, match=line):
+        check_options(words)
+
+
+def test_options_that_work_pass():
+    for words in (["--help"], ["--hydra-help"], ["--cfg", "hydra"], ["--cfg=job", "--resolve", "-p", "model"], ["-m"]):
+        check_options(words)
+
+
 @pytest.mark.parametrize("package", ALLOWED_CLASSES)
 def test_the_capitalised_names_of_an_allowed_package_are_classes(package):
     module = importlib.import_module(package.rstrip("."))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -11,6 +12,7 @@ from depthnet.callbacks import Checkpoint, History, Panels, Results
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.roots import open_root
 from depthnet.evaluation import Evaluation, choose_protocols
+from depthnet.loggers import SafeLogger
 from depthnet.resume import finished
 from depthnet.types import Sample
 
@@ -54,6 +56,24 @@ def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
     picture = np.asarray(Image.open(tmp_path / "panels" / names[0]))
     assert picture.shape[1] > 4 * 32
     assert picture.std() > 10
+
+
+def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, monkeypatch):
+    first, second, third = (SafeLogger(CSVLogger(tmp_path)) for _ in range(3))
+    monkeypatch.setattr(SafeLogger, "shows_images", property(lambda logger: logger is not first))
+    sent = []
+    monkeypatch.setattr(SafeLogger, "images", lambda logger, key, drawn, step: sent.append((logger, key, len(drawn))))
+    trainer = SimpleNamespace(loggers=[first, second, third], sanity_checking=False, global_step=3)
+    panels = Panels(tmp_path, open_root(make_lists(val=2)), "val", count=2)
+    batch = Sample(
+        torch.zeros(2, 3, 24, 32, dtype=torch.uint8),
+        torch.full((2, 1, 48, 64), 2.0),
+        torch.ones(2, 1, 48, 64, dtype=torch.bool),
+        torch.arange(2),
+    )
+    panels.on_validation_batch_end(trainer, None, torch.full((2, 1, 24, 32), 2.5), batch, 0)
+    panels.on_validation_epoch_end(trainer, None)
+    assert [entry for entry in sent if entry[0] is not first] == [(second, "panels/val", 2), (third, "panels/val", 2)]
 
 
 def test_a_moved_run_keeps_its_best_score(tmp_path):

@@ -14,6 +14,7 @@ import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.changes import SETTLED
 from depthnet.guard import GROUPS, build, check_groups
 from depthnet.run import check_choices
+from depthnet.types import InputError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -100,6 +101,34 @@ def test_the_defaults_follow_the_machine(tmp_path, monkeypatch):
     assert composed(tmp_path).data.root == "data/nyu"
     monkeypatch.setenv("NYU_ROOT", "/there")
     assert composed(tmp_path).data.root == "/there"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["++loss._partial_=true"], "loss._partial_=true: leave it as conf/loss has it"),
+        (["optimizer._partial_=false"], "optimizer._partial_=false: leave it as conf/optimizer has it"),
+        (["~loss._target_"], "loss: has no _target_, so nothing is built of it"),
+        (["model._target_=depthnet.losses.DepthLoss"], "model._target_=depthnet.losses.DepthLoss: it is no model"),
+        (["+logger.x=1", "logger=none"], "logger.x=1: it is no logger"),
+        (["+callbacks.x=1"], "callbacks.x=1: it is no callback; to leave one out write ~callbacks.x"),
+        (["+trainer.default_root_dir=x"], "trainer.default_root_dir=x: the run sets it itself"),
+        (["model=unet_attn"], "model.encoder: has no value; add model.encoder=VALUE"),
+        (["data.depth_range=5"], "data.depth_range=5: it is {min: METRES, max: METRES}"),
+        (["data.batch_size=two"], "data.batch_size=two: it is a whole number"),
+        (["augment.transforms=5"], "augment.transforms=5: it is a list"),  # not data.augment, which is the same node
+        (["logger=wandb", "+logger.projct=x"], "takes no projct; did you mean project?"),
+    ],
+)
+def test_a_group_that_cannot_be_built_is_refused_before_anything_is(tmp_path, words, line):
+    base = ["data=rooms", *(["model=tiny"] if words != ["model=unet_attn"] else [])]
+    with pytest.raises(InputError) as told:
+        composed(tmp_path, *base, *words)
+    assert line in str(told.value)
+
+
+def test_what_a_group_may_be(tmp_path):
+    composed(tmp_path, "data=rooms", "data.batch_size=auto", "callbacks.last=null", "logger.name=5", "~callbacks.best")
 
 
 def test_the_depth_range_stands_once(tmp_path):

@@ -56,6 +56,49 @@ def test_a_package_on_the_search_path_is_not_imported(compose, tmp_path, monkeyp
     assert not (tmp_path / "acted").exists()
 
 
+GROUPS = {
+    "main.yaml": "defaults: [{kind: good}, {callbacks: default}, _self_]\nn: 1\n",
+    "kind/good.yaml": "_target_: depthnet.losses.DepthLoss\nterms: {}\n",
+    "kind/base.yaml": "other: 1\n",
+    "kind/derived.yaml": "defaults: [base]\n",
+    "callbacks/default.yaml": "{}\n",
+    "callbacks/ema.yaml": "average: {_target_: lightning.pytorch.callbacks.EMAWeightAveraging}\n",
+}
+
+
+@pytest.mark.parametrize("word", ["kind=null", "kind=3", "kind=1.5", "kind=true", "~kind", "++kind=null"])
+def test_a_group_is_chosen_by_a_name(compose, word):
+    with pytest.raises(InputError) as told:
+        compose(GROUPS, word)
+    assert str(told.value) == f"{word}: kind is one of base, derived, good"
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("kind.unit=fraction", "kind.unit=fraction: conf/ does not set it; to add it write +kind.unit=fraction"),
+        ("kind.other=2", "kind.other=2: this kind has no other; add kind=base or kind=derived, which has"),
+        ("kind.trems=2", "kind.trems=2: there is no such key; did you mean terms?"),
+        ("knid.x=2", "knid.x=2: there is no such key"),
+        ("m=2", "m=2: there is no such key; there are kind, callbacks, n"),
+    ],
+)
+def test_a_key_that_is_not_there_is_refused_with_advice(compose, word, line):
+    for mode in (RunMode.RUN, RunMode.MULTIRUN):
+        with pytest.raises(InputError) as told:
+            compose(GROUPS, word, mode=mode)
+        assert str(told.value) == line
+
+
+def test_a_callback_without_its_class_is_refused_with_the_file_that_has_it(compose):
+    with pytest.raises(InputError, match=r"callbacks\.average: has decay but .* add callbacks=ema, which has it, or ~"):
+        compose(GROUPS, "+callbacks.average.decay=0.9")
+    compose(GROUPS, "+callbacks.average.decay=0.9", "~callbacks.average")
+    compose(GROUPS, "callbacks=ema", "+callbacks.average.decay=0.9")
+    with pytest.raises(InputError, match=r"callbacks\.x: has patience .* add \+callbacks\.x\._target_="):
+        compose(GROUPS, "+callbacks.x.patience=3")
+
+
 def test_install_puts_the_guard_where_hydra_looks(monkeypatch):
     import hydra._internal.hydra as inside
 

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from depthnet.optim import build_optimizer, constant, cosine, linear, one_cycle
 from depthnet.types import InputError
@@ -56,6 +59,7 @@ def test_torchs_own_options_pass_through():
         {"lr": -1},
         {"lr": "x"},
         {"encoder_lr_scale": 0},
+        {"weight_decay": -1},
         {"nope": 1},
         {"betas": (2, 2)},
     ],
@@ -84,6 +88,20 @@ def test_linear_ends_at_its_share_and_cosine_at_nothing():
     assert rates(cosine, 10)[5, -1].item() == pytest.approx(0.5)
     assert rates(cosine, 100, warmup=0.1)[:, -1].argmax().item() == 10
     assert (rates(constant, 5)[:, -1] == 1).all()
+
+
+def test_a_cosine_ends_at_a_share_of_each_groups_own_rate():
+    cosine_part = (1 + math.cos(math.pi * 10 / 11)) / 2
+    wanted = [peak * (0.5 + 0.5 * cosine_part) for peak in (0.1, 0.1, 1.0, 1.0)]  # the encoder's groups come first
+    assert rates(cosine, 11, end=0.5)[10].tolist() == pytest.approx(wanted)
+    assert torch.equal(rates(cosine, 10, end=0.0), rates(CosineAnnealingLR, 10))
+
+
+@pytest.mark.parametrize("end", [-0.1, 1.5])
+def test_the_end_of_a_schedule_is_a_share(end):
+    for schedule in (linear, cosine):
+        with pytest.raises(InputError, match=r"scheduler\.end="):
+            rates(schedule, 10, end=end)
 
 
 def test_impossible_warmups_are_refused():

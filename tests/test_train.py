@@ -14,6 +14,7 @@ from mat_file import random_frames, write_mat
 from omegaconf import OmegaConf
 from PIL import Image
 
+import depthnet
 from depthnet.data.official import TEST_FRAMES
 from depthnet.module import DepthModule
 from depthnet.sweep import read_jobs
@@ -293,6 +294,19 @@ MISTAKES = {
     "a root that is missing": (["data=nyu", "~data.frames", "data.root=nowhere"], "data.root=nowhere"),
     "a target outside the list": (["loss._target_=os.system"], "os.system"),
     "a nested target outside the list": (["+data.augment.x={_target_: torch.load}"], "torch.load"),
+    "a group that is null": (["scheduler=null"], "scheduler is one of constant"),
+    "a callback without a class": (["+callbacks.x.patience=3"], "add +callbacks.x._target_="),
+    "another split than val": (["split=test"], "mode=test ckpt=PATH"),
+    "a word that is no boolean": (["model.attention=flase"], "model.attention=flase: it is true or false"),
+    "a number for an image's size": (["data.image_size=240"], "data.image_size=240: it is [height,width]"),
+    "a key of other data": (["data.root=x"], "add data=folder or data=nyu"),
+    "a key that nothing reads": (["+foo=1"], "foo=1: there is no such key"),
+    "an argument of nothing": (["+data.foo=1"], "data.foo=1: depthnet.data.datamodule.DepthDataModule.rooms takes no"),
+    "a network where a loss belongs": (["loss._target_=depthnet.models.basic.BasicNet"], "it is no loss"),
+    "a run without a checkpoint": (["+trainer.fast_dev_run=true"], "debug=fast"),
+    "a setting of the run's own": (["+trainer.logger=true"], "trainer.logger=true: the run sets it itself"),
+    "an impossible schedule": (["scheduler=linear", "scheduler.end=3"], "scheduler.end=3: it is a share"),
+    "a mistake where W&B would log": (["logger=wandb", "optimizer.weight_decay=-1"], "optimizer.weight_decay=-1"),
     "a directory that cannot be written": (["hydra.run.dir=/proc/run"], "/proc/run"),
 }
 
@@ -310,6 +324,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(train, tmp_path, name):
     assert lines[0].startswith("error: ")
     assert words in lines[0]
     assert "Traceback" not in done.out + done.err
+    assert not (tmp_path / "runs").exists(), "it leaves no run directory behind"
+
+
+def test_a_mistake_leaves_what_was_there(train, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/notes.txt").touch()
+    assert train(*ROOMS, "seed=x", "hydra.run.dir=kept").code == 2
+    assert (tmp_path / "kept/notes.txt").exists()
+    done = train("-m", *ROOMS, "loss=l1,3", "hydra.sweep.dir=sweep")
+    assert (done.code, "loss=3: loss is one of" in done.err, (tmp_path / "sweep").exists()) == (2, True, False)
+
+
+def test_the_version_is_ours(train):
+    assert train("--version") == (0, f"depthnet {depthnet.__version__}\n", "")
 
 
 def test_a_named_root_never_becomes_rooms(train, monkeypatch):
@@ -367,8 +395,10 @@ def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp
 
 def test_help_is_quick_and_true():
     program = [sys.executable, str(ROOT / "train.py"), "--help"]
-    done = subprocess.run(
-        program, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
     assert "experiment" in done.stdout
     assert "model: basic, irv2_attn" in done.stdout
+    ended = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    ended.stdout.close()  # as head does
+    assert (ended.wait(60), ended.stderr.read()) == (0, b"")
