@@ -421,3 +421,12 @@ def test_depth_that_a_network_cannot_predict_is_counted(make_lists, monkeypatch)
     assert data.beyond_range(11, 12) == 1
     monkeypatch.setattr("depthnet.data.files.FileLayout.read", None)
     assert data.beyond_range(1e-3, 10) == data.beyond_range(1e-4, 80) == 0, "nothing is read"
+
+
+def test_images_that_are_stretched_are_reported(make_lists):
+    root = make_lists(size=(64, 48))
+    stretched = DepthDataModule.from_root(root, image_size=(48, 64), check="cheap", size_for=lambda size: (48, 64))
+    kept = DepthDataModule.from_root(root, image_size=(48, 64), check="cheap", size_for=lambda size: (64, 48))
+    assert "images 64x48; of another aspect, such as 48x64, they are stretched" in stretched.describe()
+    assert "images 48x64\n" in kept.describe()
+    assert "they are stretched" in DepthDataModule.from_root(root, image_size=(48, 64), check="cheap").describe()

@@ -28,6 +28,7 @@ from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, Sample,
 
 __all__ = ["DepthDataModule"]
 
+_STRETCHED = 1.15  # in aspect; sides are rounded
 _SIZES_NAMED = 3  # in a line
 
 Sizes = tuple[int, int] | Sequence[tuple[int, int]]
@@ -338,15 +339,20 @@ class DepthDataModule(LightningDataModule):
 
     def _describe_sizes(self) -> str:
         """Return the sizes of some images, in words."""
-        found = Counter({self.image_size: 0})
-        if self._size_for is not None:
-            split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
-            for frame in sample_frames(self.layout, split):
-                with suppress(InputError):  # the data's check reports it
-                    found[self._image_size_of(split, frame)] += 1
-        used = {size: count for size, count in found.most_common() if count} or {self.image_size: 0}
-        words = [f"{width}x{height}" for height, width in used]
-        return ", ".join(words[:_SIZES_NAMED]) + (" and others" if len(words) > _SIZES_NAMED else "")
+        found: Counter[tuple[int, int]] = Counter()
+        stretched = ""
+        split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
+        for frame in sample_frames(self.layout, split):
+            with suppress(InputError):  # the data's check reports it
+                (height, width), size = self.layout.size(split, frame), self._image_size_of(split, frame)
+                found[size] += 1
+                if not 1 / _STRETCHED < height / width * size[1] / size[0] < _STRETCHED:
+                    stretched = f"; of another aspect, such as {width}x{height}, they are stretched"
+        words = [
+            f"{width}x{height}" for height, width in [size for size, _ in found.most_common()] or [self.image_size]
+        ]
+        more = " and others" if len(words) > _SIZES_NAMED else ""
+        return ", ".join(words[:_SIZES_NAMED]) + more + stretched
 
     def _count_sizes(self) -> dict[str, int]:
         """Return how many training images have which size."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,9 +54,9 @@ class Augment:
             if not isinstance(transform, A.BasicTransform | A.BaseCompose):
                 raise InputError(f"augment.transforms: {transform!r} is no albumentations transform")
         points = A.KeypointParams("xyz", remove_invisible=False)
-        targets = {"depth": "mask"}
-        self._chain = A.Compose(list(transforms), keypoint_params=points, additional_targets=targets)
-        self._empty = not transforms
+        with warnings.catch_warnings(action="ignore"):  # a chain may move no points
+            chain = A.Compose(list(transforms), keypoint_params=points, additional_targets={"depth": "mask"})
+        self._chain = chain if transforms else None
 
     def __call__(
         self, image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], seed: int
@@ -89,7 +90,7 @@ class Augment:
             known, or the transforms leave no pinhole camera, as a distortion does. albumentations' resizes move points
             up to half a pixel less than the pixels, so the principal point is that much off after one.
         """
-        if self._empty:
+        if self._chain is None:
             return image, depth, camera
         # set_random_seed would start every transform from the same seed: those of one p would always come together
         self._chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
