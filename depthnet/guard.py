@@ -80,10 +80,6 @@ class GuardedLoader(ConfigLoaderImpl):
         self._check_choices(overrides)
         try:
             config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
-        except ConfigCompositionException as error:
-            if wrong := re.match(r"Could not override '([^']+)'", str(error)):
-                raise InputError(self._unknown(config_name, overrides, run_mode, wrong[1])) from None
-            raise
         except MissingConfigException as error:
             name = str(error.missing_cfg_file)
             if not name.startswith("hydra/"):
@@ -92,6 +88,10 @@ class GuardedLoader(ConfigLoaderImpl):
                 f"{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "
                 "hydra/launcher=joblib, submitit_local and submitit_slurm"
             ) from None
+        except ConfigCompositionException as error:
+            if wrong := re.match(r"Could not override '([^']+)'", str(error)):
+                raise InputError(self._unknown(config_name, overrides, run_mode, wrong[1])) from None
+            raise
         self._check_callbacks(config)
         if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
             config.hydra.sweeper.direction = "${optuna_direction:${watch},${mode}}"

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf, open_dict
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.allowed import check_options, check_targets
+from depthnet.guard import GROUPS
 from depthnet.naming import run_group, run_name, run_tags
 from depthnet.run import best_direction, check_choices
 
@@ -89,5 +90,5 @@ def test_the_jobs_of_the_wandb_sweep_are_configs_of_ours(composed):
         check_options(words)
         cfg = composed(*words, "logger=none")
         check_targets(OmegaConf.to_container(cfg, resolve=True))
-        check_choices(cfg)
+        check_choices(cfg, GROUPS)
         assert cfg.optimizer.lr == args["optimizer.lr"]["value"]
