@@ -66,7 +66,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
     load_start(network, cfg.ckpt if fit else None, directory)
-    cfg.model.camera = network.camera = resolve_camera(network, data, cfg.model.get("camera"))
+    resolve_camera(cfg, network, data)
     if not (directory / CONFIG).exists():
         check_reach(network, data, any(word.startswith("model.depth_range") for word in words), fit)
     text = stored_text(cfg, directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,9 @@ def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool, fit:
     log.warning("depth range: %s", line)
 
 
-def resolve_camera(network: DepthNetwork, data: DepthDataModule, stated: Any) -> Mapping[str, Any] | None:
-    """Return a network's training camera after ``model.camera``: "auto" is the data's, in images of the data's size."""
-    if stated != "auto":
-        return network.camera
-    focal = data.training_focal()
-    return None if focal is None else {"focal": focal, "size": list(network.image_size)}
+def resolve_camera(cfg: Any, network: DepthNetwork, data: DepthDataModule) -> None:
+    """Give a network its training camera, and note it in the config: for ``model.camera=auto`` it is the data's."""
+    if cfg.model.get("camera") == "auto":
+        focal = data.training_focal()
+        network.camera = None if focal is None else {"focal": focal, "size": list(network.image_size)}
+    OmegaConf.update(cfg, "model.camera", network.camera, force_add=True)

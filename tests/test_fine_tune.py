@@ -136,12 +136,20 @@ def test_pixels_out_of_the_networks_range_are_reported_and_above_one_percent_ref
 
 
 def test_the_training_camera_is_the_datas_once(tmp_path):
-    network = tiny()
-    _, data = reach(0.0, focal=50.0)
-    assert resolve_camera(network, data, "auto") == {"focal": 50.0, "size": [48, 64]}
-    assert resolve_camera(network, reach(0.0)[1], "auto") is None
-    network.camera = CAMERA
-    assert resolve_camera(network, data, CAMERA) == CAMERA
+    for stated, camera, focal, found in (
+        ("auto", None, 50.0, {"focal": 50.0, "size": [48, 64]}),
+        ("auto", None, None, None),
+        (CAMERA, CAMERA, 50.0, CAMERA),
+        (None, None, 50.0, None),
+    ):
+        cfg, network = OmegaConf.create({"model": {"camera": stated}}), tiny(camera=camera)
+        resolve_camera(cfg, network, reach(0.0, focal=focal)[1])
+        assert network.camera == cfg.model.camera == found
+    old = OmegaConf.create({"model": {"encoder": "test_resnet"}})  # of a checkpoint without the field
+    OmegaConf.set_struct(old, True)
+    resolve_camera(old, tiny(), reach(0.0, focal=50.0)[1])
+    assert old.model.camera is None
+    network = tiny(camera=CAMERA)
     save(tmp_path / "a.ckpt", network)
     assert load_network(tmp_path / "a.ckpt").camera == CAMERA
     assert load_network(tmp_path / "a.ckpt", size=(96, 128)).camera == CAMERA, "its field of view stays"
