@@ -35,7 +35,6 @@ import numpy as np
 import timm
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from PIL import Image
 from train_step import ENTRIES, FLOOR, RANGE, Bench, Entry, sum_of_means
 
@@ -43,6 +42,7 @@ from depthnet.callbacks import Checkpoint
 from depthnet.checkpoint import read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.device import BF16, describe_device, find_gpu
+from depthnet.ema import WeightEMA
 from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.module import DepthModule
@@ -246,7 +246,7 @@ def measure_ema(settings: Settings, table: Table) -> None:
     for name in ("without", "with"):
         with table.row(name), tempfile.TemporaryDirectory() as folder:
             settings.peak()
-            average = EMAWeightAveraging(decay=0.5)
+            average = WeightEMA(decay=0.5)
             best = Checkpoint(dirpath=folder, filename="best", monitor="val/delta1", mode="max", save_weights_only=True)
             trainer = settings.trainer(folder, [best] if name == "without" else [average, best], max_epochs=1)
             module, data = settings.module(), settings.data(steps * settings.batch)

@@ -60,8 +60,13 @@ def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[s
 
     Returns:
         A phrase for each value that differs from what the config had, or from what the checkpoint has.
+
+    Raises:
+        InputError: If the record would build something, or read the environment.
     """
     record = checkpoint.config
+    if "_target_" in str(record) or "${" in str(record):  # it becomes part of a config
+        raise InputError(f"ckpt={cfg.ckpt}: its record holds more than plain values; take another checkpoint")
     said = {word.lstrip("+~").partition("=")[0] for word in words}
     composed = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(composed, dict)

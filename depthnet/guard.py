@@ -253,8 +253,8 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
             sets itself.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    if isinstance(plain.get("data"), dict) and "depth_range" in plain["data"]:
-        DepthRange.of(plain["data"]["depth_range"])  # first, as model and loss take it from there
+    if isinstance(plain.get("data"), dict) and plain["data"].get("depth_range", "") is None:
+        DepthRange.of(None)  # refuses it first, as model and loss take it from there
     for group, beginnings in GROUPS.items():
         if not isinstance(plain.get(group), dict):
             raise InputError(f"{group}={written(plain.get(group))}: choose one of conf/{group}, such as {group}=NAME")
@@ -278,10 +278,6 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
         given = [key for key in _OF_THE_RUN if group == "trainer" and key in node]
         if given:
             raise InputError(f"trainer.{given[0]}={written(node[given[0]])}: the run sets it itself; leave it out")
-        if group == "trainer" and node.get("fast_dev_run"):
-            raise InputError(
-                "trainer.fast_dev_run: it writes no checkpoint to evaluate; debug=fast is a short run that does"
-            )
         check_arguments(node, group)
 
 

@@ -275,13 +275,19 @@ def is_new(directory: Path) -> bool:
     return all(path.suffix == ".log" and not path.stat().st_size for path in directory.iterdir())
 
 
+_OF_A_START = (".lock", "multirun.yaml", CONFIG, "run.json")
+
+
 def remove_start(directory: Path) -> None:
-    """Remove the directory of a run or sweep that a user's mistake has ended before it stored anything.
+    """Remove the directory of a run or sweep that a user's mistake has ended before it trained or evaluated anything.
 
     Folders above it, inside the working directory, go too where nothing else is in them.
     """
-    there = {path.name for path in directory.rglob("*") if not path.is_dir()}
-    if any(name not in (".lock", "multirun.yaml") and not name.endswith(".log") for name in there):
+    there = {path.name: path for path in directory.rglob("*") if not path.is_dir()}
+    steps = there.pop("steps.csv", None)
+    if steps and steps.read_bytes().count(b"\n") > 1:
+        return
+    if any(name not in _OF_A_START and not name.endswith(".log") for name in there):
         return
     shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -413,18 +419,18 @@ def store(directory: Path, text: str) -> None:
         write_text(path, text)
 
 
-def check_choices(config: Mapping[str, Any], groups: Collection[str] = ()) -> None:
+def check_choices(config: Mapping[str, Any], groups: Collection[str] | None = None) -> None:
     """Check the keys of train.yaml that are no group.
 
     Args:
         config: The run's.
-        groups: Its other keys.
+        groups: All its other keys; None for any.
 
     Raises:
         InputError: For the first key that is not known, or impossible value.
     """
-    for key in config:
-        if key not in CHOICES and key not in groups:
+    for key in config if groups is not None else ():
+        if key not in CHOICES and key not in (groups or ()):
             raise InputError(f"{key}={written(config[key])}: there is no such key; {nearest(key, CHOICES)}")
     for key, hint in CHOICES.items():
         value = config.get(key, hint)

@@ -148,7 +148,8 @@ def test_figures_are_those_of_the_best_checkpoint_and_of_a_resumed_run(train, tm
     whole = train(*recipe, "hydra.run.dir=whole")
     assert whole.code == 0, whole.err
     assert whole.err.count("fits an epoch") == 1
-    data = [word for word in recipe if word.startswith(("data", "logger", "trainer"))]
+    kept = ("data=", "data.frames", "data.num_workers", "data.cache", "logger", "trainer=")
+    data = [word for word in recipe if word.startswith(kept)]
     tested = train(*data, "mode=test", "ckpt=whole/checkpoints/best.ckpt", "hydra.run.dir=tested")
     assert tested.code == 0, tested.err
 

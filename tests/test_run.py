@@ -78,7 +78,7 @@ def test_only_a_run_can_be_resumed(tmp_path):
 def test_impossible_choices_are_refused_by_name(key, value):
     check_choices(CHOICES)
     with pytest.raises(InputError, match=f"{key}="):
-        check_choices(CHOICES | {key: value})
+        check_choices(CHOICES | {key: value}, groups=())
 
 
 @pytest.mark.parametrize("precision", [None, 32, "32-true", "bf16-mixed", "bf16", 16, "16-mixed", 64, "64-true"])

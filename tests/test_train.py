@@ -41,8 +41,8 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     assert lines[0].endswith("), float32")
     assert lines[1] == "encoder: test_resnet, from scratch: model.pretrained=false"
     assert lines[2].startswith(f"data: NYU, kaggle layout, {root} (")
-    assert lines[4].startswith("run:  ")
-    assert lines[5] == "fit:  2 epochs of 4 steps, 2 images each"
+    assert any(line.startswith("run:  ") for line in lines[3:8])
+    assert "fit:  2 epochs of 4 steps, 2 images each" in lines
     assert "mean map" in done.out
     assert "uncropped" in done.out
     (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()
@@ -303,7 +303,6 @@ MISTAKES = {
     "a key that nothing reads": (["+foo=1"], "foo=1: there is no such key"),
     "an argument of nothing": (["+data.foo=1"], "data.foo=1: depthnet.data.datamodule.DepthDataModule.rooms takes no"),
     "a network where a loss belongs": (["loss._target_=depthnet.models.basic.BasicNet"], "it is no loss"),
-    "a run without a checkpoint": (["+trainer.fast_dev_run=true"], "debug=fast"),
     "a setting of the run's own": (["+trainer.logger=true"], "trainer.logger=true: the run sets it itself"),
     "an impossible schedule": (["scheduler=linear", "scheduler.end=3"], "scheduler.end=3: it is a share"),
     "a mistake where W&B would log": (["logger=wandb", "optimizer.weight_decay=-1"], "optimizer.weight_decay=-1"),
