@@ -6,6 +6,7 @@ Hydra acts on its own node of a config (callbacks, logging, environment, plug-in
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -188,7 +189,7 @@ def check_options(arguments: Sequence[str]) -> None:
         InputError: For one that is not in :data:`OPTIONS`, lacks its value, or does not go with another.
     """
     given = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    values = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    values = dict(itertools.pairwise([*arguments, ""]))
     values |= {word.partition("=")[0]: word.partition("=")[2] for word in arguments if "=" in word}
     if unknown := sorted(given - OPTIONS):
         raise InputError(f"{unknown[0]}: no option of train.py; -m makes a sweep, --cfg job shows the config")

@@ -217,3 +217,7 @@ def test_every_network_and_transform_may_be_built():
         built = {f"depthnet.{module}.{name}" for name in names if name[0].isupper() and not name.isupper()}
         assert built
         assert built <= ALLOWED
+
+
+def test_a_command_line_may_be_empty():
+    check_options([])
