@@ -82,7 +82,10 @@ class GuardedLoader(ConfigLoaderImpl):
             config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
         except MissingConfigException as error:
             name = str(error.missing_cfg_file)
-            if not name.startswith("hydra/"):
+            group, _, option = name.rpartition("/")
+            if group and not name.startswith("hydra/"):
+                raise InputError(f"{group}={option}: {nearest(option, error.options or ())}") from None
+            if not group:
                 raise
             raise InputError(
                 f"{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "

@@ -95,10 +95,10 @@ def test_a_stored_run_and_its_checkpoint_are_read_as_they_were(train, tmp_path):
     stored = GOLDEN / "run"
     if WRITE:
         shutil.rmtree(stored, ignore_errors=True)
-        small = ["data.image_size=[24,32]", "data.batch_size=2", "model=basic", "model.widths=[4,8]"]
+        small = ["data.image_size=[24,32]", "data.batch_size=2", "model=basic", "+model.widths=[4,8]"]
         done = train(*ROOMS, *HERE, *small, "trainer.max_epochs=1", "hydra.run.dir=run")
         assert done.code == 0, done.err
-        shutil.copytree("run", stored, ignore=shutil.ignore_patterns("panels", "*.log", ".*"))
+        shutil.copytree("run", stored, ignore=shutil.ignore_patterns("panels", "last*", "*.log", ".*"))
     image = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     network = load_network(stored / "checkpoints/best.ckpt")
     compare("checkpoint", digest(network.infer(image)))

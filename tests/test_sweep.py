@@ -334,7 +334,7 @@ def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["sweep=lr", "data.batch_size=range(1,3)", "hydra.sweep.dir=sweep"]
     for word, told in (
-        ("loss=choice(l1,silgo)", "Could not find 'loss/silgo'"),
+        ("loss=choice(l1,silgo)", "loss=silgo: did you mean silog"),
         ("loss=glob(s*)", "loss=glob(s*): Optuna takes no glob"),
     ):
         done = train("-m", *SMALL, "model=tiny", *words, word)
