@@ -48,6 +48,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--focal", type=float, metavar="PX", help="focal length of the photographs [px]")
     parser.add_argument("--fov-x", type=float, metavar="DEGREES", help="horizontal field of view of the photographs")
+    size_help = "what the network sees [px] (default: what it was trained at)"
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=size_help)
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options = parser.parse_intermixed_args(given[:end])  # photographs may stand between options, but not around "--"
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
         from depthnet.prediction import predict_files
 
-        names = ("color_range", "device", "focal", "fov_x", "overwrite")
+        names = ("color_range", "device", "focal", "fov_x", "overwrite", "size")
         settings = {name: getattr(options, name) for name in names}
         predict = functools.partial(predict_files, options.photos, options.ckpt, options.output, **settings)
         if sys.stderr.isatty():
@@ -97,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     if report.camera_line:
         print(report.camera_line)
+    if report.stretched:
+        print(f"{report.stretched} photographs were squeezed: of another aspect than the network takes")
     print(report)
     return 1 if report.failed else 0
 

@@ -67,8 +67,8 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     protocols = choose_protocols(cfg.protocols, data.layout, split)
     load_start(network, cfg.ckpt if fit else None, directory)
     resolve_camera(cfg, network, data)
-    if not (directory / CONFIG).exists():
-        check_reach(network, data, any(word.startswith("model.depth_range") for word in words), fit)
+    if fit and not (directory / CONFIG).exists():
+        check_reach(network, data, any(word.startswith("model.depth_range") for word in words))
     text = stored_text(cfg, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     record: Any = OmegaConf.to_container(OmegaConf.create(text))

@@ -18,6 +18,7 @@ from depthnet.types import InputError
 __all__ = [
     "INTRINSICS_FILES",
     "Intrinsics",
+    "check_camera",
     "exif_intrinsics",
     "find_intrinsics_file",
     "from_35mm",
@@ -165,20 +166,49 @@ def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> I
                 "another aspect; give each camera its own folder"
             )
         return found.resized(stated, size)
-    inside = all(
-        _MIDDLE[0] * side <= center <= _MIDDLE[1] * side for center, side in ((found.cx, width), (found.cy, height))
-    )
-    if not inside or not _FOCAL[0] * max(size) <= found.focal <= _FOCAL[1] * max(size):
-        raise InputError(
-            f"{path}: fx {found.fx:.6g}, fy {found.fy:.6g}, cx {found.cx:.6g}, cy {found.cy:.6g} are of another image "
-            f"size than {width}x{height}; scale them, or state width and height in an intrinsics.json"
-        )
+    check_camera(found, size, str(path))
     return found
+
+
+def check_camera(camera: Intrinsics, size: tuple[int, int], where: str, cropped: bool = False) -> None:
+    """Refuse a camera that cannot be that of an image of ``size``: its numbers are of another image, or normalized.
+
+    Args:
+        camera: As it is stated [px].
+        size: (height, width) of the image [px].
+        where: Begins the message.
+        cropped: Whether the image may be a part of the camera's, so that its principal point lies anywhere.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    height, width = size
+    inside = cropped or all(
+        _MIDDLE[0] * side <= center <= _MIDDLE[1] * side for center, side in ((camera.cx, width), (camera.cy, height))
+    )
+    low, high = (factor * max(size) for factor in (_STATED_FOCAL if cropped else _FOCAL))
+    if not inside or not low <= camera.focal <= high:
+        fx, fy, cx, cy = (f"{value:.6g}" for value in camera)
+        raise InputError(
+            f"{where}: fx {fx}, fy {fy}, cx {cx}, cy {cy} are of another image size than {width}x{height}; scale them, "
+            "or state width and height in an intrinsics.json"
+        )
 
 
 def find_intrinsics_file(folder: Path) -> Path | None:
     """Return the intrinsics file that lies in a folder; None where there is none."""
-    return next((folder / name for name in INTRINSICS_FILES if (folder / name).is_file()), None)
+    return next((folder / name for name in INTRINSICS_FILES if _holds_camera(folder / name)), None)
+
+
+def _holds_camera(path: Path) -> bool:
+    """Whether a file is there and states intrinsics; other programs have a camera.json of their own."""
+    if path.suffix != ".json" or not path.is_file():
+        return path.is_file()
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return True  # whoever reads it reports it
+    return isinstance(stated, dict) and not stated.keys().isdisjoint((*Intrinsics._fields, "K", "camera_matrix"))
 
 
 def photo_intrinsics(path: str | os.PathLike[str], size: tuple[int, int]) -> tuple[Intrinsics | None, str]:

@@ -19,7 +19,16 @@ import depthnet
 from depthnet.durable import write_json
 from depthnet.types import InputError
 
-__all__ = ["KINDS", "RECORD", "SETTLED", "add_seconds", "check_changes", "config_changes", "note_overrides"]
+__all__ = [
+    "KINDS",
+    "RECORD",
+    "SETTLED",
+    "add_seconds",
+    "check_changes",
+    "config_changes",
+    "note_overrides",
+    "noted_overrides",
+]
 
 RECORD = "run.json"
 
@@ -85,6 +94,11 @@ def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) 
     stored = _record(Path(directory))
     if kept != stored.get("overrides"):
         write_json(Path(directory) / RECORD, stored | {"overrides": kept})
+
+
+def noted_overrides(directory: str | os.PathLike[str]) -> list[str]:
+    """Return the command line that :func:`note_overrides` noted; empty where there is none."""
+    return list(_record(Path(directory)).get("overrides", []))
 
 
 def add_seconds(directory: str | os.PathLike[str], hardware: str, seconds: float) -> None:

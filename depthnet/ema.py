@@ -94,8 +94,8 @@ class WeightEMA(Callback):
         """Put the weights back in their place."""
         self._swap()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average with the module."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average with the module, also where nothing was left to train."""
         self._swap()
         self.average, self._weights = {}, {}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
+from depthnet.arguments import accepts
 from depthnet.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.depth_net import NETWORKS
@@ -62,7 +63,7 @@ def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[s
         A phrase for each value that differs from what the config had, or from what the checkpoint has.
 
     Raises:
-        InputError: If the record would build something, or read the environment.
+        InputError: If the record would build something or read the environment, or pretrained weights are named too.
     """
     record = checkpoint.config
     if "_target_" in str(record) or "${" in str(record):  # it becomes part of a config
@@ -73,12 +74,15 @@ def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[s
     kind = NETWORKS.get(checkpoint.network)
     if "model" in said or kind is None:
         kept = [*(_FEATURES if composed.get("encoder") == record.get("encoder") else ()), *_DEPTH]
-        model = composed | {key: record[key] for key in kept if key in record and key in composed}
+        taken = [key for key in kept if key in record and accepts(str(composed.get("_target_")), key)]
+        model = composed | {key: record[key] for key in taken}
     else:
         model = {"_target_": f"{kind.__module__}.{kind.__name__}", **record}
     for key in {key.split(".")[1] for key in said if key.startswith("model.")}:
         model[key] = composed.get(key)
     model["image_size"] = list(cfg.data.image_size if "data.image_size" in said else record["image_size"])
+    if "model" not in said and "model.pretrained" in said and model.get("pretrained"):
+        raise InputError("model.pretrained: with ckpt= the encoder's weights are the checkpoint's; leave it out")
     if "pretrained" in model and "model.pretrained" not in said:
         model["pretrained"] = False  # the checkpoint brings the weights
     lines = []
@@ -134,14 +138,13 @@ def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, direc
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 
 
-def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool, fit: bool) -> None:
+def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool) -> None:
     """Compare the depths that a network can predict with those of the data, and log what is out of its reach.
 
     Args:
         network: Its depth range holds for its training camera; other cameras' depths are scaled.
         data: Its training frames are looked at.
         stated: Whether the command line sets ``model.depth_range``.
-        fit: Whether the network is trained on the data.
 
     Raises:
         InputError: If more than 1 % of the valid pixels can never be predicted, and that was not asked for.
@@ -157,7 +160,7 @@ def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool, fit:
         f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: "
         f"{share:.2%} of its valid pixels can never be predicted"
     )
-    if fit and share > _UNREACHABLE and not stated:
+    if share > _UNREACHABLE and not stated:
         wanted = f"model.depth_range='{{min: {limits.min:g}, max: {limits.max:g}}}'"
         raise InputError(f"data.depth_range: {line}; add {wanted} for a new head of that range")
     log.warning("depth range: %s", line)
@@ -168,4 +171,6 @@ def resolve_camera(cfg: Any, network: DepthNetwork, data: DepthDataModule) -> No
     if cfg.model.get("camera") == "auto":
         focal = data.training_focal()
         network.camera = None if focal is None else {"focal": focal, "size": list(network.image_size)}
+    elif network.camera is None and data.layout.count("train") and data.layout.intrinsics("train", 0):
+        log.warning("camera: the network states no training camera, so depth is not scaled by the data's")
     OmegaConf.update(cfg, "model.camera", network.camera, force_add=True)

@@ -240,7 +240,8 @@ def read_lens(path: str | os.PathLike[str]) -> Lens:
             return Lens()
     focal, unit = _exif_number(stated.get(_EXIF_FOCAL)), _UNITS.get(stated.get(_EXIF_UNIT, 2), 0.0)
     across, down = (_exif_number(stated.get(tag)) for tag in _EXIF_RESOLUTION)
-    fx, fy = (focal * resolution / unit * scale if unit else 0.0 for resolution in (across, down or across))
+    known = unit and all(written)  # a program that resized the image may have left the sensor's resolution
+    fx, fy = (focal * resolution / unit * scale if known else 0.0 for resolution in (across, down or across))
     return Lens(_exif_number(stated.get(_EXIF_FILM)), focal, *((fy, fx) if turned else (fx, fy)))
 
 

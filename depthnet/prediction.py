@@ -34,7 +34,7 @@ from depthnet.device import torch_device
 from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
 from depthnet.image import image_size, read_image, write_depth_png, write_image_png
 from depthnet.shipped import find_checkpoint
-from depthnet.types import InputError
+from depthnet.types import InputError, read_size
 from depthnet.visualize import colorize, depth_limits, with_scale_bar
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _ENDINGS = ("_depth.npy", "_depth.png", "_color.png")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what stops one file stops them all
+_STRETCHED = 1.15  # in aspect; sides are rounded
 _NOT_FOUND = "no such file or folder, and no glob that matches"
 
 
@@ -56,6 +57,7 @@ class PredictionReport:
 
     Attributes:
         cameras: How many photographs had their camera from where, such as ``{"K.txt": 3}``.
+        stretched: How many photographs were squeezed to another aspect, as the network takes one size alone.
     """
 
     written: int
@@ -63,6 +65,7 @@ class PredictionReport:
     failed: int
     output: Path
     cameras: Mapping[str, int] = field(default_factory=dict)
+    stretched: int = 0
 
     def __str__(self) -> str:
         return f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
@@ -85,6 +88,7 @@ def predict_files(
     device: str = "auto",
     focal: float | None = None,
     fov_x: float | None = None,
+    size: tuple[int, int] | None = None,
     tell: Callable[[str], None] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> PredictionReport:
@@ -100,6 +104,7 @@ def predict_files(
         device: Where a checkpoint's network runs: "auto", "cpu", "cuda", "cuda:1" or "mps".
         focal: The focal length of every photograph [px], instead of what lies beside it or stands in it.
         fov_x: The horizontal field of view of every photograph [degrees], likewise.
+        size: (height, width) that the network sees instead of the one that it was trained at [px].
         tell: Takes a line about each file that failed; None prints it to stderr.
         advance: Called after each file with how many were seen and how many there are.
 
@@ -119,8 +124,10 @@ def predict_files(
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = _expanded([os.fspath(path) for path in given])
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
+    if size is not None:
+        settings["size"] = list(read_size("--size", size))
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
-    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x)
+    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x, size)
     photographs = _Photographs(arguments, job.output)
     total = sum(1 for _ in photographs)
     if not total:
@@ -141,7 +148,7 @@ def predict_files(
     cameras = dict(job.cameras)
     if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
         cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
-    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras)
+    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras, job.stretched)
 
 
 class _NoNetworkError(InputError):
@@ -305,6 +312,8 @@ class _Job:
     settings: dict[str, list[float] | None]
     focal: float | None = None
     fov_x: float | None = None
+    size: tuple[int, int] | None = None
+    stretched: int = 0
     cameras: Counter[str] = field(default_factory=Counter)
 
     @functools.cached_property
@@ -315,7 +324,7 @@ class _Job:
         from depthnet.models.depth_net import load_network
 
         try:
-            return load_network(self.given, _find_device(self.device))
+            return load_network(self.given, _find_device(self.device), self.size)
         except InputError as error:
             raise _NoNetworkError(str(error)) from error
 
@@ -346,7 +355,10 @@ class _Job:
         if beside:
             write_bytes(marker, b"")
         Path(f"{base}.json").unlink(missing_ok=True)  # or it would vouch for a mixture, were this run to end here
-        self._write(base, depth, {"source": os.path.basename(path), **origin})
+        ratio, seen = network.focal_ratio(size, camera), network.size_for(size)
+        aspect = size[0] / size[1] * seen[1] / seen[0]
+        self.stretched += not 1 / _STRETCHED < aspect < _STRETCHED
+        self._write(base, depth, {"source": os.path.basename(path), **origin, "focal_ratio": ratio}, ratio)
         if beside:
             Path(marker).unlink(missing_ok=True)
         return True
@@ -360,8 +372,8 @@ class _Job:
         camera, source = photo_intrinsics(path, size)
         return camera, source or "not known, the training camera's field of view is assumed"
 
-    def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any]) -> None:
-        deepest = self.network.depth_range.max
+    def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any], ratio: float) -> None:
+        nearest, deepest = (end * ratio for end in (self.network.depth_range.min, self.network.depth_range.max))
         scale = 10.0 ** min(3, math.floor(math.log10(65535 / deepest)))  # outdoors, millimetres do not fit 16 bits
         low, high = self.settings["color_range"] or depth_limits(depth)
         with open_durable(base + _ENDINGS[0]) as file:
@@ -374,7 +386,7 @@ class _Job:
             "size": list(depth.shape),
             "unit": "metre",
             "scale": scale,
-            "depth_range": {"min": self.network.depth_range.min, "max": deepest},
+            "depth_range": {"min": nearest, "max": deepest},
             "color_range": [low, high],
             "checkpoint": self.given.name if isinstance(self.given, Path) else None,
             "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.arguments import check_value, nearest, written
-from depthnet.changes import KINDS, SETTLED, config_changes
+from depthnet.changes import KINDS, SETTLED, config_changes, noted_overrides
 from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
 from depthnet.naming import run_group, run_name, run_tags, start_name
@@ -278,12 +278,18 @@ def is_new(directory: Path) -> bool:
 _OF_A_START = (".lock", "multirun.yaml", CONFIG, "run.json")
 
 
-def remove_start(directory: Path) -> None:
+def remove_start(directory: Path, since: float = 0.0) -> None:
     """Remove the directory of a run or sweep that a user's mistake has ended before it trained or evaluated anything.
 
     Folders above it, inside the working directory, go too where nothing else is in them.
+
+    Args:
+        directory: The run's or sweep's.
+        since: Seconds since the epoch; a file that was there before keeps the directory.
     """
     there = {path.name: path for path in directory.rglob("*") if not path.is_dir()}
+    if any(path.stat().st_mtime < since for path in there.values()):
+        return
     steps = there.pop("steps.csv", None)
     if steps and steps.read_bytes().count(b"\n") > 1:
         return
@@ -331,7 +337,7 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
             if OmegaConf.select(cfg, key) == "auto":
                 OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
         if cfg.ckpt and cfg.ckpt == stored.ckpt:
-            _take_record(cfg, stored, overrides)
+            _take_record(cfg, stored, noted_overrides(directory), overrides)
         changed, otherwise = _compared(stored, cfg, directory, allow)
         if otherwise:
             return cfg
@@ -340,20 +346,34 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
     return stored
 
 
-def _take_record(cfg: DictConfig, stored: DictConfig, overrides: Sequence[str]) -> None:
-    """Give a config, in place, what the stored one had from the checkpoint both start from: all that no override sets.
+def _take_record(cfg: DictConfig, stored: DictConfig, then: Sequence[str], now: Sequence[str]) -> None:
+    """Give a config, in place, what the stored one had from the checkpoint that both start from.
 
-    The checkpoint itself need not be there any more.
+    That is what the command line set neither at the first start nor now; what it set stays as composed, so that a word
+    that is other than then is seen. The checkpoint itself need not be there any more.
+
+    Args:
+        cfg: As composed now.
+        stored: The run's.
+        then: The overrides of the first start.
+        now: Those of this one.
     """
-    said = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    wanted = {f"model.{key}": OmegaConf.select(cfg, f"model.{key}") for key in cfg.model if f"model.{key}" in said}
-    if "model" not in said or cfg.model.get("_target_") == stored.model.get("_target_"):
-        cfg.model = OmegaConf.to_container(stored.model, resolve=True)
-    for key, value in wanted.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-    for key in ("image_size", "depth_range"):
-        if f"data.{key}" not in said:
-            OmegaConf.update(cfg, f"data.{key}", OmegaConf.select(stored, f"data.{key}"), force_add=True)
+    first, this = ({key: value for key, _, value in (word.partition("=") for word in words)} for words in (then, now))
+    if first.get("model") != this.get("model"):
+        return
+    said = {part for key in {*first, *this} for part in [".".join(key.lstrip("+~").split(".")[:2])]}
+    for key in {*cfg.model, *stored.model}:
+        if f"model.{key}" in said:
+            continue
+        if key in stored.model:
+            OmegaConf.update(cfg, f"model.{key}", OmegaConf.select(stored, f"model.{key}"), force_add=True)
+        else:
+            with open_dict(cfg):
+                del cfg.model[key]
+    if "data.image_size" not in said:
+        cfg.data.image_size = stored.data.image_size
+    if OmegaConf.select(cfg, "data.depth_range") is None:
+        OmegaConf.update(cfg, "data.depth_range", OmegaConf.select(stored, "data.depth_range"), force_add=True)
 
 
 def altered(cfg: DictConfig, directory: Path) -> bool:

@@ -20,6 +20,7 @@ import math
 import multiprocessing
 import statistics
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -91,7 +92,7 @@ def sweeping(
         SystemExit: With 1, if a job failed or the sweep could not go on; with 2, if it could not begin.
         Stopped: If a signal came.
     """
-    asked, failed, begun = bool(MULTIRUN & set(arguments)), 0, True
+    asked, failed, begun, started = bool(MULTIRUN & set(arguments)), 0, True, time.time()
 
     def tell_of_it(*about: Any) -> int:
         path = directory()
@@ -113,7 +114,7 @@ def sweeping(
         path = directory()
         failed, begun = 1, lost is not None or _begun(path)
         if not begun and path and path.is_dir():
-            remove_start(path)
+            remove_start(path, since=started)
     finally:
         LAST_WORDS.remove(tell_of_it)
         failed += tell_of_it()

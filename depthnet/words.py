@@ -55,6 +55,8 @@ def _why(key: str, mode: str, resumes: bool, sweeps: bool) -> str:
     """Why a run ignores a key; empty where it does not."""
     if key == "directory":
         return "a run's directory is named by hydra.run.dir=DIR"
+    if _within(key, ("model.image_size",)):
+        return "the size of the images is data.image_size"
     if key == "profile_steps" and mode != "profile":
         return "is for mode=profile"
     if key == "resume_allow" and not resumes:

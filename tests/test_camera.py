@@ -195,6 +195,15 @@ def test_a_file_nearby_counts_before_exif_and_the_nearest_first(tmp_path):
     assert photo_intrinsics(path, SIZE) == ((450, 450, 320, 240), "intrinsics.txt")
 
 
+def test_a_json_file_of_another_program_is_no_camera(tmp_path):
+    path = photo(tmp_path / "a.jpg", SIZE, xA405=26)
+    (tmp_path / "camera.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": []}))
+    assert photo_intrinsics(path, SIZE)[1].startswith("EXIF")
+    (tmp_path / "camera.json").write_text(json.dumps({"K": "none"}))
+    with pytest.raises(InputError, match=r"camera\.json"):
+        photo_intrinsics(path, SIZE)
+
+
 def test_a_real_matrix_is_read():
     if not (DATA / "samples/hololens").is_dir():
         pytest.skip("no real samples here")

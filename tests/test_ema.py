@@ -1,6 +1,7 @@
 """The average of the weights: what is averaged, and that a run's figures are those of its best checkpoint."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -70,7 +71,7 @@ def test_weights_and_statistics_are_averaged_and_constants_are_copied():
     assert all(torch.equal(value, stored[name]) for name, value in net.state_dict().items())
     average.on_validation_epoch_end(trainer, net)
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
-    average.on_train_end(trainer, net)
+    average.on_fit_end(trainer, net)
     assert all(torch.equal(value, stored[name]) for name, value in net.state_dict().items())
     assert all(torch.equal(getattr(net, name), value) for name, value in constants.items())
 
@@ -177,3 +178,14 @@ def test_figures_are_those_of_the_best_checkpoint_and_of_a_resumed_run(train, tm
     figures = json.loads((tmp_path / "whole/metrics.json").read_text())["protocols"]["uncropped"]
     rmse = [float(row[history[0].index("val/rmse")]) for row in history[1:]]
     assert any(value == pytest.approx(figures["rmse"], rel=1e-7) for value in rmse)  # logged in float32
+
+
+def test_a_run_without_a_best_checkpoint_is_evaluated_by_its_average_also_when_it_is_resumed(train):
+    words = [*ROOMS, "callbacks=ema", "callbacks.average.decay=0.9", "trainer.max_epochs=1", "optimizer.lr=2e-3"]
+    words += ["+trainer.limit_val_batches=0", "data.frames={train: 8, val: 3, test: 2}", "hydra.run.dir=run"]
+    assert train(*words).code == 0
+    rows = Path("run/per_image.csv").read_text()
+    Path("run/metrics.json").unlink()
+    done = train("resume=run")
+    assert done.code == 0, done.err
+    assert Path("run/per_image.csv").read_text() == rows

@@ -103,6 +103,14 @@ def test_a_camera_that_cannot_be_is_a_finding_of_its_row(pairs, camera):
     assert [(finding.name, finding.where) for finding in findings] == [("row", "pairs.csv:3")]
 
 
+@pytest.mark.parametrize("camera", [(5188.6, 5194.7, 3255, 2537), (0.81, 1.08, 0.5, 0.5)])
+def test_a_rows_camera_of_another_image_size_is_refused(pairs, camera):
+    rows = [{"image": f"images/attic/IMG_{n}.JPG", "depth": f"depths/attic/IMG_{n}.png"} for n in range(2)]
+    write_csv(pairs, [row | dict(zip(("fx", "fy", "cx", "cy"), camera, strict=True)) for row in rows])
+    with pytest.raises(InputError, match=r"pairs\.csv:[23]: .* are of another image size than 64x48"):
+        open_root(pairs, val="random_frames", **STATED).intrinsics("train", 0)
+
+
 def cameras(layout):
     frames = [(split, frame) for split in ("train", "val") for frame in range(layout.count(split))]
     return {layout.label(*at).split("/")[1]: layout.intrinsics(*at) for at in frames}

@@ -1,6 +1,7 @@
 """One geometry: a run's evaluation, and predict.py with score, see every image alike and give the same figures."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -88,7 +89,9 @@ def test_depth_scales_with_the_focal_length_and_an_unknown_camera_has_the_traini
     turned = np.ascontiguousarray(np.rot90(image))
     known = network.infer(turned, Intrinsics(52.0, 52.0, 23.5, 31.5))
     assert np.allclose(network.infer(turned), known, rtol=1e-6), "a camera that was turned has the same diagonal"
+    assert network.focal_ratio((48, 64), Intrinsics(104.0, 104.0, 31.5, 23.5)) == 2
     network.camera = None
+    assert network.focal_ratio((48, 64), Intrinsics(104.0, 104.0, 31.5, 23.5)) == 1
     assert np.array_equal(plain, network.infer(image, Intrinsics(104.0, 104.0, 31.5, 23.5)))
 
 
@@ -129,3 +132,17 @@ def test_upright_crops_of_nyu_with_their_camera_are_as_good_as_whole_frames(tmp_
         scored = score_predictions(tmp_path / "out", tmp_path, layout="folder", unit="mm", depth_range=limits)
         found = scored["metrics"]["delta1"]
     assert found >= 0.75
+
+
+def test_a_long_lens_takes_a_coarser_png_and_states_its_range(tmp_path, checkpoint):
+    image = np.random.default_rng(2).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    predict_files(tmp_path / "a.png", checkpoint, tmp_path / "out", focal=52.0 * 12)
+    sidecar = json.loads((tmp_path / "out/a.json").read_text())
+    assert (sidecar["focal_ratio"], sidecar["scale"]) == (12, 100)
+    assert sidecar["depth_range"]["max"] == 120
+    with Image.open(tmp_path / "out/a_depth.png") as png:
+        assert np.allclose(np.asarray(png) / 100, np.load(tmp_path / "out/a_depth.npy"), atol=0.006)
+    small = predict_files(tmp_path / "a.png", checkpoint, tmp_path / "small", size=(32, 48))
+    assert small.written == 1
+    assert json.loads((tmp_path / "small/a.json").read_text())["image_size"] == [32, 48]

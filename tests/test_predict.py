@@ -34,12 +34,15 @@ class Fake:
     def infer(self, image, intrinsics=None):
         time.sleep(0.05)
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
+    def focal_ratio(self, size, intrinsics=None):
+        return 1.0
+
     def size_for(self, size):
         return self.image_size
     def config(self):
         return {}
 
-sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device: Fake())
+sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device, size=None: Fake())
 prediction._find_device = lambda name: name
 sys.argv = ["predict.py", *sys.argv[2:]]
 runpy.run_path(%r, run_name="__main__")

@@ -41,6 +41,9 @@ class Fake:
         self.seen.append(image.shape)
         return (0.5 + self.factor * image.mean(axis=2) / 60).astype(np.float32)
 
+    def focal_ratio(self, size, intrinsics=None):
+        return 1.0
+
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         return self.image_size
 
@@ -55,7 +58,7 @@ def ckpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text("1.0")
     networks: list[Fake] = []
 
-    def load(name: str, device: str) -> Fake:
+    def load(name: str, device: str, size: object = None) -> Fake:
         networks.append(Fake(float(Path(name).read_text())))
         return networks[-1]
 
@@ -625,12 +628,15 @@ class Fake:
     def infer(self, image, intrinsics=None):
         time.sleep(float(sys.argv[3]))
         return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
+    def focal_ratio(self, size, intrinsics=None):
+        return 1.0
+
     def size_for(self, size):
         return self.image_size
     def config(self):
         return {}
 
-sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device: Fake())
+sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device, size=None: Fake())
 prediction._find_device = lambda name: name
 print(prediction.predict_files([sys.argv[1]], "best.ckpt", sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

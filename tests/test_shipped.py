@@ -284,6 +284,13 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     assert first.code == 0, first.err
     assert "ckpt: started from rooms_small; 0 tensors did not fit" in first.err
     assert yaml.safe_load(Path("tuned/config.yaml").read_text())["ckpt"] == "rooms_small"
+    for words, named in (
+        (["model=unet_attn", "model.encoder=test_resnet"], "model.decoder_widths"),
+        ([*tiny, "model.attention=false"], "model.attention=False (was True)"),
+        ([*tiny, "data.depth_range.max=3"], "data.depth_range.max=3"),
+    ):
+        other = train(*small, *words, *start[len(small) + len(tiny) :])
+        assert (other.code, named in other.err) == (2, True), other.err
     Path("tuned/metrics.json").unlink()
     again = train(*start)
     assert again.code == 0, again.err

@@ -333,6 +333,11 @@ def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):
 def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["sweep=lr", "data.batch_size=range(1,3)", "hydra.sweep.dir=sweep"]
+    Path("notes").mkdir()
+    Path("notes/notes.log").write_text("mine")
+    os.utime("notes/notes.log", (1, 1))
+    assert train("-m", "data=rooms", "loss=l1,3", "hydra.sweep.dir=notes").code == 2
+    assert Path("notes/notes.log").exists(), "what was there before a sweep is not its to remove"
     for word, told in (
         ("loss=choice(l1,silgo)", "loss=silgo: did you mean silog"),
         ("loss=glob(s*)", "loss=glob(s*): Optuna takes no glob"),

@@ -55,6 +55,7 @@ def test_a_test_uses_its_data_protocols_and_device():
         (FIT, "profile_steps=3"),
         (FIT, "resume_allow=[data]"),
         (FIT, "directory=x"),
+        (FIT, "model.image_size=[32,48]"),
         (TEST, "profile_steps=3"),
         (TEST, "watch=val/rmse"),
         (PROFILE, "protocols=all"),

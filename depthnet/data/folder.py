@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from depthnet.camera import (
     Intrinsics,
+    check_camera,
     exif_intrinsics,
     find_intrinsics_file,
     from_focal,
@@ -134,9 +135,10 @@ class FolderLayout(FileLayout):
     def _camera(self, split: str, frame: int) -> tuple[Intrinsics | None, str]:
         """Return the camera of a frame's image, and where it is known from."""
         row = self._rows[split][frame]
-        if row.intrinsics is not None:
-            return row.intrinsics, "pairs.csv"
         size = self.size(split, frame)
+        if row.intrinsics is not None:
+            check_camera(row.intrinsics, size, row.where, cropped=True)
+            return row.intrinsics, "pairs.csv"
         try:
             if self._focal is not None:
                 return from_focal(self._focal, size), "data.focal"

@@ -6,6 +6,7 @@ A sampler hands out ``(epoch, frame)`` keys, so a worker knows the epoch without
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from torch.utils.data import Sampler
 from depthnet.types import InputError
 
 __all__ = ["EvalSampler", "OneSizeBatches", "TrainSampler", "derive_seed"]
+
+log = logging.getLogger("depthnet")
 
 Key = tuple[int, int]
 
@@ -84,6 +87,9 @@ class TrainSampler(Sampler[Key]):
     def batches(self) -> Iterator[list[Key]]:
         """Yield the batches of (epoch, frame) keys of this process."""
         rank, processes = _place(self._frames)
+        never = sum(count for count in self._counts if not self._used(count, processes))
+        if never and rank == 0 and self._epoch == 0:
+            log.warning("%d training images of a size that fewer images than processes have are left out", never)
         generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
         order = torch.randperm(self._frames, generator=generator).tolist()
         epoch, batches = self._done

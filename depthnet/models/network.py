@@ -190,6 +190,15 @@ class DepthNetwork(nn.Module):
             return depth
         return depth * self._scale_of(focal, (height, width)).to(depth)[:, None, None, None]
 
+    def focal_ratio(self, size: tuple[int, int], intrinsics: Intrinsics | None = None) -> float:
+        """Return what :meth:`infer` multiplies depth by, for an image of this (height, width) and camera.
+
+        1.0 for the training camera's images, and where that camera is not known.
+        """
+        resized = self.size_for(size)
+        focal = math.nan if intrinsics is None else intrinsics.resized(size, resized).focal
+        return float(self._scale_of(torch.tensor([focal]), resized))
+
     def _scale_of(self, focal: Tensor, size: tuple[int, int]) -> Tensor:
         """What depth is multiplied by, shape ``(B,)``; ``focal`` as :meth:`forward` takes it, of images of ``size``."""
         if self._focal is None:
@@ -250,7 +259,7 @@ class DepthNetwork(nn.Module):
         full = (image.shape[0], image.shape[1])
         size = self.size_for(full)
         focal = torch.tensor([math.nan if intrinsics is None else intrinsics.resized(full, size).focal])
-        scale = float(self._scale_of(focal, size))
+        scale = self.focal_ratio(full, intrinsics)
         pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size))).permute(2, 0, 1)[None]
         training = self.training
         self.eval()
