@@ -26,7 +26,7 @@ def resolve_weights(cfg: Any, directory: Path) -> str:
         directory: The run's; one that has stored its config keeps what was decided then.
 
     Raises:
-        InputError: If the pretrained weights cannot be had.
+        InputError: If the pretrained weights are not available.
     """
     if cfg.mode == "test":
         return f"weights: from checkpoint {cfg.ckpt}"

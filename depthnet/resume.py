@@ -50,7 +50,7 @@ def settle(cfg: Any, directory: Path) -> None:
         directory: The run's; one that has stored its config is resumed, and keeps what was decided then.
 
     Raises:
-        InputError: If the pretrained weights cannot be had.
+        InputError: If the pretrained weights are not available.
     """
     quiet_libraries()  # now that they are imported
     new = not (directory / CONFIG).exists()
