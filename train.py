@@ -17,7 +17,6 @@ from depthnet.allowed import MULTIRUN
 from depthnet.changes import SETTLED
 from depthnet.device import claim_gpu, describe_device, job_devices
 from depthnet.guard import GROUPS, USER_ERRORS, build, check_groups, install, sweep_directory
-from depthnet.processes import gathered
 from depthnet.run import (
     CONFIG,
     check_choices,
@@ -29,10 +28,12 @@ from depthnet.run import (
     owned,
     register_resolvers,
     remove_start,
+    started_processes,
     stored_text,
 )
 from depthnet.signals import Signals
-from depthnet.sweep import JOB, note_end, note_start, sweeping
+from depthnet.sweep import JOB, check_job, note_end, note_start, sweeping
+from depthnet.types import InputError
 from depthnet.words import check_words
 
 register_resolvers()
@@ -102,7 +103,9 @@ def job(cfg: DictConfig) -> float | None:
     directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
     new = first_process() and not sweeps and is_new(directory)
     try:
-        with gathered(__file__), owned(directory, wait=sweeps) as signals:
+        if sweeps:
+            check_job(cfg.trainer, about.launcher)
+        with owned(directory, wait=sweeps) as signals:
             if sweeps and (figure := note_start(cfg, directory, about.overrides.task)) is not None:
                 return figure
             check_choices(cfg, GROUPS)
@@ -135,7 +138,9 @@ def main() -> None:
     try:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides
         install(sys.argv[1:])
-        with gathered(__file__), sweeping(sys.argv, sweep_directory, USER_ERRORS):
+        if MULTIRUN & set(sys.argv) and started_processes() > 1:
+            raise InputError("a sweep starts its own jobs, outside torchrun and srun: python train.py -m")
+        with sweeping(sys.argv, sweep_directory, USER_ERRORS):
             job()
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from depthnet.device import job_devices
 from depthnet.guard import build
 from depthnet.module import DepthModule
+from depthnet.run import started_processes
 from depthnet.types import InputError, Sample
 
 __all__ = ["find_batch_size", "settle_batch_size"]
@@ -34,13 +35,16 @@ def settle_batch_size(cfg: Any) -> None:
         cfg: The run's config.
 
     Raises:
-        InputError: If it trains on a CPU, whose memory is not its own, or not one image fits.
+        InputError: If it trains on a CPU, whose memory is not its own, several processes were started, or not one
+            image fits.
     """
     if OmegaConf.select(cfg, "data.batch_size") != "auto":
         return
     if cfg.mode == "test":
         cfg.data.batch_size = 1  # nothing learns from it
         return
+    if started_processes() > 1:
+        raise InputError("data.batch_size=auto: processes started together do not agree on one; write a number")
     with tempfile.TemporaryDirectory() as folder:  # the tuner keeps the first weights in a file
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         one: dict[str, Any] = {"num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}

@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from depthnet.models.encoder import choose_weights
-from depthnet.run import CONFIG, LAST, has_last
+from depthnet.run import LAST, has_last
 
 __all__ = ["TimeEstimate", "duration", "resolve_weights"]
 
@@ -19,11 +19,11 @@ _FORWARD = 1 / 3  # of a training step's work for as many images: what a validat
 
 
 def resolve_weights(cfg: Any, directory: Path) -> str:
-    """Decide ``model.pretrained`` of a new run, in place, and return the line that reports which weights it has.
+    """Decide ``model.pretrained``, in place, and return the line that reports which weights it has.
 
     Args:
         cfg: The run's config.
-        directory: The run's; one that has stored its config keeps what was decided then.
+        directory: The run's; one that is resumed has weights of its own.
 
     Raises:
         InputError: If the pretrained weights are not available.
@@ -32,13 +32,12 @@ def resolve_weights(cfg: Any, directory: Path) -> str:
         return f"weights: from checkpoint {cfg.ckpt}"
     if has_last(directory):
         return f"weights: from this run's last checkpoint, in {(directory / LAST).parent}"
-    new, chosen = not (directory / CONFIG).exists(), "pretrained" in cfg.model
+    chosen = "pretrained" in cfg.model
     line = "weights: from scratch"
     if chosen:
         value = False if cfg.ckpt and cfg.model.pretrained == "auto" else cfg.model.pretrained
         value, words = choose_weights(cfg.model.encoder, value)
-        if new:
-            cfg.model.pretrained = value
+        cfg.model.pretrained = value
         line = f"encoder: {cfg.model.encoder}, {words}"
     if cfg.ckpt and cfg.mode == "fit":
         line = f"weights: from checkpoint {cfg.ckpt}{' (encoder included)' if chosen else ''}"

@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.durable import write_text
 from depthnet.loggers import logged
-from depthnet.processes import together
 from depthnet.run import PROFILE
 from depthnet.saving import Last
 
@@ -190,7 +189,7 @@ def profile_steps(trainer: Trainer, module: Any, data: DepthDataModule, director
     trainer.callbacks.append(counter)  # type: ignore[attr-defined]
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    with logged(trainer.loggers, module.run), together(trainer):
+    with logged(trainer.loggers, module.run):
         trainer.fit(module, data)
     profiler.finish()
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer, seed_everything
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from torch import nn
@@ -21,7 +25,6 @@ from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import logged
 from depthnet.overview import resolve_weights
 from depthnet.per_image import count_in_words
-from depthnet.processes import check_processes, together
 from depthnet.report.write import write_report
 from depthnet.run import (
     BEST,
@@ -31,15 +34,18 @@ from depthnet.run import (
     altered,
     first_process,
     quiet_libraries,
+    started_processes,
     store,
 )
 from depthnet.saving import Last
-from depthnet.signals import Signals
+from depthnet.signals import Signals, Stopped
 from depthnet.types import InputError
 
 __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 
 log = logging.getLogger("depthnet")
+
+_SEEN = 60.0  # seconds until a file that another host has written is seen
 
 
 def settle(cfg: Any, directory: Path) -> None:
@@ -47,16 +53,14 @@ def settle(cfg: Any, directory: Path) -> None:
 
     Args:
         cfg: The run's config.
-        directory: The run's; one that has stored its config is resumed, and keeps what was decided then.
+        directory: The run's.
 
     Raises:
         InputError: If the pretrained weights are not available.
     """
     quiet_libraries()  # now that they are imported
-    new = not (directory / CONFIG).exists()
     print(resolve_weights(cfg, directory), flush=True)
-    if new:
-        settle_batch_size(cfg)
+    settle_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
 
 
@@ -84,6 +88,8 @@ def begin(
     """
     check_processes(trainer)
     directory = Path(trainer.default_root_dir)
+    if trainer.num_devices * trainer.num_nodes > 1:
+        trainer.callbacks.append(_OneConfig(directory, text))  # type: ignore[attr-defined]
     if data is not None and first_process():
         path = directory / CONFIG
         changed = path.exists() and path.read_text(encoding="utf-8") != text
@@ -97,6 +103,58 @@ def begin(
     if first_process():
         note_overrides(directory, overrides)
         store(directory, text)
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse a trainer that would wait for processes that were not started, or not use those that were.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    started, devices, nodes = started_processes(), trainer.num_devices, trainer.num_nodes
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is not None and not environment.creates_processes_externally:  # Lightning starts them
+        if nodes > 1:
+            raise InputError(f"trainer.num_nodes={nodes}: start it on every host, by torchrun or srun (docs/scale.md)")
+    elif started != devices * nodes:
+        raise InputError(
+            f"{started} processes were started (torchrun and srun start several), and the trainer has {devices} on "
+            f"{nodes} hosts; give trainer=ddp, trainer.devices (processes a host) and trainer.num_nodes (hosts)"
+        )
+    if environment is not None:
+        try:
+            environment.validate_settings(num_devices=devices, num_nodes=nodes)
+        except ValueError as error:  # such as two hosts with a process each, for two processes on one host
+            raise InputError(f"trainer.devices={devices}, trainer.num_nodes={nodes}: {error}") from None
+
+
+class _OneConfig(Callback):
+    """Ends processes that have another config than the first one, or do not see its directory.
+
+    Args:
+        directory: The run's.
+        text: The config that this process has composed.
+    """
+
+    def __init__(self, directory: Path, text: str) -> None:
+        self._path = directory / CONFIG
+        self._text = text
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare the config with that of the first process, and wait until what it has stored is seen."""
+        first, host = trainer.strategy.broadcast((self._text, socket.gethostname()))
+        here, until = f"process {trainer.global_rank} on {socket.gethostname()}", time.monotonic() + _SEEN
+        if self._text != first:
+            lines = zip_longest(self._text.splitlines(), first.splitlines(), fillvalue="nothing")
+            own, other = next((own, other) for own, other in lines if own != other)
+            raise InputError(f"{here} has {own.strip()}, and process 0 has {other.strip()}: write it out for both")
+        while not self._path.exists():
+            if time.monotonic() > until:
+                raise InputError(
+                    f"{here} does not see {self._path}, which process 0 on {host} has written; several hosts need a "
+                    "file system that all share: name a directory there by hydra.run.dir=DIR"
+                )
+            time.sleep(1.0)
 
 
 def last_whole(directory: Path) -> Path | None:
@@ -138,7 +196,7 @@ def fit_and_judge(
     # what Last saves holds the state of the others after this step
     trainer.callbacks.sort(key=lambda callback: isinstance(callback, Last))  # type: ignore[attr-defined]
     try:
-        with logged(trainer.loggers, module.run), together(trainer):
+        with logged(trainer.loggers, module.run):
             if directory is not None:
                 _check_stopping(trainer)
                 trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
@@ -156,6 +214,16 @@ def fit_and_judge(
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault
         raise
+    except Stopped:
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """Leave the group of processes where all do so: gloo may abort one that ends in it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _check_stopping(trainer: Trainer) -> None:
@@ -211,6 +279,6 @@ def finished(cfg: Any, directory: Path) -> float | None:
         raise InputError(f"{path}: no record of a judgement; remove it, and the run is judged again") from None
     print(f"run:  {directory}\nit has ended; its figures, as {path} holds them:")
     Console().print(table)
-    if cfg.get("report") and not (directory / "report.html").exists():
+    if cfg.get("report") and first_process() and not (directory / "report.html").exists():
         print(f"report: {write_report(directory)}")
     return figure

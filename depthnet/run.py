@@ -35,7 +35,6 @@ __all__ = [
     "LAST",
     "METRICS",
     "PROFILE",
-    "RUN",
     "altered",
     "best_direction",
     "check_choices",
@@ -56,6 +55,7 @@ __all__ = [
     "resolvers",
     "resumable",
     "run_directory",
+    "started_processes",
     "store",
     "stored_text",
     "worst_figure",
@@ -66,8 +66,6 @@ log = logging.getLogger("depthnet")
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 PROFILE = "profile.json"
-RUN = "DEPTHNET_RUN"
-"""The environment variable by which a run's first process tells the others its directory."""
 _CONFIG_BYTES = 1_000_000
 
 _NOISE = (
@@ -75,7 +73,7 @@ _NOISE = (
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as the data module does
     r".*does not have many workers",  # one worker is what two cores have room for
     r"Checkpoint directory .* exists and is not empty",  # so it is in a run that is resumed
-    r"The `srun` command is available",  # one process, or children of our own, do without
+    r"The `srun` command is available",  # one process does without
     r"Detected call of `lr_scheduler.step",  # the loss scale of 16-mixed is found by steps that are not taken
     r".*smaller than the logging interval",  # short runs log their last step all the same
     r"It is recommended to use `self.log\('(train|val)/",  # those figures are of all processes already
@@ -170,18 +168,18 @@ def run_directory(
 
     The model is the checkpoint's that the run starts from, unless the command line names another.
 
-    All processes of a run have that of the first, which it tells the others by :data:`RUN`.
-
     Raises:
-        InputError: If the run to resume is not there, or resume=auto has no directory of its own.
+        InputError: If the run to resume is not there, or resume=auto or several processes have no directory named.
     """
-    if RUN in os.environ:
-        return os.environ[RUN]
     if resume == "auto":
         raise InputError("resume=auto goes on in a directory that every start names: add hydra.run.dir=DIR")
     if resume is not None:
         resumable(resume)
         return str(resume)
+    if (count := started_processes()) > 1:
+        raise InputError(
+            f"{count} processes were started, and each would name another directory: add hydra.run.dir=DIR"
+        )
     name = mode if mode != "fit" else encoder if model == "unet_attn" and encoder else model
     if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
         name = f"from_{start_name(ckpt)}"
@@ -240,14 +238,21 @@ def quiet_libraries() -> None:
 
 
 def first_process() -> bool:
-    """Return whether this is the first of a run's processes, by what launchers tell each: ours, torchrun, or srun."""
+    """Return whether this is the first of a run's processes, by what Lightning, torchrun or srun has set for each."""
     told = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
     return told == "0" and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
+
+
+def started_processes() -> int:
+    """Return how many processes were started as one run, by torchrun, srun or, for its children, Lightning."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
 
 
 @contextlib.contextmanager
 def owned(directory: Path, wait: bool = False) -> Iterator[Signals]:
     """Keep a directory to one run, cleared of what a killed one left half written, and listen to signals.
+
+    Of several processes, the first one does so; the others report errors only.
 
     Args:
         directory: Of the run.
@@ -262,10 +267,16 @@ def owned(directory: Path, wait: bool = False) -> Iterator[Signals]:
             stack.enter_context(locked(directory, wait))
             for folder in ("", LAST.parent, "panels", "nonfinite"):
                 remove_leftovers(directory / folder)
+        else:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            stack.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(logging.WARNING)
         try:
             yield signals
         except Stopped:
-            if signals.requeues and first_process():
+            if not first_process():  # Lightning's launcher would kill the first one, which may still end its loggers
+                raise SystemExit(0) from None
+            if signals.requeues:
                 print(requeue(), flush=True)
             raise
 
@@ -318,12 +329,13 @@ def config_of(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> Dic
     unknown = [word for word in allow if word not in KINDS] if OmegaConf.is_list(allow) else [allow]
     if unknown:
         raise InputError(f"resume_allow={unknown[0]}: write a list of {', '.join(KINDS)}, such as [data]")
-    if not first_process():  # the others take the config that the first one has stored, or the same command line's
-        return _stored(directory, cfg) if path.exists() else cfg
+    there = path.exists()
     if cfg.resume not in (None, "auto") and Path(cfg.resume).resolve() != directory.resolve():
         raise InputError(f"resume={cfg.resume} goes on in that directory; leave out hydra.run.dir and -m")
-    if cfg.resume is None or (cfg.resume == "auto" and not path.exists()):
-        if path.exists():
+    if cfg.resume is None or (cfg.resume == "auto" and not there):
+        if there and not first_process():  # the first one has just stored it, or has started this process
+            return _stored(directory, cfg)
+        if there:
             raise InputError(f"{directory} holds a run already; go on with resume={directory}, or name another")
         if cfg.mode == "fit" and has_last(directory):
             raise InputError(f"{directory} holds checkpoints, but no {CONFIG}; put it back, or name another directory")

@@ -97,6 +97,7 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         self._saved = time.monotonic()
         self._step = 0  # the last one that was looked at
         self._gathering = False
+        self._stopping = 0  # the signal by which the run stops when the next step is to begin
         self._ended = False
         self._before_validation = False  # what is being saved
         self._before = 0  # batches of this epoch's earlier validations
@@ -131,9 +132,11 @@ class Last(lightning.pytorch.callbacks.Checkpoint):
         number, due = self._agree(trainer)
         if stepped and (due or number):
             self._save(trainer)
-            if number:  # Lightning logs the row of a step after it, and this one is not taken again
-                trainer._logger_connector.update_train_step_metrics()
-            self._stop(trainer, number)
+            self._stopping = number  # Lightning has yet to log the row of this step, which is not taken again
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop where the step before was the last to be taken."""
+        self._stop(trainer, self._stopping)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, as after a step, before the figures are known: the validation is then done again from its start."""

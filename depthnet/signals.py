@@ -12,22 +12,15 @@ import signal
 import subprocess
 import sys
 from types import FrameType, TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 __all__ = ["Signals", "Stopped", "requeue"]
 
 
 class Stopped(SystemExit):
-    """The process was told to stop; its exit code is 128 and the signal's number, as shells have it.
-
-    Attributes:
-        raised: Whether this process is on its way out.
-    """
-
-    raised: ClassVar[bool] = False
+    """The process was told to stop; its exit code is 128 and the signal's number, as shells have it."""
 
     def __init__(self, number: int) -> None:
-        Stopped.raised = True
         super().__init__(128 + number)
 
 

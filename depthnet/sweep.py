@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from rich import box
 from rich.console import Console
@@ -36,12 +36,11 @@ from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
 from depthnet.naming import short_keys, short_number
-from depthnet.processes import LAST_WORDS
 from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
-__all__ = ["JOB", "Job", "main", "note_end", "note_start", "read_jobs", "sweeping", "tell"]
+__all__ = ["JOB", "Job", "check_job", "main", "note_end", "note_start", "read_jobs", "sweeping", "tell"]
 
 JOB = "job.json"
 TABLE = "sweep.csv"
@@ -94,11 +93,6 @@ def sweeping(
     """
     asked, failed, begun, started = bool(MULTIRUN & set(arguments)), 0, True, time.time()
 
-    def tell_of_it(*about: Any) -> int:
-        path = directory()
-        return tell(path) if path and first_process() and _begun(path) else 0
-
-    LAST_WORDS.append(tell_of_it)
     try:
         with Signals() if asked else contextlib.nullcontext():
             yield
@@ -111,19 +105,38 @@ def sweeping(
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
-        path = directory()
-        failed, begun = 1, lost is not None or _begun(path)
-        if not begun and path and path.is_dir():
-            remove_start(path, since=started)
+        failed, begun = 1, lost is not None or _begun(directory())
     finally:
-        LAST_WORDS.remove(tell_of_it)
-        failed += tell_of_it()
+        path = directory()
+        if _begun(path):
+            failed += tell(path)
+        elif path and path.is_dir():
+            remove_start(path, since=started)
     if failed:
         sys.exit(1 if begun else 2)
 
 
-def _begun(directory: Path | None) -> bool:
+def _begun(directory: Path | None) -> TypeGuard[Path]:
     return directory is not None and any(directory.glob(f"*/{JOB}"))
+
+
+def check_job(trainer: Any, launcher: Any) -> None:
+    """Refuse a sweep whose jobs would start processes, as Lightning's launcher would repeat the sweep in each.
+
+    Args:
+        trainer: The config of a job's Trainer.
+        launcher: Hydra's; submitit starts a job's processes itself.
+
+    Raises:
+        InputError: If a job has more than one device, or does not say how many.
+    """
+    devices = trainer.get("devices", "auto")
+    one = str(devices) == "1" or (not isinstance(devices, str | int) and len(devices) == 1)
+    if not one and not launcher._target_.endswith(".SlurmLauncher"):
+        raise InputError(
+            f"trainer.devices={devices}: a job of a sweep is one process, so write trainer.devices=1; several need "
+            f"hydra/launcher=submitit_slurm, with hydra.launcher.tasks_per_node as many"
+        )
 
 
 def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | None:
@@ -141,8 +154,6 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | N
     if first_process():
         noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
         write_json(directory / JOB, noted)
-    if _lost not in LAST_WORDS:
-        LAST_WORDS.insert(0, _lost)  # before the sweep is told of
     if profiles:
         if (directory / PROFILE).exists():
             return _read_job(directory / JOB).figures[_SPEED]
@@ -170,12 +181,6 @@ def note_end(directory: Path, outcome: float | str) -> float:
     if first_process():
         write_json(path, noted | {"error": outcome if isinstance(outcome, str) else None})
     return worst_figure(noted["watch"]) if isinstance(outcome, str) else outcome
-
-
-def _lost(directory: Path, line: str) -> None:
-    """Note of a job whose process has to end at once that it has failed, unless it was told to stop."""
-    if line:
-        note_end(directory, line)
 
 
 def read_jobs(directory: Path) -> list[Job]:

@@ -66,7 +66,7 @@ LAYERS = [
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers", "ema"},
-    {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "processes", "prediction", "report.judge"},
+    {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "prediction", "report.judge"},
     {"report.page", "card", "profiling", "batch_size", "sweep"},
     {"report.write"},
     {"resume"},
@@ -78,7 +78,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes", "sync_norm", "ema", "overview"),
+        *("wandb_run", "dashboard", "sync_norm", "ema", "overview"),
         "train",
     },
     "wandb": {"loggers"},

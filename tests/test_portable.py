@@ -2,14 +2,10 @@
 
 import ast
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from depthnet import processes
 from depthnet.durable import locked
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,10 +56,3 @@ def test_memory_is_left_out_where_the_system_does_not_tell_it(monkeypatch):
     assert _memory(torch.device("cpu"))["memory/process_gib"] > 0
     monkeypatch.setitem(sys.modules, "resource", None)
     assert _memory(torch.device("cpu")) == {}
-
-
-@pytest.mark.parametrize(("code", "number"), [(-signal.SIGTERM, signal.SIGTERM), (1, 0)])
-def test_a_stopped_child_is_known_without_sigusr1(monkeypatch, code, number):
-    monkeypatch.delattr(signal, "SIGUSR1")
-    child = type("Child", (), {"poll": lambda self: code})()
-    assert processes._stopped([child]) == number

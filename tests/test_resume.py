@@ -16,10 +16,8 @@ def test_settle_decides_pretrained_once(tmp_path):
     cfg = config()
     settle(cfg, tmp_path)
     assert cfg.model.pretrained is False  # no network in tests, so scratch
-    kept = config()
-    (tmp_path / "config.yaml").write_text("")  # a run that goes on
-    settle(kept, tmp_path)
-    assert kept.model.pretrained == "auto"
+    settle(cfg, tmp_path)  # as the run has stored it
+    assert cfg.model.pretrained is False
     with pytest.raises(InputError, match=r"model\.pretrained=true"):
         settle(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other")
 

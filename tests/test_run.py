@@ -43,6 +43,10 @@ def test_a_run_is_named_after_data_and_encoder_and_never_shares_a_directory(tmp_
     with pytest.raises(InputError, match=r"add hydra\.run\.dir=DIR"):
         run_directory("nyu", "unet_attn", "resnet50", "fit", "auto")
     assert run_directory("rooms", "basic", None, "test", None) == "runs/rooms_test/now"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # srun's
+    with pytest.raises(InputError, match=r"4 processes were started, .* add hydra\.run\.dir=DIR"):
+        run_directory("nyu", "irv2_attn", None, "fit", None)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     (tmp_path / "runs/nyu_irv2_attn/now").mkdir(parents=True)
     assert run_directory("nyu", "irv2_attn", None, "fit", None) == "runs/nyu_irv2_attn/now_2"
 
