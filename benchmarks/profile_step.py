@@ -7,8 +7,8 @@ Two short fits in one process, without validation, checkpoints and loggers, each
 is undisturbed: images per second, and the share of the time in which there was no batch. In the second, each part is
 timed; on a GPU it is waited for, so the parts add up to more than an undisturbed step. The network's FLOP/s, three
 times those of forward as `torch.utils.flop_counter` counts them, stand beside those of a large matrix product in the
-same precision; on a CPU the convolutions come from another library than the product, and may be faster than it. For a trace,
-start train.py with trainer.profiler=pytorch.
+same precision; on a CPU the convolutions come from another library than the product, and may be faster than it. For a
+trace, start train.py with trainer.profiler=pytorch.
 """
 
 from __future__ import annotations

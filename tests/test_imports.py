@@ -57,7 +57,6 @@ LAYERS = [
         "models.decoder",
         "models.basic",
         "models.published",
-        "cost",
         "terms",
         "overview",
         "sync_norm",
@@ -71,7 +70,6 @@ LAYERS = [
     {"report.write"},
     {"resume"},
     {"train", "predict", "score", "compare", "robustness", "export", "average", "data.__main__", "report.__main__"},
-    {"record"},
 ]
 HOMES = {
     "timm": {"models.encoder", "sync_norm"},
