@@ -3,8 +3,8 @@
     python -m depthnet.robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
 
 RUN is the directory of a run that was evaluated. Its checkpoint evaluates the same frames under the run's first
-protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference from
-the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
+protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference
+from the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
 RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `python -m depthnet.compare`.
 
 Exit code: 0, done; 2, something is wrong, and nothing was written; 130, interrupted.

@@ -35,6 +35,8 @@ def write_report(
         InputError: If a file of the run, the checkpoint or the data is missing or not what it was, or nothing can be
             written.
     """
+    from jinja2 import UndefinedError
+
     from depthnet.report.judge import judge, read_run, store_images
     from depthnet.report.page import page
 
@@ -44,7 +46,13 @@ def write_report(
     judgement = judge(run, checkpoint=checkpoint, root=root, limit=limit, advance=advance)
     try:
         text = page(run, judgement)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # metrics.json may be anybody's
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        UndefinedError,
+    ) as error:  # metrics.json may be anybody's
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
     write_text(path, text)
