@@ -40,7 +40,7 @@ register_resolvers()
 
 
 def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
-    """Fit a network and judge its best checkpoint, judge one only, or profile training; returns the watched figure."""
+    """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
     from torch import nn
 
     from depthnet.callbacks import Panels, Results
@@ -50,7 +50,6 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
     from depthnet.overview import TimeEstimate
-    from depthnet.profiling import profile_steps
     from depthnet.report.write import write_report
     from depthnet.resume import begin, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
@@ -88,8 +87,6 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
     begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
-    if cfg.mode == "profile":
-        return profile_steps(trainer, module, data, directory, cfg.profile_steps)
     fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
         print(f"report: {write_report(directory)}")
@@ -106,8 +103,8 @@ def job(cfg: DictConfig) -> float | None:
         if sweeps:
             check_job(cfg.trainer, about.launcher)
         with owned(directory, wait=sweeps) as signals:
-            if sweeps and (figure := note_start(cfg, directory, about.overrides.task)) is not None:
-                return figure
+            if sweeps:
+                note_start(cfg, directory, about.overrides.task)
             check_choices(cfg, GROUPS)
             check_words(about.overrides.task, cfg, sweeps)
             cfg = config_of(cfg, directory, about.overrides.task)

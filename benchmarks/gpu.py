@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import io
-import json
 import os
 import signal
 import statistics
@@ -36,6 +34,7 @@ import timm
 import torch
 from lightning import Trainer, seed_everything
 from PIL import Image
+from profile_step import profile
 from train_step import ENTRIES, FLOOR, RANGE, Bench, Entry, sum_of_means
 
 from depthnet.callbacks import Checkpoint
@@ -48,9 +47,8 @@ from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.prediction import predict_files
-from depthnet.profiling import profile_steps
 from depthnet.protocol import PROTOCOLS
-from depthnet.run import PROFILE, quiet_libraries
+from depthnet.run import quiet_libraries
 from depthnet.saving import DurableCheckpointIO, Last
 
 PRECISIONS = {"32": "fp32", "tf32": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
@@ -202,10 +200,8 @@ def measure_trainer(settings: Settings, table: Table) -> None:
     with table.row("profile"), tempfile.TemporaryDirectory() as folder:
         settings.peak()
         frames = settings.batch * (2 if settings.tiny else 16)
-        trainer = settings.trainer(folder, max_epochs=1, benchmark=settings.device.type == "cuda")
-        with contextlib.redirect_stdout(io.StringIO()):
-            profile_steps(trainer, settings.module(), settings.data(frames), Path(folder), steps)
-        record = json.loads(Path(folder, PROFILE).read_text())
+        make_trainer = functools.partial(settings.trainer, folder, benchmark=settings.device.type == "cuda")
+        record = profile(make_trainer, settings.module(), settings.data(frames), steps)
         table.add("precision", record["precision"])
         table.add("images/s", record["images_per_second"])
         table.add("waiting for data", f"{record['data_wait']:.1%}")

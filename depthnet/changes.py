@@ -36,7 +36,7 @@ KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
 
 FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
-        "data.lists", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
+        "data.lists", "data.num_workers", "data.cache", "data.cache_dir", "trainer.profiler")  # fmt: skip
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 
 SETTLED = ("model.pretrained", "model.camera", "data.batch_size")

@@ -3,10 +3,10 @@
     python -m depthnet.compare RUN RUN...
     python -m depthnet.compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
 
-A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. Where
-`python -m depthnet.record` has looked closer, --metrics may also name edge_f1, the sharpness of depth boundaries;
-robustness, which is how far delta1 changes when photographs are spoilt; robustness_light, the same in varying light;
-and robustness_dark and its like.
+A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. --metrics may
+also name edge_f1, the sharpness of depth boundaries, which `python -m depthnet.report` stores; and, of what
+`python -m depthnet.robustness` stores: robustness, which is how far delta1 changes when images are corrupted;
+robustness_light, the same in varying light; and robustness_dark and its like.
 
 Intervals are of 95 %, by bootstrap over scenes. A difference is a run's figure less the baseline's, image by image, so
 that what makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called
@@ -41,6 +41,7 @@ __all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"
 _METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
 _NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
 _HIGHER_IS_BETTER = ("delta", "edge_f1", "robustness")
+_STORED_BY = {"edge_f1": "report", "robustness": "robustness"}
 _MOST_KEYS = 12
 _WIDTH = 100
 _FEW_SCENES = 10  # at ten, nine in ten intervals of 95 % hold the true mean
@@ -133,8 +134,8 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
             known = next(iter(run.images[each].values())).figures
             for metric in metrics:
                 if metric not in known:
-                    more = "; python -m depthnet.record measures edge_f1 and robustness"
-                    more = more if metric.startswith(_HIGHER_IS_BETTER[1:]) else ""
+                    tool = next((tool for begins, tool in _STORED_BY.items() if metric.startswith(begins)), None)
+                    more = f"; python -m depthnet.{tool} measures it" if tool else ""
                     raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}{more}")
     return [_compare(runs, metrics, each) for each in chosen]
 

@@ -97,7 +97,7 @@ class GuardedLoader(ConfigLoaderImpl):
             raise
         self._check_callbacks(config)
         if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
-            config.hydra.sweeper.direction = "${optuna_direction:${watch},${mode}}"
+            config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
         launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:

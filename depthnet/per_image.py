@@ -1,6 +1,7 @@
 """A finished run as its files tell of it, image by image: metrics.json, per_image.csv, and config.yaml.
 
-``per_image_more.csv``, where a run has one, holds in the same form what a judgement does not measure.
+``per_image_edges.csv`` and ``per_image_robustness.csv``, where a run has them, hold in the same form what
+``python -m depthnet.report`` and ``python -m depthnet.robustness`` measured beside its figures.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from depthnet.types import InputError
 __all__ = ["SAME", "Image", "Run", "count_in_words", "exact_mean", "flat", "read_run", "write_more"]
 
 _BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
-_MORE = "per_image_more.csv"
 
 SAME = 0.005
 """What batches, threads and precision may change of delta1."""
@@ -83,8 +83,8 @@ def read_run(path: Path, more: bool = True) -> Run:
                 stored = content["protocols"][name][metric]  # JSON has null for NaN
                 if found != stored and not (stored is None and math.isnan(found)):
                     raise ValueError(f"per_image.csv and metrics.json disagree on {name}")
-        if more and (directory / _MORE).is_file():
-            _add_more(images, directory / _MORE)
+        for file in sorted(directory.glob("per_image_*.csv")) if more else ():
+            _add_more(images, file)
     except FileNotFoundError as error:
         raise InputError(f"{directory}: has no {Path(error.filename).name}; compare runs that were judged") from None
     except Exception as error:  # JSON, CSV and YAML each have their own
@@ -123,6 +123,7 @@ def _add_more(images: dict[str, dict[str, Image]], path: Path) -> None:
 
 def write_more(
     directory: str | os.PathLike[str],
+    tool: str,
     protocol: str,
     names: Sequence[str],
     rows: Mapping[int, tuple[str, str, Sequence[float]]],
@@ -131,6 +132,7 @@ def write_more(
 
     Args:
         directory: The run's directory.
+        tool: The file is ``per_image_<tool>.csv``.
         protocol: Under which they were measured.
         names: Of the figures; the first is ``delta1``, by which a reader knows that they are of the same checkpoint.
         rows: Each image's label, scene and figures, by its frame.
@@ -143,7 +145,7 @@ def write_more(
     writer.writerow((*_BEFORE_FIGURES, *names))
     for frame, (label, scene, figures) in rows.items():
         writer.writerow((protocol, frame, label, scene, *map(repr, figures)))
-    write_text(Path(directory) / _MORE, text.getvalue())
+    write_text(Path(directory) / f"per_image_{tool}.csv", text.getvalue())
 
 
 def count_in_words(images: int, expected: int) -> str:

@@ -1,10 +1,11 @@
-"""How the figures of a run fall when its photographs are spoilt.
+"""How the figures of a run fall when its images are corrupted.
 
     python -m depthnet.robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
 
-RUN is the directory of a run that was judged. Its checkpoint judges the same frames under the run's first protocol, as
-they are and with each corruption, the truth unchanged. Beside each figure stands its difference from the clean one,
-image by image, with a 95 % interval by bootstrap over scenes.
+RUN is the directory of a run that was evaluated. Its checkpoint evaluates the same frames under the run's first
+protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference
+from the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
+RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `python -m depthnet.compare`.
 
 Exit code: 0, done; 2, something is wrong, and nothing was written; 130, interrupted.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,70 +27,102 @@ from depthnet.progress import progress_bar
 from depthnet.types import InputError
 
 if TYPE_CHECKING:
-    from depthnet.report.judge import Bench, Shot
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["main", "measure", "shoot"]
+    from depthnet.report.judge import Bench
+
+    FloatArray = npt.NDArray[np.float64]
+
+__all__ = ["LIGHT", "evaluate", "losses", "main", "summarize"]
+
+LIGHT = ("dark", "bright", "contrast")
+"""The corruptions that are another light."""
 
 _SHOWN = ("delta1", "delta2", "abs_rel", "rmse", "log10")
 
 
-def shoot(bench: Bench, frame: int, kind: str) -> tuple[Shot, list[float]]:
-    """Judge a frame whose photograph is "clean", or spoilt by a corruption, as :meth:`Bench.shoot` does."""
-    return bench.shoot(frame, None if kind == "clean" else partial(corrupt, name=kind, seed=frame))
-
-
-def measure(
+def evaluate(
     bench: Bench, names: Sequence[str], advance: Callable[[int, int], None] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Judge every frame as it is and with each corruption.
+) -> dict[str, FloatArray]:
+    """Evaluate every frame as it is and with each corruption.
 
     Args:
         bench: The checkpoint and its frames.
         names: Corruptions, each one of :data:`depthnet.corruptions.CORRUPTIONS`.
-        advance: Called with how many images were judged and how many there are.
+        advance: Called with how many images were evaluated and how many there are.
 
     Returns:
-        For "clean" and each name, ``{metric: {"mean", "difference", "interval"}}``: the mean over images, its
-        difference from the clean one, and that difference's interval (None for the clean one, and where there is one
-        scene only).
+        For "clean" and each name the nine figures of each of ``bench.frames``, shape ``(N, 9)``.
 
     Raises:
         InputError: If a name is unknown, or no frame has a pixel that counts.
     """
     import numpy as np
 
-    from depthnet.intervals import bootstrap
-    from depthnet.metrics import METRIC_NAMES
-
     for name in names:
         if name not in CORRUPTIONS:
             raise InputError(f"--corrupt {name}: it is one of {', '.join(CORRUPTIONS)}")
-    kinds = ["clean", *dict.fromkeys(names)]
-    rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+    rows: dict[str, list[list[float]]] = {kind: [] for kind in ("clean", *names)}
     for done, frame in enumerate(bench.frames):
-        for number, kind in enumerate(kinds, start=1):
-            rows[kind].append(shoot(bench, frame, kind)[1])
+        for number, kind in enumerate(rows, start=1):
+            change = None if kind == "clean" else partial(corrupt, name=kind, seed=frame)
+            rows[kind].append(bench.shoot(frame, change)[1])
             if advance is not None:
-                advance(done * len(kinds) + number, len(bench.frames) * len(kinds))
-    clean = np.array(rows["clean"])
-    kept = ~np.isnan(clean[:, 0])  # an image without a valid pixel has no figures, however it is spoilt
-    if not kept.any():
+                advance(done * len(rows) + number, len(bench.frames) * len(rows))
+    found = {kind: np.array(figures) for kind, figures in rows.items()}
+    if np.isnan(found["clean"][:, 0]).all():
         raise InputError(f"{bench.layout.description}: no frame has a pixel that counts under {bench.protocol.name}")
+    return found
+
+
+def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
+    """Average what :func:`evaluate` found.
+
+    Returns:
+        For "clean" and each corruption, ``{metric: {"mean", "difference", "interval"}}``: the mean over images, its
+        difference from the clean one, and that difference's interval (None for the clean one, and where there is one
+        scene only).
+    """
+    import numpy as np
+
+    from depthnet.intervals import bootstrap
+    from depthnet.metrics import METRIC_NAMES
+
+    kept = ~np.isnan(found["clean"][:, 0])  # an image without a valid pixel has no figures, however it is corrupted
     scenes = [bench.rows[frame][1] for frame, keep in zip(bench.frames, kept, strict=True) if keep]
-    found: dict[str, dict[str, Any]] = {}
-    for kind in kinds:
-        table = np.array(rows[kind])[kept]
-        differences = table - clean[kept]
+    summary: dict[str, dict[str, Any]] = {}
+    for kind, table in found.items():
+        differences = (table - found["clean"])[kept]
         intervals = bootstrap(differences, scenes)
-        found[kind] = {
+        summary[kind] = {
             metric: {
-                "mean": float(table[:, column].mean()),
+                "mean": float(table[kept, column].mean()),
                 "difference": float(differences[:, column].mean()),
                 "interval": None if kind == "clean" or np.isnan(intervals[column]).any() else list(intervals[column]),
             }
             for column, metric in enumerate(METRIC_NAMES)
         }
-    return found
+    return summary
+
+
+def losses(bench: Bench, found: Mapping[str, FloatArray]) -> tuple[list[str], dict[int, list[float]]]:
+    """Return how far each image's delta1 changes, as :mod:`depthnet.compare` knows it.
+
+    Returns:
+        Names: ``delta1``, the clean one; ``robustness_<corruption>``; the means ``robustness`` over all corruptions and
+        ``robustness_light`` over :data:`LIGHT`, where all of them were tried. And these figures of each frame.
+    """
+    import numpy as np
+
+    clean = found["clean"][:, 0]
+    columns = {"delta1": clean}
+    columns |= {f"robustness_{kind}": table[:, 0] - clean for kind, table in found.items() if kind != "clean"}
+    for name, kinds in (("robustness", tuple(CORRUPTIONS)), ("robustness_light", LIGHT)):
+        if found.keys() >= set(kinds):
+            columns[name] = np.mean([columns[f"robustness_{kind}"] for kind in kinds], axis=0)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return list(columns), {frame: list(row) for frame, row in zip(bench.frames, rows, strict=True)}
 
 
 def _print(found: dict[str, dict[str, Any]], title: str) -> None:
@@ -129,20 +162,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.report.judge import Bench, read_run
+    from depthnet.report.judge import Bench, read_run, store_images
 
-    names = [name for name in options.corrupt.split(",") if name]
+    names = list(dict.fromkeys(name for name in options.corrupt.split(",") if name))
     path = Path(options.output or Path(options.run, "robustness.json"))
     run = read_run(options.run)
     require_writable(path.parent)
     bench = Bench(run, options.ckpt, options.root, options.limit)
-    with progress_bar("images judged") as advance:
-        found = measure(bench, names, advance)
+    with progress_bar("images evaluated") as advance:
+        found = evaluate(bench, names, advance)
+    figures = summarize(bench, found)
     about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
-    write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": found})
+    write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": figures})
     counts = count_in_words(len(bench.frames), run.metrics["expected"])
-    _print(found, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}")
+    _print(figures, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}")
     print(path)
+    why = "--ckpt names another checkpoint" if options.ckpt else store_images(run, "robustness", *losses(bench, found))
+    if why:
+        print(f"nothing is stored for depthnet.compare: {why}")
     return 0
 
 

@@ -34,7 +34,6 @@ __all__ = [
     "CONFIG",
     "LAST",
     "METRICS",
-    "PROFILE",
     "altered",
     "best_direction",
     "check_choices",
@@ -65,7 +64,6 @@ log = logging.getLogger("depthnet")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
-PROFILE = "profile.json"
 _CONFIG_BYTES = 1_000_000
 
 _NOISE = (
@@ -85,7 +83,7 @@ _HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
 _LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 
 CHOICES: dict[str, Any] = {
-    "mode": Literal["fit", "test", "profile"],
+    "mode": Literal["fit", "test"],
     "seed": int,
     "ckpt": str | None,
     "resume": str | None,
@@ -94,7 +92,6 @@ CHOICES: dict[str, Any] = {
     "protocols": str | list[str],
     "watch": str,
     "report": bool,
-    "profile_steps": int,
     "compile": bool,
     "directory": str,
 }
@@ -211,7 +208,7 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "direction": best_direction,
         "gpu_or_cpu": gpu_or_cpu,
         "job_name": job_name,
-        "optuna_direction": lambda watch, mode: "maximize" if mode == "profile" else f"{best_direction(watch)}imize",
+        "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
         "run_dir": run_directory,
         "run_group": run_group,
         "run_name": run_name,
@@ -233,6 +230,8 @@ def quiet_libraries() -> None:
             stream.reconfigure(errors="backslashreplace")  # a frame's name may be no valid text
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the report of trainer.profiler
+    logging.getLogger("lightning").handlers.clear()  # or it would come twice
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
 
@@ -475,10 +474,6 @@ def check_choices(config: Mapping[str, Any], groups: Collection[str] | None = No
         raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
     if config["mode"] == "test" and config["resume"] not in (None, "auto"):
         raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
-    if config["mode"] == "profile" and config["resume"] is not None:
-        raise InputError("mode=profile and resume= exclude each other: a profile starts anew")
-    if config["profile_steps"] < 1:
-        raise InputError(f"profile_steps={config['profile_steps']}: it is a whole number, at least 1")
     best_direction(config["watch"])
     precision = (config.get("trainer") or {}).get("precision")
     if str(precision) not in _PRECISIONS:

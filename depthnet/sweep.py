@@ -36,7 +36,7 @@ from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
 from depthnet.naming import short_keys, short_number
-from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, remove_start, worst_figure
+from depthnet.run import METRICS, error_line, first_process, job_overrides, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -44,7 +44,6 @@ __all__ = ["JOB", "Job", "check_job", "main", "note_end", "note_start", "read_jo
 
 JOB = "job.json"
 TABLE = "sweep.csv"
-_SPEED = "images_per_second"  # what a profile is ranked by
 
 
 class Job(NamedTuple):
@@ -139,29 +138,19 @@ def check_job(trainer: Any, launcher: Any) -> None:
         )
 
 
-def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | None:
+def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
     """Note that a sweep's job is at work, before anything can go wrong, and let it go on by itself if it began before.
 
     Args:
         cfg: As composed; changed in place.
         directory: The job's.
         overrides: Hydra's.
-
-    Returns:
-        The figure of a profile that has ended, which nothing goes on with; else None.
     """
-    profiles = cfg.mode == "profile"
     if first_process():
-        noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
-        write_json(directory / JOB, noted)
-    if profiles:
-        if (directory / PROFILE).exists():
-            return _read_job(directory / JOB).figures[_SPEED]
-        (directory / CONFIG).unlink(missing_ok=True)  # one that was killed starts anew
-    cfg.resume = cfg.resume or (None if profiles else "auto")
+        write_json(directory / JOB, {"overrides": job_overrides(overrides), "watch": cfg.watch, "error": None})
+    cfg.resume = cfg.resume or "auto"
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
         multiprocessing.set_start_method(None, force=True)
-    return None
 
 
 def note_end(directory: Path, outcome: float | str) -> float:
@@ -196,7 +185,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def _read_job(path: Path) -> Job:
-    judged, profile = path.with_name(METRICS), path.with_name(PROFILE)
+    judged = path.with_name(METRICS)
     try:
         noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
@@ -208,10 +197,6 @@ def _read_job(path: Path) -> Job:
             figures = {name: math.nan if value is None else float(value) for name, value in found.items()}
             ends = content["intervals"][protocol]
             intervals = {name: (float(low), float(high)) for name, (low, high) in ends.items() if low is not None}
-        elif profile.exists() and not error:
-            path = profile
-            measured = json.loads(profile.read_text(encoding="utf-8"))
-            protocol, figures = "profile", {_SPEED: measured[_SPEED]}
         status = "failed" if error else "finished" if figures else "unfinished"
         job = Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
         if figures and job.metric not in figures:
@@ -233,7 +218,7 @@ def tell(directory: Path) -> int:
     jobs = read_jobs(directory)
     write_text(directory / TABLE, _csv(jobs))
     found = {status: [job for job in jobs if job.status == status] for status in ("finished", "failed", "unfinished")}
-    for watch in dict.fromkeys(job.watch for job in found["finished"]):  # a fit and a profile have no figure in common
+    for watch in dict.fromkeys(job.watch for job in found["finished"]):
         Console().print(_table([job for job in found["finished"] if job.watch == watch]))
     failures: dict[str, list[str]] = {}
     for job in found["failed"]:

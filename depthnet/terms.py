@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from depthnet.checkpoint import read_checkpoint
 from depthnet.types import InputError
 
-__all__ = ["NYU_LICENSE", "Origin", "find_origin", "license_of"]
+__all__ = ["NYU_LAYOUTS", "NYU_LICENSE", "Origin", "find_origin", "license_of"]
 
 NYU_LICENSE = "research use, non-commercial: trained on NYU Depth V2; cite Silberman et al., ECCV 2012"
 
-_NYU = ("labelled", "lists", "kaggle")
+NYU_LAYOUTS = ("labelled", "lists", "kaggle")
 _MOST = 20  # checkpoints that each began with another
 
 
@@ -61,7 +61,9 @@ def _kinds(data: Mapping[str, Any], layout: str | None) -> frozenset[str]:
     if str(data.get("_target_")).endswith(".rooms"):
         return frozenset({"rooms"})
     layout = layout or data.get("layout") or "auto"
-    nyu = layout in _NYU or (layout == "auto" and data.get("unit") is None)  # NYU's layouts have no unit to state
+    nyu = layout in NYU_LAYOUTS or (
+        layout == "auto" and data.get("unit") is None
+    )  # NYU's layouts have no unit to state
     return frozenset({"nyu" if nyu else "own"}) | ({"rooms"} if data.get("extra_rooms") else set())
 
 

@@ -36,14 +36,14 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
         InputError: For the first word that would be ignored.
 
     Example:
-        >>> check_words(["profile_steps=3"], {"mode": "fit", "split": "val", "resume": None})
+        >>> check_words(["loss=l1"], {"mode": "test", "split": "val", "resume": None})
         Traceback (most recent call last):
-        depthnet.types.InputError: profile_steps=3: is for mode=profile; leave it out
+        depthnet.types.InputError: loss=l1: mode=test trains nothing; leave it out
     """
     mode, split = config["mode"], config["split"]
     if mode != "test" and split != "val":
-        does = "a profile evaluates nothing" if mode == "profile" else "a fit is evaluated on val"
-        raise InputError(f"split={split}: {does}; to evaluate a checkpoint on {split} add mode=test ckpt=PATH")
+        advice = f"to evaluate a checkpoint on {split} add mode=test ckpt=PATH"
+        raise InputError(f"split={split}: a fit is evaluated on val; {advice}")
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0].partition("@")[0]
         why = _why(key, mode, bool(config["resume"]), sweeps)
@@ -57,12 +57,8 @@ def _why(key: str, mode: str, resumes: bool, sweeps: bool) -> str:
         return "a run's directory is named by hydra.run.dir=DIR"
     if _within(key, ("model.image_size",)):
         return "the size of the images is data.image_size"
-    if key == "profile_steps" and mode != "profile":
-        return "is for mode=profile"
     if key == "resume_allow" and not resumes:
         return "is for a run that is resumed, resume=DIR or resume=auto"
-    if mode == "profile" and key in ("protocols", "report", "watch"):
-        return "mode=profile evaluates nothing"
     if mode == "test":
         if _within(key, ("model",)):
             return "mode=test evaluates the checkpoint's own network"

@@ -60,7 +60,10 @@ def score(name: str, frames: Iterator[Frame], camera: tuple[float, ...], far: fl
             found = score_predictions(Path(folder, known), root, protocol="all", allow=("saturated", "unit"), **source)
             raw, scaled = found["protocols"]["uncropped"], found["protocols"]["median_scaled"]
             figures = [*(raw[metric] for metric in ("delta1", "abs_rel", "rmse")), scaled["delta1"]]
-            print(f"| {name} | {len(rows) - 1} | {known} | {' | '.join(f'{value:.3f}' for value in figures)} |", flush=True)
+            print(
+                f"| {name} | {len(rows) - 1} | {known} | {' | '.join(f'{value:.3f}' for value in figures)} |",
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
     python results/table.py --check README.md     does it hold just this between its two marks? exit code 1 if not
     python results/table.py --write README.md     put it there
 
-A record is what `python -m depthnet.record` writes. Records of one set, split and protocol make a table; what all rows
+A record is what `python results/record.py` writes. Records of one set, split and protocol make a table; what all rows
 of it share stands once above it, and the commands below it.
 """
 

@@ -45,11 +45,18 @@ def head(text):
 
 def test_it_tells_what_the_run_knows(rooms):
     text = card(rooms, model={"pretrained": "/srv/w/net.safetensors"})
-    assert head(text) == {"license": "mit", "library_name": "depthnet", "pipeline_tag": "depth-estimation"}
+    said = head(text)
+    (model,) = said.pop("model-index")
+    assert said == {"license": "mit", "library_name": "depthnet", "pipeline_tag": "depth-estimation"}
+    (result,) = model["results"]
+    assert (model["name"], result["task"]["type"]) == ("small", "depth-estimation")
+    dataset = {"type": "rooms", "name": "built-in rooms, scene seed 3", "config": "uncropped", "split": "val"}
+    assert result["dataset"] == dataset
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == rooms.metrics["protocols"]["uncropped"]
     for words in (
         "# small\n",
         "`DepthNet` with the encoder test_resnet",
-        "depths of\n0.001 to 10 m, and sees a photograph at 48x64",
+        "It predicts depths of\n0.001 to 10 m, and sees a photograph at 48x64",
         "1,234,567 bytes",
         "SHA-256: `d1935t`",
         "--ckpt small",
@@ -60,7 +67,7 @@ def test_it_tells_what_the_run_knows(rooms):
         "- Command: `python train.py experiment=nyu_small data.root=PATH`\n",
         "- Commit: c0ffee\n",
         "- Versions: torch 2\n",
-        "Judged on val, 5 images, before the weights were rounded. The weights were chosen by `val/delta1` on these",
+        "Evaluated on val, 5 images, before the weights were rounded. The weights were chosen by `val/delta1` on these",
         "95%",
         "- It saw no street.\n- Nothing beyond 10 m",
         "Rounding to float16 changes depth by 1.2e-04 of itself on average and 4.6e-03 at most, on 4 val frames.",
@@ -89,7 +96,7 @@ def test_terms_that_are_no_licence_of_the_list_stand_as_they_are(rooms):
 
 
 def test_a_part_of_the_split_is_called_one(rooms):
-    assert "Judged on val, 5 of 96 images, before" in card(
+    assert "Evaluated on val, 5 of 96 images, before" in card(
         dataclasses.replace(rooms, metrics=rooms.metrics | {"expected": 96})
     )
 

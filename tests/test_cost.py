@@ -1,9 +1,14 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from depthnet.cost import measure_cost
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "results"))
+from cost import measure_cost
 
 
 def test_a_network_and_its_encoder_are_timed_in_turn_on_one_core(monkeypatch):

@@ -57,7 +57,6 @@ LAYERS = [
         "models.decoder",
         "models.basic",
         "models.published",
-        "cost",
         "terms",
         "overview",
         "sync_norm",
@@ -67,17 +66,16 @@ LAYERS = [
     {"data.roots", "data.prepare", "data.download"},
     {"data.datamodule", "models.depth_net", "evaluation", "loggers", "ema"},
     {"module", "callbacks", "dashboard", "saving", "finite", "fine_tune", "prediction", "report.judge"},
-    {"report.page", "card", "profiling", "batch_size", "sweep"},
+    {"report.page", "card", "batch_size", "sweep"},
     {"report.write"},
     {"resume"},
     {"train", "predict", "score", "compare", "robustness", "export", "average", "data.__main__", "report.__main__"},
-    {"record"},
 ]
 HOMES = {
     "timm": {"models.encoder", "sync_norm"},
     "albumentations": {"data.transforms"},
     "lightning": {
-        *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
+        *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "batch_size", "resume"),
         *("wandb_run", "dashboard", "sync_norm", "ema", "overview"),
         "train",
     },

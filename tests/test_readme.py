@@ -48,7 +48,7 @@ def test_every_train_command_composes(command):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for job in jobs:
             cfg = compose("train", job)
-            assert cfg.mode in ("fit", "test", "profile")
+            assert cfg.mode in ("fit", "test")
     assert len(TRAIN) >= 8
 
 

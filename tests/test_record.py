@@ -2,6 +2,8 @@ import json
 import re
 import shlex
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,14 @@ from depthnet.compare import main as compare
 from depthnet.corruptions import CORRUPTIONS
 from depthnet.data.roots import open_root
 from depthnet.models.depth_net import load_network
-from depthnet.record import MORE, command, main, make_record
 from depthnet.report.judge import Bench, open_data, read_run
-from depthnet.robustness import measure
+from depthnet.report.write import write_report
+from depthnet.robustness import evaluate, summarize
+from depthnet.robustness import main as robustness
 from depthnet.sharpness import edge_f1
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "results"))
+from record import MORE, command, main, make_record
 
 SECONDS = {"2 CPU cores, torch on 1": 90.0}
 
@@ -51,7 +57,7 @@ def test_figures_are_the_runs_own_and_the_rest_is_measured(runs, record):
     shots = [bench.shoot(frame)[0] for frame in bench.frames]
     sharp = np.mean([edge_f1(shot.pred, shot.depth, shot.mask) for shot in shots])
     assert record["figures"]["edge_f1"]["mean"] == pytest.approx(sharp)
-    spoilt = measure(bench, list(CORRUPTIONS))
+    spoilt = summarize(bench, evaluate(bench, list(CORRUPTIONS)))
     for name in CORRUPTIONS:
         found, expected = record["figures"][f"robustness_{name}"], spoilt[name]["delta1"]
         assert found["mean"] == pytest.approx(expected["difference"], abs=1e-12)
@@ -90,7 +96,7 @@ def test_the_row_knows_command_time_data_and_cost(record):
 def both(runs):
     steps = []
     found = make_record(runs, "tiny", "rooms", advance=lambda *step: steps.append(step))
-    assert steps == [(number, 70) for number in range(1, 71)]
+    assert steps == [(number, 80) for number in range(1, 81)]
     return found
 
 
@@ -114,9 +120,25 @@ def test_compare_takes_what_a_record_measured(runs, record, both, capsys, tmp_pa
     for metric, value in found.items():
         assert value == pytest.approx(record["figures"][metric]["mean"], abs=1e-12)
     assert len(found) == 4
+
+
+def test_the_tools_store_the_same_for_compare(runs, record, tmp_path, capsys):
     other = made(tmp_path / "other", "data=rooms")
-    assert compare([str(other), str(runs[0]), "--metrics", "edge_f1"]) == 2
-    assert "python -m depthnet.record measures edge_f1" in capsys.readouterr().err
+    for metric, tool in (("edge_f1", "report"), ("robustness_light", "robustness")):
+        assert compare([str(other), str(runs[0]), "--metrics", metric]) == 2
+        assert f"python -m depthnet.{tool} measures it" in capsys.readouterr().err
+    write_report(other)
+    assert robustness([str(other)]) == 0
+    for tool in ("edges", "robustness"):
+        assert (other / f"per_image_{tool}.csv").read_text() == (runs[0] / f"per_image_{tool}.csv").read_text()
+    words = [str(other), str(runs[0]), "--metrics", ",".join(MORE), "--protocol", "uncropped"]
+    assert compare(words) == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in other.glob("per_image_*.csv")}
+    assert robustness([str(other), "--limit", "2", "--output", str(tmp_path / "few.json")]) == 0
+    assert "nothing is stored for depthnet.compare: only 2 of 5 images" in capsys.readouterr().out
+    write_report(other, limit=2)
+    assert {path.name: path.read_bytes() for path in other.glob("per_image_*.csv")} == before
 
 
 def test_a_checkpoint_that_was_judged_elsewhere_brings_its_own_command(tmp_path, make_lists):
@@ -160,7 +182,7 @@ def test_a_command_holds_no_path_and_nothing_that_a_shell_would_change():
 
 
 def test_a_shipped_model_keeps_its_name(monkeypatch):
-    monkeypatch.setattr("depthnet.record.shipped_models", lambda: ["rooms_small"])
+    monkeypatch.setattr("record.shipped_models", lambda: ["rooms_small"])
     assert command(["ckpt=rooms_small"]) == "python train.py ckpt=rooms_small"
 
 
@@ -170,7 +192,7 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
         assert main([*map(str, words), "--name", "a", "--set", "b", "--output", str(output)]) == 2
         said = capsys.readouterr()
         assert said.err.count("\n") == 1
-        assert said.err.startswith("depthnet.record: ")
+        assert said.err.startswith("results/record.py: ")
         assert not said.out
         assert not output.exists()
         return said.err
@@ -194,8 +216,8 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
     torch.nn.init.constant_(network.head.projection.bias, 3.0)  # far away, everywhere
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     save_plain(other / "checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: describe(network)})
-    assert re.search(r"best\.ckpt: gives delta1 0\.\d+, but was judged as 0\.\d+; judge", refused(other))
-    assert not [run for run in (old, other) if (run / "per_image_more.csv").exists()]
+    assert re.search(r"best\.ckpt: the checkpoint gives delta1 0\.\d+, but was judged as 0\.\d+; judge", refused(other))
+    assert not [run for run in (old, other) if list(run.glob("per_image_*.csv"))]
 
 
 def test_each_row_can_be_made_again_by_its_command(train, tmp_path):

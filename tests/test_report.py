@@ -76,7 +76,7 @@ def test_the_headline_is_the_edge_f1_of_the_results_table(report, run):
     heads = re.findall(r'<div class="card head"><span class="soft">(.*?)</span><b>(.*?)</b>', report.read_text())
     assert [name for name, _ in heads] == ["delta1", "abs_rel", "rmse [m]", "edge_f1"]
     assert heads[-1][1] == f"{mean:.3f}"
-    rows = re.search(r'aria-label="Sharpness".*?</table>', report.read_text()).group()
+    rows = re.search(r'(?s)aria-label="Sharpness".*?</table>', report.read_text()).group()
     assert re.findall(r'<td class="text">(.*?)</td>', rows) == [
         "edge_f1",
         "boundary_f1",

@@ -9,7 +9,7 @@ from depthnet.corruptions import corrupt
 from depthnet.intervals import bootstrap
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.judge import Bench, open_data, read_run
-from depthnet.robustness import main, measure
+from depthnet.robustness import evaluate, main, summarize
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def run(tmp_path_factory):
 def test_clean_figures_are_the_runs_own_and_differences_are_paired(run):
     steps = []
     bench = Bench(read_run(run))
-    found = measure(bench, ["dark", "noise"], lambda done, total: steps.append((done, total)))
+    found = summarize(bench, evaluate(bench, ["dark", "noise"], lambda done, total: steps.append((done, total))))
     assert list(found) == ["clean", "dark", "noise"]
     assert steps == [(n, 15) for n in range(1, 16)]
     stored = json.loads((run / "metrics.json").read_text())["protocols"][bench.protocol.name]

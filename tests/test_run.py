@@ -13,7 +13,6 @@ CHOICES = {
     "resume": None,
     "watch": "val/delta1",
     "resume_allow": [],
-    "profile_steps": 20,
 }
 
 
@@ -75,8 +74,7 @@ def test_only_a_run_can_be_resumed(tmp_path):
         ("resume", True),
         ("foo", 1),
         ("watch", "delta1"),
-        ("profile_steps", 0),
-        ("profile_steps", 2.5),
+        ("mode", "profile"),
     ],
 )
 def test_impossible_choices_are_refused_by_name(key, value):
@@ -99,11 +97,6 @@ def test_precisions_of_half_weights_are_refused_with_what_to_take(precision):
 def test_mode_test_needs_a_checkpoint():
     with pytest.raises(InputError, match="ckpt=PATH"):
         check_choices(CHOICES | {"mode": "test"})
-
-
-def test_a_profile_is_not_resumed():
-    with pytest.raises(InputError, match="a profile starts anew"):
-        check_choices(CHOICES | {"mode": "profile", "resume": "auto"})
 
 
 def test_an_error_line_is_found_under_what_libraries_wrap_around_it():

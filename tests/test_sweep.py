@@ -118,46 +118,18 @@ def test_an_error_is_ranked_upwards(tmp_path, capsys):
     assert rows[1][:5] == ["rmse", "95", "%", "interval", "lr"]
 
 
-def test_profiles_are_ranked_by_images_per_second(tmp_path, capsys):
-    for size, speed in ((8, 90.0), (16, 120.0)):
-        directory = tmp_path / str(size)
-        directory.mkdir()
-        cfg = OmegaConf.create({"watch": "val/rmse", "resume": None, "mode": "profile"})
-        (directory / "config.yaml").write_text("of one that was killed")
-        assert note_start(cfg, directory, [f"data.batch_size={size}"]) is None
-        assert cfg.resume is None  # a profile starts anew
-        assert not (directory / "config.yaml").exists()
-        (directory / "profile.json").write_text(json.dumps({"images_per_second": speed, "processes": 2}))
-        assert note_end(directory, speed) == speed
-        assert note_start(cfg, directory, [f"data.batch_size={size}"]) == speed, "it has ended"
-    assert tell(tmp_path) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row for row in rows if row[:1] in (["1"], ["2"])] == [
-        ["1", "120.0000", "16", "16"],
-        ["2", "90.0000", "8", "8"],
-    ]
-
-
 def test_jobs_that_watch_different_figures_have_a_table_each(tmp_path, capsys):
     make_job(tmp_path, ["seed=1"], 0.5)
     make_job(tmp_path, ["seed=1", "watch=val/rmse"], 1.5, watch="val/rmse", interval=(1.0, 2.0))
-    directory = tmp_path / "profile"
-    directory.mkdir()
-    note_start(
-        OmegaConf.create({"watch": "val/delta1", "resume": None, "mode": "profile"}), directory, ["mode=profile"]
-    )
-    (directory / "profile.json").write_text('{"images_per_second": 90.0}')
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert sorted(line.split()[1] for line in out.splitlines() if line.startswith("1 ")) == [
         "0.5000",
         "1.5000",
-        "90.0000",
     ]
-    assert "3 finished" in out
-    rows = {row["watch"] or row["mode"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+    assert "2 finished" in out
+    rows = {row["watch"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
     assert (rows["val/rmse"]["rmse_low"], rows["val/rmse"]["delta1_low"]) == ("1.0", "")
-    assert (rows["profile"]["images_per_second"], rows["profile"]["rmse_high"]) == ("90.0", "")
 
 
 def test_where_all_failed_that_is_said(tmp_path, capsys):
@@ -350,7 +322,7 @@ def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_
 
 @pytest.mark.parametrize(
     ("words", "direction"),
-    [([], "maximize"), (["watch=val/rmse"], "minimize"), (["watch=val/rmse", "mode=profile"], "maximize")],
+    [([], "maximize"), (["watch=val/rmse"], "minimize")],
 )
 def test_a_search_goes_where_its_figure_is_better(words, direction):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")

@@ -7,7 +7,6 @@ from depthnet.words import check_words
 
 FIT = {"mode": "fit", "split": "val", "resume": None}
 TEST = FIT | {"mode": "test", "split": "test"}
-PROFILE = FIT | {"mode": "profile"}
 
 
 @pytest.mark.parametrize(
@@ -52,15 +51,10 @@ def test_a_test_uses_its_data_protocols_and_device():
 @pytest.mark.parametrize(
     ("config", "word"),
     [
-        (FIT, "profile_steps=3"),
         (FIT, "resume_allow=[data]"),
         (FIT, "directory=x"),
         (FIT, "model.image_size=[32,48]"),
-        (TEST, "profile_steps=3"),
         (TEST, "watch=val/rmse"),
-        (PROFILE, "protocols=all"),
-        (PROFILE, "report=true"),
-        (PROFILE, "watch=val/rmse"),
     ],
 )
 def test_a_word_of_another_mode_is_refused(config, word):
@@ -70,14 +64,12 @@ def test_a_word_of_another_mode_is_refused(config, word):
 
 
 def test_words_count_where_they_are_used():
-    check_words(["profile_steps=3"], PROFILE)
     check_words(["resume_allow=[data]"], FIT | {"resume": "auto"})
     check_words(["watch=val/rmse"], TEST, sweeps=True)  # ranks the jobs
 
 
 @pytest.mark.parametrize("split", ["test", "published"])
 def test_another_split_than_val_is_for_mode_test(split):
-    for config in (FIT, PROFILE):
-        with pytest.raises(InputError, match=f"split={split}: .*mode=test"):
-            check_words([], config | {"split": split})
+    with pytest.raises(InputError, match=f"split={split}: .*mode=test"):
+        check_words([], FIT | {"split": split})
     check_words([f"split={split}"], TEST | {"split": split})

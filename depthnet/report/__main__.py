@@ -5,7 +5,8 @@
 RUN is the directory of a run that was judged (config.yaml, metrics.json, per_image.csv). Its best checkpoint judges the
 same frames again, one by one, under the first protocol of metrics.json. RUN/report.html then shows the figures with
 95 % intervals; the error by depth, near edges, by place and by kind; the sharpness of depth boundaries; the best,
-median and worst images; and the training. The file needs no other file and no network.
+median and worst images; and the training. The file needs no other file and no network. RUN/per_image_edges.csv holds
+each image's edge_f1, for `python -m depthnet.compare`.
 
 Exit code: 0, the report was written; 2, something is wrong, and nothing was written; 130, interrupted.
 """

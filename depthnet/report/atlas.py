@@ -10,6 +10,7 @@ Arrays in, plain values out. All depth is in metres, ``(H, W)``; what counts are
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -167,8 +168,8 @@ class Atlas:
         scene: str,
         scene_type: str = "",
         objects: npt.NDArray[np.integer] | None = None,
-    ) -> None:
-        """Add an image; one without a valid pixel says nothing.
+    ) -> float:
+        """Add an image; one without a valid pixel counts nowhere.
 
         Args:
             pred: Predicted depth [m], above 0, shape ``(H, W)``.
@@ -177,9 +178,12 @@ class Atlas:
             scene: The image's scene.
             scene_type: What kind of scene; empty where it is not known.
             objects: The object class of each pixel, same shape, a place in ``object_names``; None where not known.
+
+        Returns:
+            The image's ``edge_f1``; NaN where its ground truth has no edge.
         """
         if not mask.any():
-            return
+            return math.nan
         p, t = pred[mask], depth[mask]
         true = depth_edges(depth, mask)
         groups = {
@@ -208,6 +212,7 @@ class Atlas:
         self._counts += np.bincount(cell, minlength=cells).reshape(_GRID)
         both = _places(t, self.top, _BINS) * _BINS + _places(p, self.top, _BINS)
         self.histogram += np.bincount(both, minlength=_BINS**2).reshape(_BINS, _BINS)
+        return sharp[0]
 
     def groups(self, kind: str, most: int | None = None) -> list[Group]:
         """Return what was measured of each group that some image has.

@@ -24,12 +24,24 @@ from depthnet.evaluation import choose_protocols
 from depthnet.image import resize_image
 from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network
+from depthnet.per_image import SAME, write_more
 from depthnet.report.atlas import Atlas
 from depthnet.run import BEST, CONFIG
 from depthnet.shipped import find_checkpoint
 from depthnet.types import DepthRange, InputError, read_size
 
-__all__ = ["Judgement", "Run", "Shot", "choose_frames", "judge", "judged_checkpoint", "open_data", "read_run"]
+__all__ = [
+    "Bench",
+    "Judgement",
+    "Run",
+    "Shot",
+    "choose_frames",
+    "judge",
+    "judged_checkpoint",
+    "open_data",
+    "read_run",
+    "store_images",
+]
 
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
 
@@ -76,6 +88,7 @@ class Judgement:
 
     Attributes:
         figures: The nine figures of each frame, by its number.
+        edges: ``edge_f1`` of each frame; NaN where its ground truth has no edge.
         types: Each frame's kind of scene; empty where the data does not say.
         atlas: Where the errors are.
         shots: Images to be shown, by "Best", "Median" and "Worst".
@@ -84,6 +97,7 @@ class Judgement:
     """
 
     figures: dict[int, list[float]]
+    edges: dict[int, float]
     types: dict[int, str]
     atlas: Atlas
     shots: dict[str, list[Shot]]
@@ -234,10 +248,11 @@ def judge(
     layout, split = bench.layout, bench.split
     atlas = Atlas(bench.protocol.depth_range or layout.depth_range, layout.object_names)
     figures: dict[int, list[float]] = {}
+    edges: dict[int, float] = {}
     for done, frame in enumerate(bench.frames, start=1):
         shot, figures[frame] = bench.shoot(frame)
         kind, objects = layout.scene_type(split, frame), layout.objects(split, frame)
-        atlas.add(shot.pred, shot.depth, shot.mask, bench.rows[frame][1], kind, objects)
+        edges[frame] = atlas.add(shot.pred, shot.depth, shot.mask, bench.rows[frame][1], kind, objects)
         if advance is not None:
             advance(done, len(bench.frames))
     chosen = choose_frames(figures)
@@ -245,7 +260,33 @@ def judge(
         raise InputError(f"{layout.description}: no {split} frame has a pixel that counts under {bench.protocol.name}")
     shots = {name: [bench.shoot(frame)[0] for frame in some] for name, some in chosen.items()}
     types = {frame: layout.scene_type(split, frame) for frame in bench.frames}
-    return Judgement(figures, types, atlas, shots, bench.path, layout)
+    return Judgement(figures, edges, types, atlas, shots, bench.path, layout)
+
+
+def store_images(run: Run, tool: str, names: Sequence[str], figures: Mapping[int, Sequence[float]]) -> str:
+    """Write figures of each image beside ``per_image.csv``, from where :mod:`depthnet.compare` reads them.
+
+    They have to be of all images, and of the checkpoint that the run was judged by.
+
+    Args:
+        run: The run.
+        tool: What measured them, as the file is named.
+        names: Of the figures; the first is ``delta1``, by which another checkpoint is known.
+        figures: Of each image, by its frame.
+
+    Returns:
+        Why nothing was written; empty where it was.
+    """
+    rows = run.rows[run.protocol]
+    if figures.keys() != rows.keys():
+        return f"only {len(figures)} of {len(rows)} images"
+    column = METRIC_NAMES.index("delta1")
+    pairs = [(own[0], rows[frame][2][column]) for frame, own in figures.items() if not math.isnan(own[0])]
+    found, stored = (math.fsum(values) / max(len(pairs), 1) for values in zip(*pairs, strict=True))
+    if not abs(found - stored) <= SAME:
+        return f"the checkpoint gives delta1 {found:.4f}, but was judged as {stored:.4f}; judge the run again"
+    write_more(run.directory, tool, run.protocol, names, {frame: (*rows[frame][:2], figures[frame]) for frame in rows})
+    return ""
 
 
 def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:

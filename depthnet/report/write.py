@@ -21,7 +21,7 @@ def write_report(
     limit: int | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Judge a run's frames again and write its report.
+    """Judge a run's frames again, write its report, and store each image's ``edge_f1`` for :mod:`depthnet.compare`.
 
     Args:
         directory: The run's.
@@ -35,7 +35,9 @@ def write_report(
         InputError: If a file of the run, the checkpoint or the data is missing or not what it was, or nothing can be
             written.
     """
-    from depthnet.report.judge import judge, read_run
+    from jinja2 import UndefinedError
+
+    from depthnet.report.judge import judge, read_run, store_images
     from depthnet.report.page import page
 
     run = read_run(directory)
@@ -44,8 +46,17 @@ def write_report(
     judgement = judge(run, checkpoint=checkpoint, root=root, limit=limit, advance=advance)
     try:
         text = page(run, judgement)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # metrics.json may be anybody's
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        UndefinedError,
+    ) as error:  # metrics.json may be anybody's
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
     write_text(path, text)
+    if checkpoint is None:
+        edges = {frame: (row[0], judgement.edges[frame]) for frame, row in judgement.figures.items()}
+        store_images(run, "edges", ("delta1", "edge_f1"), edges)
     return path

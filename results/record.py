@@ -1,12 +1,12 @@
 """Make a row of the results table from a finished run: its figures, its commands, its cost.
 
-    python -m depthnet.record RUN --name "irv2_attn" --set "NYU labelled, official training half" \\
+    python results/record.py RUN --name "irv2_attn" --set "NYU labelled, official training half" \\
         --output results/nyu_irv2_attn.json
-    python -m depthnet.record RUN RUN RUN ...         runs that differ in the seed alone make one row
+    python results/record.py RUN RUN RUN ...         runs that differ in the seed alone make one row
 
-What the run has measured is taken from its files. Its best checkpoint then judges the same images again, as they are
-for the sharpness of depth boundaries and with every corruption for robustness; RUN/per_image_more.csv holds both, image
-by image, for `python -m depthnet.compare`. Last the network is timed on one core.
+What the run has measured is taken from its files. Its best checkpoint then evaluates the same images again, as they are
+for the sharpness of depth boundaries and with every corruption for robustness; both are stored in the run, image by
+image, as `python -m depthnet.report` and `python -m depthnet.robustness` do. Last the network is timed on one core.
 
 A record holds no path of this machine: PATH, FILE and BEST stand in its commands, BEST for checkpoints/best.ckpt of the
 command before.
@@ -29,39 +29,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from cost import measure_cost
 
 from depthnet.changes import RECORD
 from depthnet.command import finish
 from depthnet.compare import compare, differing_keys
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS
-from depthnet.cost import measure_cost
 from depthnet.durable import file_digest, require_writable, write_json
 from depthnet.evaluation import training_mean
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.depth_net import load_network
-from depthnet.per_image import SAME, flat, write_more
+from depthnet.per_image import flat
 from depthnet.per_image import read_run as read_images
 from depthnet.progress import progress_bar
 from depthnet.report.atlas import mean_figures
-from depthnet.report.judge import Bench, Run, read_run
-from depthnet.robustness import shoot
+from depthnet.report.judge import Bench, Run, judge, read_run, store_images
+from depthnet.robustness import LIGHT, evaluate, losses
 from depthnet.sharpness import EDGE_F1, edge_f1
 from depthnet.shipped import portable, shipped_models
 from depthnet.types import InputError
 
-__all__ = ["MORE", "command", "look", "main", "make_record"]
-
-LIGHT = ("dark", "bright", "contrast")
-"""The corruptions that are another light."""
-
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
-"""What a record measures of each image beside the nine figures of a judgement."""
+"""What a record measures of each image beside the nine figures of an evaluation."""
 
 DEFINITIONS = {
     "edge_f1": EDGE_F1,
     "robustness": (
-        "delta1 of spoilt photographs less delta1 of the clean ones, image by image, truth unchanged; the mean over "
+        "delta1 of corrupted images less delta1 of clean ones, image by image, ground truth unchanged; the mean over "
         + ", ".join(f"{name} ({STRENGTHS[name]})" for name in CORRUPTIONS)
         + f"; robustness_light: the mean over {', '.join(LIGHT)}."
     ),
@@ -150,31 +145,6 @@ def _commands(made: Sequence[Sequence[Made]], seeds: Sequence[int]) -> list[str]
     )
 
 
-def look(bench: Bench, advance: Callable[[], None] = lambda: None) -> dict[int, list[float]]:
-    """Measure of each image what a judgement does not.
-
-    Args:
-        bench: The checkpoint and its frames.
-        advance: Called after each photograph.
-
-    Returns:
-        delta1 and then :data:`MORE`, by frame; NaN where there is nothing to measure by.
-    """
-    place = METRIC_NAMES.index("delta1")
-    found = {}
-    for frame in bench.frames:
-        shot, figures = shoot(bench, frame, "clean")
-        sharp, clean = edge_f1(shot.pred, shot.depth, shot.mask), figures[place]
-        advance()
-        changes = {}
-        for name in CORRUPTIONS:
-            changes[name] = shoot(bench, frame, name)[1][place] - clean
-            advance()
-        light = math.fsum(changes[name] for name in LIGHT) / len(LIGHT)
-        found[frame] = [clean, sharp, math.fsum(changes.values()) / len(changes), light, *changes.values()]
-    return found
-
-
 def make_record(
     directories: Sequence[str | os.PathLike[str]],
     name: str,
@@ -182,14 +152,14 @@ def make_record(
     root: str | os.PathLike[str] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Make the record of a row, and write ``per_image_more.csv`` into each run's directory.
+    """Make the record of a row, and store what was measured of each image in each run's directory.
 
     Args:
         directories: Of one run, or of several that differ in the seed alone.
         name: Of the row.
         data: What the data is, in words; rows of the same words stand in one table.
         root: Where the data is now, if it moved.
-        advance: Called with how many photographs were judged and how many there are.
+        advance: Called with how many images were evaluated and how many there are.
 
     Returns:
         Plain values, free of this machine's paths.
@@ -213,15 +183,15 @@ def make_record(
     differing = differing_keys([run.config or {} for run in images.values()])
     if differing:
         raise InputError(f"{paths[0]}: the runs of a row differ in the seed alone; here in {', '.join(differing)}")
-    total, done = sum(len(bench.frames) for bench in benches) * (1 + len(CORRUPTIONS)), 0
+    total, done = sum(len(bench.frames) for bench in benches) * (2 + len(CORRUPTIONS)), 0
 
-    def judged() -> None:
+    def judged(*_: int) -> None:
         nonlocal done
         done += 1
         if advance is not None:
             advance(done, total)
 
-    found = [_measured(run, bench, judged) for run, bench in zip(runs, benches, strict=True)]
+    found = [_measured(run, bench, root, judged) for run, bench in zip(runs, benches, strict=True)]
     scenes = [first.rows[protocol][frame][1] for frame in benches[0].frames]
     figures = mean_figures((*METRIC_NAMES, *MORE), np.mean([table for _, table in found], axis=0), scenes)
     seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]
@@ -251,23 +221,27 @@ def make_record(
     }
 
 
-def _measured(run: Run, bench: Bench, judged: Callable[[], None]) -> tuple[dict[str, Any], list[list[float]]]:
-    """What is noted of one run, and its figures image by image; those that are new are written beside the others."""
-    rows, more = run.rows[run.protocol], look(bench, judged)
-    names, judged_as = ("delta1", *MORE), run.metrics["protocols"][run.protocol]
-    means = mean_figures(names, list(more.values()), [rows[frame][1] for frame in more])
-    if abs(means["delta1"].mean - judged_as["delta1"]) > SAME:
-        found = f"gives delta1 {means['delta1'].mean:.4f}, but was judged as {judged_as['delta1']:.4f}"
-        raise InputError(f"{bench.path}: {found}; judge the run again")
-    write_more(run.directory, run.protocol, names, {frame: (*rows[frame][:2], more[frame]) for frame in more})
+def _measured(
+    run: Run, bench: Bench, root: str | os.PathLike[str] | None, judged: Callable[..., None]
+) -> tuple[dict[str, Any], list[list[float]]]:
+    """What is noted of one run, and its figures image by image; those that are new are stored beside the others."""
+    rows, judgement = run.rows[run.protocol], judge(run, root=root, advance=judged)
+    names, changes = losses(bench, evaluate(bench, list(CORRUPTIONS), judged))
+    edges = {frame: (figures[0], judgement.edges[frame]) for frame, figures in judgement.figures.items()}
+    for stored in (("edges", ("delta1", "edge_f1"), edges), ("robustness", names, changes)):
+        if why := store_images(run, *stored):
+            raise InputError(f"{bench.path}: {why}")
+    places = [names.index(name) for name in MORE[1:]]
+    more = {frame: [edges[frame][1], *(changes[frame][place] for place in places)] for frame in bench.frames}
+    means = mean_figures(MORE, list(more.values()), [rows[frame][1] for frame in more])
     noted = {
         "seed": run.metrics["seed"],
         "commit": run.metrics["commit"],
         "versions": run.metrics["versions"],
         "checkpoint": file_digest(bench.path),
-        "figures": {name: figure.mean for name, figure in means.items()} | judged_as,
+        "figures": {name: figure.mean for name, figure in means.items()} | run.metrics["protocols"][run.protocol],
     }
-    return noted, [[*rows[frame][2], *figures[1:]] for frame, figures in more.items()]
+    return noted, [[*rows[frame][2], *figures] for frame, figures in more.items()]
 
 
 def _mean_map(run: Run, bench: Bench) -> dict[str, float] | None:
@@ -298,18 +272,18 @@ def _without_places(run: Run) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m depthnet.record", description=__doc__, formatter_class=style)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run that was judged")
+    parser = argparse.ArgumentParser("python results/record.py", description=__doc__, formatter_class=style)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run that was evaluated")
     parser.add_argument("--name", required=True, help="of the row, such as: irv2_attn, scratch, 12 epochs")
     parser.add_argument("--set", required=True, help="what the data is, in words; rows of the same words make a table")
     parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the record, as JSON")
-    return finish("depthnet.record", partial(_run, parser.parse_args(arguments)))
+    return finish("results/record.py", partial(_run, parser.parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
     require_writable(options.output.parent)
-    with progress_bar("photographs judged") as advance:
+    with progress_bar("images evaluated") as advance:
         record = make_record(options.runs, options.name, options.set, options.root, advance)
     write_json(options.output, record)
     print(options.output)
