@@ -2,8 +2,8 @@
 
     python results/cameras.py NYU SAMPLES
 
-NYU is the folder of the labelled set's pairs as lists; SAMPLES holds hololens/, kinect/, icl/ and kitti/ as their authors
-publish them: images, depth as PNG or PGM. Each set goes through predict.py's and score's own functions.
+NYU is the folder of the labelled set's pairs as lists; SAMPLES holds hololens/, kinect/, icl/ and kitti/ as their
+authors publish them: images, depth as PNG or PGM. Each set goes through predict.py's and score's own functions.
 """
 
 import sys
@@ -60,10 +60,8 @@ def score(name: str, frames: Iterator[Frame], camera: tuple[float, ...], far: fl
             found = score_predictions(Path(folder, known), root, protocol="all", allow=("saturated", "unit"), **source)
             raw, scaled = found["protocols"]["uncropped"], found["protocols"]["median_scaled"]
             figures = [*(raw[metric] for metric in ("delta1", "abs_rel", "rmse")), scaled["delta1"]]
-            print(
-                f"| {name} | {len(rows) - 1} | {known} | {' | '.join(f'{value:.3f}' for value in figures)} |",
-                flush=True,
-            )
+            words = [name, str(len(rows) - 1), known, *(f"{value:.3f}" for value in figures)]
+            print(f"| {' | '.join(words)} |", flush=True)
 
 
 def main() -> None:
