@@ -2,12 +2,13 @@
 
 ``run.json`` in a run's directory holds digests of the data and of the package's files, versions, every time the run was
 resumed, its command line, and how long it has trained. A run that goes on with other data or other code would be
-neither the old one nor a new one.
+neither the old one nor a new one; code that does not train may change under it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "KINDS",
     "RECORD",
     "SETTLED",
+    "TRAINING",
     "add_seconds",
     "check_changes",
     "config_changes",
@@ -30,10 +32,17 @@ __all__ = [
     "noted_overrides",
 ]
 
+log = logging.getLogger("depthnet")
+
 RECORD = "run.json"
 
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
+
+TRAINING = ("batch_size", "callbacks", "camera", "checkpoint", "data", "ema", "evaluation", "fine_tune", "finite",
+            "image", "losses", "metrics", "models", "module", "optim", "protocol", "resume", "saving", "sync_norm",
+            "types")  # fmt: skip
+"""Files and folders of the package by whose code a run learns and its best checkpoint is chosen."""
 
 FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
         "data.lists", "data.num_workers", "data.cache", "data.cache_dir", "trainer.profiler")  # fmt: skip
@@ -62,7 +71,7 @@ def check_changes(
         allow: The kinds of change that do not stop the run.
 
     Raises:
-        InputError: If data or code has changed, with the differences.
+        InputError: If data or the code of training has changed, with the differences; other code is logged.
     """
     path = Path(directory) / RECORD
     now: dict[str, Any] = json.loads(json.dumps({"data": data, "code": {**_digests(), **versions}}))
@@ -75,8 +84,12 @@ def check_changes(
         resumed = [*then["resumed"], {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **found}]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
-    for kind, differences in found.items():
+    beside = {key for key in {**then["code"], **now["code"]} if not _trains(key)}
+    training, other = ([line for line in found["code"] if (line in beside) is out] for out in (False, True))
+    for kind, differences in (("data", found["data"]), ("code", training)):
         _refuse(directory, kind, differences, allow)
+    if other:
+        log.info("%s: code that does not train has changed since the run was started: %s", directory, _shorten(other))
     write_json(path, then | now | {"resumed": resumed})
 
 
@@ -154,11 +167,15 @@ def config_changes(
 
 def _refuse(directory: str | os.PathLike[str], kind: str, differences: list[str], allow: Collection[str]) -> None:
     if differences and kind not in allow:
-        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise InputError(
-            f"{directory}: its {kind} has changed since the run was started: {', '.join(differences[:_SHOWN])}{more}; "
+            f"{directory}: its {kind} has changed since the run was started: {_shorten(differences)}; "
             f"start anew in another directory, or go on all the same with resume_allow=[{kind}]"
         )
+
+
+def _shorten(differences: Sequence[str]) -> str:
+    more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+    return f"{', '.join(differences[:_SHOWN])}{more}"
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -177,6 +194,12 @@ def _digests() -> dict[str, str]:
         path.relative_to(folder.parent).as_posix(): sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*.py"))
     }
+
+
+def _trains(key: str) -> bool:
+    """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
+    parts = key.removesuffix(".py").split("/")
+    return len(parts) == 1 or parts[1] in TRAINING
 
 
 def _at(config: Any, key: str) -> Any:

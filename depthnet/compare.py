@@ -34,14 +34,13 @@ from depthnet.command import finish
 from depthnet.durable import write_text
 from depthnet.intervals import Interval, bootstrap
 from depthnet.per_image import Run, count_in_words, exact_mean, read_run
-from depthnet.types import InputError
+from depthnet.types import HIGHER_IS_BETTER, InputError
 
 __all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
 
 _METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
 _NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
-_HIGHER_IS_BETTER = ("delta", "edge_f1", "robustness")
-_STORED_BY = {"edge_f1": "report", "robustness": "robustness"}
+_STORED_BY = {"edge_f1": "report", "robustness": "robustness"}  # of both, more is better
 _MOST_KEYS = 12
 _WIDTH = 100
 _FEW_SCENES = 10  # at ten, nine in ten intervals of 95 % hold the true mean
@@ -64,7 +63,11 @@ class Row(NamedTuple):
         low, high = self.difference_interval
         if not (low > 0 or high < 0):
             return ""
-        return "better" if (low > 0) == self.metric.startswith(_HIGHER_IS_BETTER) else "worse"
+        return (
+            "better"
+            if (low > 0) == HIGHER_IS_BETTER.get(self.metric, self.metric.startswith(tuple(_STORED_BY)))
+            else "worse"
+        )
 
 
 class Comparison(NamedTuple):

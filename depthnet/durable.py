@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from depthnet.types import InputError
 
 __all__ = [
@@ -40,7 +42,6 @@ __all__ = [
 log = logging.getLogger("depthnet")
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)
-_locks: dict[str, int] = {}  # directories that are locked -> the process that did it
 
 
 def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
@@ -162,9 +163,8 @@ def remove_leftovers(directory: str | os.PathLike[str]) -> int:
 def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
     """Keep ``directory`` to this process for the block; the system frees it when the process ends in whatever way.
 
-    The lock is on the file ``.lock`` in it, which says who holds it and stays there afterwards: were it removed, a
-    process that has just opened it and one that makes it anew would both hold a lock. A file system that knows no
-    locks gives a warning.
+    The lock is on the file ``.lock`` in it, which names the holder and stays there afterwards. A process that is forked
+    meanwhile does not hold it. A file system that knows no locks gives a warning.
 
     Args:
         directory: Made if it is missing.
@@ -174,43 +174,34 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
         InputError: If it is locked already, by this process or another, or cannot be written.
     """
     path = Path(directory, ".lock")
-    name = os.path.realpath(directory)
-    refusal = "{}: another run is at work in this directory ({}); wait for its end or name another directory"
-    about = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
-    if _locks.get(name) == os.getpid():  # the system lets a process lock twice, and its first end would free both
-        raise InputError(refusal.format(directory, "this very process"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise InputError(f"cannot write in {directory}: {error.strerror}; name another directory") from error
-    try:
-        try:  # not flock: the loaders' workers would inherit it, and keep it when this process is killed
-            import fcntl  # Windows has none
-
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            log.warning("%s: cannot be locked on this system; see that only one run uses it", directory)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                holder = "".join(filter(str.isprintable, os.read(descriptor, 200).decode(errors="replace")))
-                if not wait:
-                    raise InputError(refusal.format(directory, holder or "it has just begun")) from None
-                log.info("%s: waiting for who is at work there (%s)", directory, holder)
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
-            else:
-                log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
-            os.ftruncate(descriptor, 0)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, about.encode())
-        _locks[name] = os.getpid()
+    with contextlib.ExitStack() as stack:
         try:
-            yield
-        finally:
-            del _locks[name]
-    finally:
-        os.close(descriptor)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, fallback_to_soft=False)
+            try:
+                stack.enter_context(lock.acquire(blocking=False))
+            except Timeout:
+                holder = "".join(filter(str.isprintable, _read_holder(path))) or "it has just begun"
+                busy = f"{directory}: another run is at work in this directory ({holder})"
+                if not wait:
+                    raise InputError(f"{busy}; wait for its end or name another directory") from None
+                log.warning("%s; waiting for its end", busy)
+                stack.enter_context(lock.acquire())
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                raise InputError(f"cannot write in {directory}: {error.strerror}; name another directory") from error
+            log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
+            since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
+        yield
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:200]
+    except OSError:  # Windows lets nobody read a locked file
+        return ""
 
 
 def _shortage(error: OSError, temporary: Path, needed: int | None) -> str:

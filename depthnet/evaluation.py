@@ -38,7 +38,7 @@ from depthnet.image import resize_nearest
 from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.protocol import Protocol, default_protocol, find_protocols, resize_prediction
-from depthnet.types import InputError
+from depthnet.types import HIGHER_IS_BETTER, InputError
 
 __all__ = [
     "Evaluation",
@@ -227,7 +227,7 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
         raise InputError(f"{layout.description}: it has no {split} frames")
     sizes = sorted({layout.size(split, frame) for frame in range(count)})
     if isinstance(names, str) and names == "auto":
-        names = default_protocol(layout.name, layout.truth, sizes[0])
+        names = default_protocol(layout.nyu, layout.truth, sizes[0])
     found = find_protocols(names, layout.truth, sizes[0])
     for size in sizes[1:]:
         for protocol in found:
@@ -286,7 +286,7 @@ def metrics_table(
     for protocol in dict.fromkeys(name for judged in figures.values() for name in judged):
         rows = {who: judged[protocol] for who, judged in figures.items() if protocol in judged}
         best = {
-            metric: (max if metric.startswith("delta") else min)(row[metric] for row in rows.values())
+            metric: (max if HIGHER_IS_BETTER[metric] else min)(row[metric] for row in rows.values())
             for metric in METRIC_NAMES
         }
         table.add_row(Text(protocol, "bold"))

@@ -22,6 +22,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from depthnet.types import HIGHER_IS_BETTER
+
 __all__ = [
     "METRIC_NAMES",
     "DepthMetric",
@@ -98,7 +100,7 @@ _FORMULAS: dict[str, _Formula] = {
     "silog": _Formula(_log_moments, lambda mean, square: 100.0 * (square - mean.square()).clamp(min=0.0).sqrt()),
 }
 
-METRIC_NAMES: tuple[str, ...] = tuple(_FORMULAS)
+METRIC_NAMES: tuple[str, ...] = tuple(HIGHER_IS_BETTER)
 """The nine names, in the order of every table."""
 
 
@@ -393,7 +395,7 @@ class DepthMetric(_FrameMetric):
         # MetricCollection merges metrics whose states have one name and, after the first batch, equal values, as delta2
         # and delta3 have when both are 1.0; so the state bears the metric's name.
         super().__init__([name], name, **kwargs)
-        self.__dict__["higher_is_better"] = name.startswith("delta")  # torchmetrics refuses a plain assignment
+        self.__dict__["higher_is_better"] = HIGHER_IS_BETTER[name]  # torchmetrics refuses a plain assignment
 
     def compute(self) -> Tensor:
         """Return the mean over the images with a valid pixel, a float64 scalar; NaN if there is none."""

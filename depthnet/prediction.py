@@ -8,13 +8,13 @@ straight into the output folder; what lies in a named folder keeps its sub-folde
 Nothing heavy is imported, and no network is loaded, before a photograph needs it.
 """
 # os.path answers False where pathlib raises: a name too long, a link to itself, a closed folder
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH121, PTH122, PTH202
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH119, PTH120, PTH121, PTH122, PTH202, PTH207
 
 from __future__ import annotations
 
 import errno
-import fnmatch
 import functools
+import glob
 import json
 import math
 import os
@@ -95,7 +95,8 @@ def predict_files(
     """Predict depth for photographs and write it; what a former run made the same way is kept.
 
     Args:
-        paths: Files, folders and globs; a name that exists is never read as a glob. In folders, hidden files are left.
+        paths: Files, folders and globs; a name that exists is never read as a glob. In folders, hidden files and links
+            to folders are left.
         network: A checkpoint file or a shipped model's name, loaded when the first photograph needs it; or a network,
             and then nothing is kept.
         output: The folder to write in; it may be, hold or lie in a folder of ``paths``.
@@ -122,16 +123,15 @@ def predict_files(
     if fov_x is not None and not 0 < fov_x < 180:
         raise InputError(f"--fov-x {fov_x}: it is a number of degrees between 0 and 180")
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    arguments = _expanded([os.fspath(path) for path in given])
+    arguments = [os.fspath(path) for path in given]
+    photographs = _find(arguments, os.path.realpath(output))
+    if not photographs:
+        raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
     if size is not None:
         settings["size"] = list(read_size("--size", size))
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
     job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x, size)
-    photographs = _Photographs(arguments, job.output)
-    total = sum(1 for _ in photographs)
-    if not total:
-        raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
     counts: Counter[str] = Counter()
     say = tell or functools.partial(print, file=sys.stderr, flush=True)
     for photograph in photographs:
@@ -144,7 +144,7 @@ def predict_files(
             why = getattr(error, "strerror", None) or "too large for this machine's memory"
             say(_one_line(str(error) if isinstance(error, InputError) else f"{photograph.path}: {why}"))
         if advance is not None:
-            advance(counts.total(), total)
+            advance(counts.total(), len(photographs))
     cameras = dict(job.cameras)
     if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
         cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
@@ -162,90 +162,68 @@ class _Photograph:
     fault: str = ""
 
 
-class _Photographs:
-    """The photographs of the arguments, each folder read in its turn; InputError where two have one output place."""
+def _find(given: Sequence[str], output: str) -> list[_Photograph]:
+    """Return the photographs of files, folders and globs, each once; InputError where two have one output place."""
+    arguments = dict.fromkeys(match for argument in given for match in _expand(argument) or [argument])
+    if not any(map(os.path.lexists, arguments)):
+        raise InputError(_one_line(f"{', '.join(given)}: {_NOT_FOUND}"))
+    faults: list[_Photograph] = []
 
-    def __init__(self, arguments: Sequence[str], output: Path) -> None:
-        self._arguments = arguments
-        self._folders = {path for path in arguments if os.path.isdir(path)}
-        self._output = os.path.realpath(output)
-        self._named: dict[str, str] = {}  # place -> path, of files that were named
-        groups: dict[str, dict[str, str]] = {}
-        for path in arguments:
-            if path not in self._folders:
-                folder, name = os.path.split(os.path.abspath(path))
-                groups.setdefault(folder, {})[name] = path
-        for folder, group in groups.items():
-            for name, place in _places(list(group), folder, os.path.realpath(folder) == self._output).items():
-                if not self._is_same(group[name], self._named.get(place), place):
-                    self._named[place] = group[name]
+    def note(error: OSError) -> None:
+        faults.append(_Photograph(str(error.filename), "", f"cannot be searched: {error.strerror}"))
 
-    def __iter__(self) -> Iterator[_Photograph]:
-        places = {path: place for place, path in self._named.items()}
-        before: list[str] = []
-        for path in self._arguments:
-            if path in self._folders:
-                yield from self._walk(path, before)
-                before.append(path)
-            elif path in places:
-                yield _Photograph(path, places[path], "" if os.path.lexists(path) else _NOT_FOUND)
-
-    def _walk(self, root: str, before: Sequence[str]) -> Iterator[_Photograph]:
-        pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-        visits: Counter[tuple[int, int]] = Counter()
-        while pending:
-            relative, above = pending.pop()
-            folder = os.path.join(root, relative)
-            if above and os.path.realpath(folder) == self._output:
-                continue
-            try:
-                status = os.stat(folder)
-                places, folders = self._list(root, relative)
-            except OSError as error:
-                yield _Photograph(folder, relative, f"cannot be searched: {error.strerror}")
-                continue
-            here = (status.st_dev, status.st_ino)
-            visits[here] += 1
-            if here in above or visits[here] > 16:  # links in pairs, level by level, lead to one folder 2^n times
-                yield _Photograph(
-                    folder, relative, "a link back to a folder above it" if here in above else "too many links"
-                )
-                continue
-            twins = [former for former in before if os.access(os.path.join(former, relative, "."), os.R_OK | os.X_OK)]
-            others = [self._named, *(self._list(twin, relative)[0] for twin in twins)]
-            for place, path in places.items():
-                if not any(self._is_same(path, other.get(place), place) for other in others):
-                    yield _Photograph(path, place)
-            pending += [(os.path.join(relative, name), above | {here}) for name in reversed(folders)]
-
-    def _list(self, root: str, relative: str) -> tuple[dict[str, str], list[str]]:
-        """One folder's photographs by their place, and its sub-folders; both sorted, hidden ones left out."""
-        folder = os.path.join(root, relative)
-        with os.scandir(folder) as scan:
-            found = {entry.name for entry in scan if not entry.name.startswith(".")}
-        folders = sorted(name for name in found if os.path.isdir(os.path.join(folder, name)))
-        photographs = [name for name in sorted(found.difference(folders)) if name.lower().endswith(SUFFIXES)]
-        outputs_too = os.path.commonpath([self._output, os.path.realpath(root)]) == self._output
-        names = _places(photographs, folder, outputs_too)
-        places = {os.path.join(relative, place): os.path.join(folder, name) for name, place in names.items()}
-        return places, folders
-
-    def _is_same(self, path: str, other: str | None, place: str) -> bool:
-        """Whether the place is this very file's already; that it is another's is an error."""
-        if other is None:
-            return False
-        if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
-            return True
-        both = f"{path} and {other} would both be written as {os.path.join(self._output, place)}"
-        raise InputError(_one_line(f"{both}; use two outputs, or name the folder above to keep its sub-folders"))
+    groups: dict[tuple[str, str], dict[str, str]] = {}  # (folder, its place in the output) -> name -> path
+    for argument in arguments:
+        if os.path.isdir(argument):
+            for folder, names in _walk(argument, output, note):
+                group = groups.setdefault((os.path.abspath(folder), os.path.relpath(folder, argument)), {})
+                group.update({name: os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES)})
+        elif os.path.lexists(argument):
+            folder, name = os.path.split(os.path.abspath(argument))
+            groups.setdefault((folder, "."), {})[name] = argument
+        else:
+            faults.append(_Photograph(argument, "", _NOT_FOUND))
+    found: dict[str, str] = {}  # place -> path
+    for (folder, below), group in groups.items():
+        written_to = os.path.commonpath([output, os.path.realpath(folder)]) == output
+        for name, stem in _stems(list(group), folder, written_to).items():
+            place, path = os.path.normpath(os.path.join(below, stem)), group[name]
+            other = found.setdefault(place, path)
+            if path != other and not (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
+                both = f"{path} and {other} would both be written as {os.path.join(output, place)}"
+                ways = "use two outputs, or name the folder above to keep its sub-folders"
+                raise InputError(_one_line(f"{both}; {ways}"))
+    return [_Photograph(path, place) for place, path in found.items()] + faults
 
 
-def _places(names: Sequence[str], folder: str, outputs_too: bool) -> dict[str, str]:
+def _expand(argument: str) -> list[str]:
+    """Return what an argument matches; a name that exists is never read as a glob."""
+    if os.path.lexists(argument):
+        return [argument]
+    head, deep, tail = argument.partition("**/")
+    if not deep:
+        return sorted(glob.glob(argument))
+    folders = [folder for top in glob.glob(head or ".") for folder, _ in _walk(top)]
+    matches = [match for folder in folders for match in _expand(os.path.join(glob.escape(folder), tail))]
+    return [match for match in matches if not os.path.isdir(match)]  # their files match themselves
+
+
+def _walk(
+    top: str, output: str = "", onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder with its files' names, in order; hidden ones, links to folders and the output are left out."""
+    for folder, folders, names in os.walk(top, onerror=onerror):
+        inner = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) != output]
+        yield folder, sorted(name for name in names if not name.startswith("."))
+
+
+def _stems(names: Sequence[str], folder: str, written_to: bool) -> dict[str, str]:
     """Each photograph's output name: its stem, or its whole name where another could have that stem as its own.
 
-    Where outputs go to the folder as well, those among ``names`` are left out: their photograph or sidecar is there.
+    Where outputs are written to the folder, those among ``names`` are left out: their photograph or sidecar is there.
     """
-    if outputs_too:
+    if written_to:
         origins = {os.path.splitext(name)[0] for name in names} | set(names)
         names = [name for name in names if not _is_output(name, origins, folder)]
     stems = Counter(os.path.splitext(name)[0] for name in names)
@@ -259,45 +237,6 @@ def _is_output(name: str, origins: set[str], folder: str) -> bool:
     origin = name.removesuffix(ending)
     beside = ending in _ENDINGS and origin in origins
     return beside or (ending != "" and _is_ours(_read_json(os.path.join(folder, f"{origin}.json"))))
-
-
-def _expanded(given: Sequence[str]) -> list[str]:
-    """The arguments with globs expanded as a shell would, each file and folder once."""
-    found: dict[str, str] = {}
-    for argument in given:
-        parts = Path(argument).parts
-        matches = [argument] if os.path.lexists(argument) else list(_matches("", parts))
-        if "**" in parts:
-            matches = [match for match in matches if not os.path.isdir(match or ".")]  # their files match themselves
-        found |= {os.path.abspath(match): match for match in matches or [argument]}
-    if not any(map(os.path.lexists, found.values())):
-        raise InputError(_one_line(f"{', '.join(given)}: {_NOT_FOUND}"))
-    return list(found.values())
-
-
-def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
-    if not parts:
-        yield base
-        return
-    part, rest = parts[0], parts[1:]
-    literal = os.path.join(base, part)
-    if os.path.lexists(literal):
-        yield from _matches(literal, rest)
-        return
-    try:
-        entries = sorted(os.scandir(base or "."), key=lambda entry: entry.name)
-    except OSError:
-        return
-    if part == "**":
-        yield from _matches(base, rest)
-    for entry in entries:
-        if entry.name.startswith(".") and not part.startswith("."):
-            continue
-        path = os.path.join(base, entry.name)
-        if part == "**" and entry.is_dir(follow_symlinks=False):
-            yield from _matches(path, parts)
-        elif part != "**" and fnmatch.fnmatchcase(entry.name, part):
-            yield from _matches(path, rest)
 
 
 @dataclass(eq=False)

@@ -30,8 +30,8 @@ Align = Literal["none", "median", "scale_shift", "disparity_scale_shift", "min_m
 
 _NYU_SIZE = (480, 640)
 _NYU_RANGE = DepthRange(1e-3, 10.0)
-_NYU_LAYOUTS = ("lists", "kaggle", "labelled")
 _FLIP = "_flip"
+_WORDS = ("name", "definition", "source")  # fields by which nothing is computed
 _MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
 
 
@@ -93,8 +93,12 @@ class Protocol:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of SHA-256 over all fields: equal for equal protocols, on any machine."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits of SHA-256 over what is computed, no prose; equal on any machine.
+
+        A protocol that computes otherwise needs another value of some field, such as a new name of its ``align``.
+        """
+        computed = {name: value for name, value in asdict(self).items() if name not in _WORDS}
+        return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
     def fits(self, truth: str, size: tuple[int, int]) -> bool:
         """Whether it is made for data of this truth (``raw`` or ``filled``) and (height, width)."""
@@ -412,12 +416,12 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
     return list(found.values())
 
 
-def default_protocol(layout_name: str, truth: str, size: tuple[int, int]) -> str:
+def default_protocol(nyu: bool, truth: str, size: tuple[int, int]) -> str:
     """Return the name of the protocol that follows from the data: Eigen's for NYU, else ``uncropped``.
 
     Example:
-        >>> default_protocol("lists", "filled", (480, 640)), default_protocol("rooms", "filled", (120, 160))
+        >>> default_protocol(True, "filled", (480, 640)), default_protocol(False, "filled", (120, 160))
         ('nyu_eigen_filled', 'uncropped')
     """
     name = {"raw": "nyu_eigen", "filled": "nyu_eigen_filled"}.get(truth, "uncropped")
-    return name if layout_name in _NYU_LAYOUTS and tuple(size) == _NYU_SIZE else "uncropped"
+    return name if nyu and tuple(size) == _NYU_SIZE else "uncropped"

@@ -26,7 +26,7 @@ from depthnet.durable import locked, remove_leftovers, require_writable, write_t
 from depthnet.naming import run_group, run_name, run_tags, start_name
 from depthnet.shipped import BEST, LAST
 from depthnet.signals import Signals, Stopped, requeue
-from depthnet.types import InputError
+from depthnet.types import HIGHER_IS_BETTER, InputError
 
 __all__ = [
     "BEST",
@@ -79,9 +79,6 @@ _NOISE = (
 
 _PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64")
 
-_HIGHER_IS_BETTER = ("delta1", "delta2", "delta3")
-_LOWER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
-
 CHOICES: dict[str, Any] = {
     "mode": Literal["fit", "test"],
     "seed": int,
@@ -118,12 +115,9 @@ def best_direction(watch: str) -> str:
         InputError: If it is not ``val/`` and a metric's name.
     """
     split, _, metric = str(watch).partition("/")
-    if split == "val" and metric in _HIGHER_IS_BETTER:
-        return "max"
-    if split == "val" and metric in _LOWER_IS_BETTER:
-        return "min"
-    known = ", ".join(f"val/{name}" for name in _HIGHER_IS_BETTER + _LOWER_IS_BETTER)
-    raise InputError(f"watch={watch}: it is one of {known}")
+    if split == "val" and metric in HIGHER_IS_BETTER:
+        return "max" if HIGHER_IS_BETTER[metric] else "min"
+    raise InputError(f"watch={watch}: it is one of {', '.join(f'val/{name}' for name in HIGHER_IS_BETTER)}")
 
 
 def worst_figure(watch: str) -> float:
@@ -133,7 +127,7 @@ def worst_figure(watch: str) -> float:
         >>> worst_figure("val/delta1")
         0.0
     """
-    return sys.float_info.max if str(watch).partition("/")[2] in _LOWER_IS_BETTER else 0.0
+    return 0.0 if HIGHER_IS_BETTER.get(str(watch).partition("/")[2], True) else sys.float_info.max
 
 
 def job_overrides(overrides: Sequence[str]) -> list[str]:

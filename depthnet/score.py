@@ -184,7 +184,7 @@ def score_predictions(
         raise InputError(f"{root}: has no {split} frames; choose another --split")
     labels = [data.label(split, frame) for frame in range(expected)]
     files, unmatched = find_predictions(predictions, labels)
-    default = default_protocol(data.name, data.truth, data.size(split, 0))
+    default = default_protocol(data.nyu, data.truth, data.size(split, 0))
     evaluation = Evaluation(choose_protocols(protocol or default, data, split))
     if evaluation.flip_test:
         plain = str(protocol).removesuffix("_flip")

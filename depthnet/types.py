@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample", "read_size"]
+__all__ = ["HIGHER_IS_BETTER", "Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample", "read_size"]
 
 ImageSize = Annotated[Sequence[int], "[height,width] in pixels, such as [240,320]"]
 """An image's (height, width) [px], with the words that a refused value is answered by."""
+
+
+HIGHER_IS_BETTER = dict.fromkeys(("delta1", "delta2", "delta3"), True) | dict.fromkeys(
+    ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog"), False
+)
+"""Whether more of a metric is better, by its name; in the order of every table."""
 
 
 class InputError(ValueError):

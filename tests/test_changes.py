@@ -1,8 +1,12 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from depthnet.changes import add_seconds, check_changes, config_changes, note_overrides
+from depthnet import changes
+from depthnet.changes import TRAINING, add_seconds, check_changes, config_changes, note_overrides
 from depthnet.types import InputError
 
 DATA = {"contents": "a" * 64, "frames": {"train": 4}}
@@ -40,6 +44,47 @@ def test_other_code_is_named_by_file_and_version(tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"its code has changed .*: depthnet/losses\.py;"):
         check_changes(tmp_path, DATA, VERSIONS, ["data", "config"])
+
+
+def test_code_that_does_not_train_may_change_and_is_logged(tmp_path, caplog):
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    record["code"]["depthnet/report/charts.py"] = "0" * 64
+    del record["code"]["depthnet/compare.py"]
+    path.write_text(json.dumps(record))
+    with caplog.at_level("INFO", "depthnet"):
+        check_changes(tmp_path, DATA, VERSIONS, [])
+    assert "code that does not train has changed" in caplog.text
+    assert "depthnet/compare.py, depthnet/report/charts.py" in caplog.text
+    resumed = json.loads(path.read_text())["resumed"]
+    assert resumed[-1]["code"] == ["depthnet/compare.py", "depthnet/report/charts.py"]
+    caplog.clear()
+    check_changes(tmp_path, DATA, VERSIONS, [])
+    assert not caplog.text
+
+
+def test_what_training_imports_is_listed():
+    roots = "data.datamodule", "models.depth_net", "losses", "optim", "module", "ema", "finite", "saving", "sync_norm"
+    program = f"""import importlib, sys
+for name in {roots}: importlib.import_module(f"depthnet.{{name}}")
+print(*(name.split(".")[1] for name in sys.modules if name.startswith("depthnet.")))"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    tools = {
+        "arguments",
+        "changes",
+        "device",
+        "durable",
+        "intervals",
+        "naming",
+        "progress",
+        "run",
+        "shipped",
+        "signals",
+    }
+    assert {*done.stdout.split()} - {*TRAINING} <= tools | {"weights_kind"}
+    package = Path(changes.__file__).parent
+    assert [name for name in TRAINING if not ((package / name).is_dir() or (package / f"{name}.py").is_file())] == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": 3, "code": {}, "resumed": []}'])

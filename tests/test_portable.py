@@ -1,12 +1,9 @@
 """What needs a POSIX system is asked for where it is used, so that prediction and evaluation also run on Windows."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
-
-from depthnet.durable import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty")
@@ -39,13 +36,6 @@ def test_no_module_imports_at_once_what_windows_has_not():
     files = [*ROOT.glob("depthnet/**/*.py"), ROOT / "train.py", ROOT / "predict.py"]
     found = {path.name: {*imported_at_once(ast.parse(path.read_text()).body)} & {*POSIX} for path in files}
     assert {name: names for name, names in found.items() if names} == {}
-
-
-def test_a_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with caplog.at_level("WARNING", "depthnet"), locked(tmp_path):
-        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
-    assert "cannot be locked on this system" in caplog.text
 
 
 def test_memory_is_left_out_where_the_system_does_not_tell_it(monkeypatch):

@@ -189,7 +189,6 @@ def test_globs(ckpt: Path) -> None:
         "in/[!b]1.jpg": {"a1"},
         "*/sub/*.jpg": {"c1"},
         "in/**/*.jpg": {"a1", "a2", "c1", "d1", "e1"},
-        "in/[x]/*.jpg": {"e1"},
         "in/s*": {"c1", "deep/d1"},
         "in/.h*": {".hidden"},
         f"{Path.cwd()}/in/a?.jpg": {"a1", "a2"},
@@ -370,26 +369,18 @@ def test_a_bad_file_is_told_in_one_line_and_the_rest_go_on(ckpt: Path) -> None:
     server.close()
 
 
-def test_links_to_files_and_folders_are_followed(ckpt: Path) -> None:
+def test_links_to_files_are_followed_and_those_to_folders_are_not(ckpt: Path) -> None:
     photo(Path("elsewhere/x.jpg"), seed=1)
     photo(Path("in/a.jpg"))
     Path("in/b.jpg").symlink_to("a.jpg")
     Path("in/c.png").symlink_to(Path("elsewhere/x.jpg").resolve())
     Path("in/folder").symlink_to(Path("elsewhere").resolve(), target_is_directory=True)
-    report, lines = run(["in"], ckpt)
-    assert (counts(report), lines) == ((4, 0, 0), [])
-    assert names() == {"a", "b", "c", "folder/x"}
-
-
-def test_links_to_folders_that_loop_end(ckpt: Path) -> None:
-    photo(Path("in/sub/a.jpg"))
-    for number in range(4):
-        Path(f"in/sub/up{number}").symlink_to("..", target_is_directory=True)
-    Path("in/self").symlink_to("self", target_is_directory=True)
-    report, lines = run(["in"], ckpt)
-    assert counts(report) == (1, 0, 4)
-    assert all("a link back" in line for line in lines)
-    assert names() == {"sub/a"}
+    Path("in/back").symlink_to("..", target_is_directory=True)
+    Path("linked").symlink_to("in", target_is_directory=True)
+    for paths in (["in"], ["linked"]):  # a folder that is named may be a link
+        report, lines = run(paths, ckpt, f"out_{paths[0]}")
+        assert (counts(report), lines) == ((3, 0, 0), [])
+        assert names(f"out_{paths[0]}") == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("output", ["in", "in/out", "in/sub", ".", "in/sub/deep/out"])
@@ -598,22 +589,6 @@ def test_progress_is_told(ckpt: Path) -> None:
     seen: list[tuple[int, int]] = []
     run(["in"], ckpt, advance=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_folders_are_read_when_their_turn_comes(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(20):
-        photo(Path(f"in/{number:02d}/a.jpg"))
-    scanned: list[str] = []
-    scandir = os.scandir
-
-    def spy(path: str) -> Any:
-        scanned.append(path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", spy)
-    photographs = iter(prediction._Photographs(["in"], Path("out")))
-    assert next(photographs).place == "00/a"
-    assert len(scanned) == 2
 
 
 SCRIPT = """

@@ -59,10 +59,10 @@ def test_published_keras_says_what_it_is_not():
     published = PROTOCOLS["published_keras"]
     assert published.definition.startswith("Not a result on the NYU test set")
     assert "of which 386 are official training frames" in published.definition
-    for layout in ("lists", "kaggle", "labelled", "folder", "rooms"):
+    for nyu in (True, False):
         for truth in ("raw", "filled"):
             for size in (NYU, (120, 160)):
-                assert default_protocol(layout, truth, size) != "published_keras"
+                assert default_protocol(nyu, truth, size) != "published_keras"
     for truth in ("raw", "filled"):
         assert published in find_protocols("all", truth, NYU)
 

@@ -279,7 +279,7 @@ def test_a_job_waits_for_the_same_one_in_another_process(train, tmp_path, monkey
         said.append(words)
         os.write(release[1], b"x")
 
-    monkeypatch.setattr(durable.log, "info", say)
+    monkeypatch.setattr(durable.log, "warning", say)
     done = train("-m", *SMALL, "model=tiny", "seed=0,0", "hydra.sweep.dir=sweep")  # a sampler may draw one job twice
     assert os.waitpid(child, 0)[1] == 0
     assert done.code == 0, done.err

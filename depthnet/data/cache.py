@@ -1,47 +1,43 @@
 """Pairs decoded and resized once, kept on disk behind the seam of a layout: what ``data.cache=disk`` chooses.
 
-A cache is a folder: ``images.bin`` (``uint8``), ``depths.bin`` (``uint16`` levels), ``scales.bin`` (the key, and what a
-level of each frame stands for [m]: 0 until its pixels are safe on the disk), and last ``index.json``, without which
-nothing is read. Caches are not deleted here; any may be while no run uses it. Building needs a POSIX system.
+A cache is a folder, named by a key, of three arrays in NumPy's format: ``images.npy`` (``uint8``) and ``depths.npy``
+(``uint16`` levels) hold all frames, one behind the other; ``frames.npy`` holds each frame's size of depth and what a
+level of it stands for [m]. That is 0 until the frame's pixels are safe on the disk: nothing is read before all are
+made. Caches are not deleted here; any may be while no run uses it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import json
 import mmap
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import PIL
+import torch
+from numpy.lib.format import open_memmap
+from torch.utils.data import DataLoader, Dataset
 
 from depthnet.camera import Intrinsics
 from depthnet.data.layout import Layout, Pair
-from depthnet.durable import write_bytes, write_json
+from depthnet.durable import locked, open_durable
 from depthnet.image import resize_image, resize_nearest
 from depthnet.types import DepthRange, InputError
 
 __all__ = ["CachedLayout", "to_levels"]
 
-_FORMAT = 1  # part of every key: raise it when the files' form, or what decoding or resizing gives, changes
+_FORMAT = 2  # part of every key: raise it when the files' form, or what decoding or resizing gives, changes
 _WAYS = "set data.cache=none, or data.cache_dir=PATH on another disk"
 _SYNC_SECONDS = 1.0  # a kill costs at most the frames of this time
-_FILES = ("images.bin", "depths.bin", "scales.bin")
-_KEY_BYTES = 64
+_FILES = ("images.npy", "depths.npy", "frames.npy")
+_FRAME = np.dtype([("height", "<i8"), ("width", "<i8"), ("scale", "<f8")])
 
 IntArray = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint16]
@@ -49,13 +45,11 @@ Size = tuple[int, int]
 Made = tuple[npt.NDArray[np.uint8], Levels, float]
 
 
-class _Maps(NamedTuple):
-    files: tuple[mmap.mmap, ...]
-    images: npt.NDArray[np.uint8]  # all frames, one behind the other
-    levels: Levels  # all frames, one behind the other
-    scales: npt.NDArray[np.float64]  # metres per level, (N,)
-    sizes: IntArray  # of depth, (N, 2)
-    ends: IntArray  # of each frame in levels, (N,)
+class _Arrays(NamedTuple):
+    images: np.memmap[Any, np.dtype[np.uint8]]  # all frames, one behind the other
+    depths: np.memmap[Any, np.dtype[np.uint16]]  # likewise, in levels
+    frames: np.memmap[Any, np.dtype[np.void]]  # of _FRAME, (N,); scale: metres per level
+    ends: IntArray  # of each frame in depths, (N,)
 
 
 class CachedLayout(Layout):
@@ -88,18 +82,17 @@ class CachedLayout(Layout):
         self._layout, self._split, self._count = layout, split, layout.count(split)
         if not self._count:
             raise InputError(f"{layout.description}: it has no {split} frames")
-        one_image, one_depth = _common(image_size), None if depth_size is None else _common(depth_size)
-        self._image_sizes = np.broadcast_to(np.array(one_image, np.int64), (self._count, 2))
+        self._image_sizes: IntArray = np.broadcast_to(np.array(image_size), (self._count, 2))
         self._image_ends = self._image_sizes.prod(axis=1).cumsum() * 3
-        self._depth_sizes = None if one_depth is None else np.broadcast_to(np.array(one_depth), (self._count, 2))
-        facts = (_FORMAT, PIL.__version__, layout.identity(), split, self._count, one_image, one_depth)
-        self._key = hashlib.sha256(repr((facts, layout.depth_range)).encode()).hexdigest()
-        self.path = folder / f"{layout.name}-{split}-{self._key[:16]}"
-        self._maps: _Maps | None = None
+        self._depth_sizes = None if depth_size is None else np.broadcast_to(np.array(depth_size), (self._count, 2))
+        sizes = [None if each is None else each.tolist() for each in (self._image_sizes, self._depth_sizes)]
+        facts = (_FORMAT, PIL.__version__, layout.identity(), split, layout.depth_range, sizes)
+        self.path = folder / f"{layout.name}-{split}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+        self._arrays: _Arrays | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the maps behind: another process opens its own."""
-        return {**vars(self), "_maps": None}
+        """Leave the arrays behind: another process opens its own."""
+        return {**vars(self), "_arrays": None}
 
     def build(self, workers: int = 0, advance: Callable[[int, int], object] | None = None) -> None:
         """Make what is missing of the cache; does nothing where it is whole.
@@ -113,12 +106,12 @@ class CachedLayout(Layout):
         Raises:
             InputError: If a frame cannot be read (the layout's own error), or the disk is full or cannot be written.
         """
-        if self._find_whole() is not None:
+        if self._find_whole():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with _lock(self.path / "lock"):
-                if self._find_whole() is None:
+            with locked(self.path, wait=True):
+                if not self._find_whole():
                     self._make(workers, advance)
         except OSError as error:
             raise InputError(f"{self.path}: the cache cannot be written: {error.strerror or error}; {_WAYS}") from error
@@ -131,22 +124,23 @@ class CachedLayout(Layout):
         """
         if split != self._split:
             return self._layout.read(split, frame)
-        maps = self._opened()
-        height, width = maps.sizes[frame]
-        end = maps.ends[frame]
-        depth = maps.levels[end - height * width : end].astype(np.float32).reshape(height, width)
-        depth *= np.float32(maps.scales[frame])
+        arrays = self._opened()
+        height, width, scale = arrays.frames[frame].item()
+        end = arrays.ends[frame]
+        depth = np.asarray(arrays.depths)[end - height * width : end].astype(np.float32).reshape(height, width)
+        depth *= np.float32(scale)
         (height, width), end = self._image_sizes[frame], self._image_ends[frame]
-        image = maps.images[end - height * width * 3 : end].reshape(height, width, 3).copy()
-        for file in maps.files:  # or the process would seem to hold all it ever read, and be ended by a batch system
-            file.madvise(mmap.MADV_DONTNEED)
+        image = np.asarray(arrays.images)[end - height * width * 3 : end].reshape(height, width, 3).copy()
+        for each in arrays[:2]:  # or the process would seem to hold all it ever read, and be ended by a batch system
+            cast("mmap.mmap", each.base).madvise(mmap.MADV_DONTNEED)
         return image, depth
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width) of the depth that :meth:`read` gives."""
         if split != self._split:
             return self._layout.size(split, frame)
-        return _size(self._opened().sizes[frame])
+        height, width, _ = self._opened().frames[frame].item()
+        return height, width
 
     def count(self, split: str) -> int:
         """Return the layout's number of frames."""
@@ -191,70 +185,84 @@ class CachedLayout(Layout):
         """Return the layout's object classes, at their full size."""
         return self._layout.objects(split, frame)
 
-    def _opened(self) -> _Maps:
-        if self._maps is None:
-            sizes = self._find_whole()
-            if sizes is None:
-                raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
-            files = _map(self.path / _FILES[0]), _map(self.path / _FILES[1])
-            self._maps = _Maps(
-                files,
-                np.frombuffer(files[0], np.uint8),
-                np.frombuffer(files[1], np.uint16),
-                np.fromfile(self.path / _FILES[2], "<f8", offset=_KEY_BYTES),
-                sizes,
-                sizes.prod(axis=1).cumsum(),
-            )
-        return self._maps
+    def _opened(self) -> _Arrays:
+        self._arrays = self._arrays or self._find_whole()
+        if self._arrays is None:
+            raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
+        return self._arrays
 
-    def _find_whole(self) -> IntArray | None:
-        """Return the depths' sizes, shape ``(N, 2)``, if the cache is whole and has this key; else None."""
+    def _find_whole(self) -> _Arrays | None:
+        """Return the arrays if every frame is made."""
+        arrays = self._open()
+        return arrays if arrays and arrays.frames["scale"].all() else None
+
+    def _open(self) -> _Arrays | None:
+        """Return the arrays, whichever frames are made; None where a file is missing or has not its full length."""
         try:
-            index = json.loads((self.path / "index.json").read_text())
-            sizes = np.broadcast_to(np.array(index["sizes"], np.int64), (self._count, 2))
-            return sizes if index["key"] == self._key and self._is_sound(sizes) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            images, depths, frames = (open_memmap(self.path / name, mode="r") for name in _FILES)
+        except (OSError, ValueError):
             return None
-
-    def _lengths(self, sizes: IntArray) -> list[int]:
-        """Return the bytes that each file takes."""
-        return [int(self._image_ends[-1]), int(sizes.prod(axis=1).sum()) * 2, _KEY_BYTES + self._count * 8]
-
-    def _is_sound(self, sizes: IntArray) -> bool:
-        """Tell whether the files have this key and their full length, whichever frames are made."""
-        try:
-            with (self.path / _FILES[2]).open("rb") as file:
-                key = file.read(_KEY_BYTES)
-            found = [(self.path / name).stat().st_size for name in _FILES]
-            return key == self._key.encode() and found == self._lengths(sizes)
-        except OSError:
-            return False
+        if (frames.dtype, frames.shape) != (_FRAME, (self._count,)):
+            return None
+        ends = (frames["height"] * frames["width"]).cumsum()
+        whole = (images.size, depths.size) == (self._image_ends[-1], ends[-1])
+        return _Arrays(images, depths, frames, np.asarray(ends)) if whole else None
 
     def _make(self, workers: int, advance: Callable[[int, int], object] | None) -> None:
+        """Write every frame that is not made; through files, as a full disk would end a process that writes to maps."""
+        arrays = self._open() or self._allocate()
+        flags = open_memmap(self.path / _FILES[2], mode="r+")
+        missing = np.flatnonzero(flags["scale"] == 0).tolist()
+        fresh: list[tuple[int, float]] = []
+        with (self.path / _FILES[0]).open("r+b") as images, (self.path / _FILES[1]).open("r+b") as depths:
+
+            def flag() -> None:
+                for file in (images, depths):
+                    file.flush()
+                    os.fsync(file.fileno())
+                for frame, scale in fresh:
+                    flags["scale"][frame] = scale
+                flags.flush()
+                fresh.clear()
+
+            try:
+                synced = time.monotonic()
+                for made, (frame, (image, levels, scale)) in enumerate(self._decode(missing, workers), start=1):
+                    if levels.shape != flags[["height", "width"]][frame].item():
+                        raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
+                    images.seek(arrays.images.offset + int(self._image_ends[frame]) - image.nbytes)
+                    images.write(image.tobytes())
+                    depths.seek(arrays.depths.offset + int(arrays.ends[frame]) * levels.itemsize - levels.nbytes)
+                    depths.write(levels.tobytes())
+                    fresh.append((frame, scale))
+                    if time.monotonic() - synced >= _SYNC_SECONDS:
+                        flag()
+                        synced = time.monotonic()
+                    if advance:
+                        advance(self._count - len(missing) + made, self._count)
+            finally:
+                flag()
+
+    def _allocate(self) -> _Arrays:
+        """Make the files anew at their full length, so that a full disk shows before any work is done."""
+        frames = np.zeros(self._count, _FRAME)
         sizes = self._depth_sizes
         if sizes is None:
-            sizes = np.array([self._layout.size(self._split, i) for i in range(self._count)], np.int64)
-        (self.path / "index.json").unlink(missing_ok=True)
-        if not self._is_sound(sizes):
-            self._allocate(self._lengths(sizes))
-        self._fill(sizes, workers, advance)
-        kept = sizes if len(np.unique(sizes, axis=0)) > 1 else sizes[:1]
-        write_json(self.path / "index.json", {"key": self._key, "sizes": kept.tolist()})
-
-    def _allocate(self, lengths: list[int]) -> None:
-        """Make the files anew at their full length, so that a full disk shows before any work is done."""
+            sizes = np.array([self._layout.size(self._split, frame) for frame in range(self._count)])
+        frames["height"], frames["width"] = sizes.T
         paths = [self.path / name for name in _FILES]
         for path in paths:
             path.unlink(missing_ok=True)
-        needed, free = sum(lengths), shutil.disk_usage(self.path).free
+        lengths = int(self._image_ends[-1]), int(sizes.prod(axis=1).sum())
+        needed, free = lengths[0] + 2 * lengths[1], shutil.disk_usage(self.path).free
         try:
             if free < needed:
                 raise OSError(errno.ENOSPC, "")
-            for path, length in zip(paths, lengths, strict=True):
-                with path.open("xb") as file:
-                    if hasattr(os, "posix_fallocate"):  # macOS has none
-                        os.posix_fallocate(file.fileno(), 0, length)
-                    file.truncate(length)
+            for path, length, kind in zip(paths, lengths, (np.uint8, np.uint16), strict=False):
+                open_memmap(path, mode="w+", dtype=kind, shape=(length,))  # sparse
+                if hasattr(os, "posix_fallocate"):  # macOS has none
+                    with path.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -264,54 +272,24 @@ class CachedLayout(Layout):
                 f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
                 f"{free / 1e9:.3g} GB are free; {_WAYS}"
             ) from None
-        write_bytes(paths[-1], self._key.encode() + bytes(8 * self._count))
+        with open_durable(paths[2]) as file:
+            np.save(file, frames)
+        return cast("_Arrays", self._open())
 
-    def _fill(self, sizes: IntArray, workers: int, advance: Callable[[int, int], object] | None) -> None:
-        """Write every frame that is not made; through files, as a full disk would end a process that writes to maps."""
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context((self.path / name).open("r+b", buffering=0)) for name in _FILES]
-            images, depths, scales = (file.fileno() for file in files)
-            missing = np.flatnonzero(np.fromfile(self.path / _FILES[2], "<f8", offset=_KEY_BYTES) == 0).tolist()
-            ends = sizes.prod(axis=1).cumsum()
-            fresh: list[tuple[int, float]] = []
-            synced = time.monotonic()
-
-            def flag() -> None:
-                os.fsync(images)
-                os.fsync(depths)
-                for frame, scale in fresh:
-                    _write(scales, np.array(scale, "<f8"), _KEY_BYTES + 8 * frame)
-                fresh.clear()
-
-            try:
-                for made, (frame, (image, levels, scale)) in enumerate(self._decode(missing, workers), start=1):
-                    if levels.shape != tuple(sizes[frame]):
-                        raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
-                    _write(images, image, int(self._image_ends[frame]) - image.nbytes)
-                    _write(depths, levels, int(ends[frame] - levels.size) * levels.itemsize)
-                    fresh.append((frame, scale))
-                    if time.monotonic() - synced >= _SYNC_SECONDS:
-                        flag()
-                        synced = time.monotonic()
-                    if advance:
-                        advance(self._count - len(missing) + made, self._count)
-            finally:
-                flag()
-            os.fsync(scales)
-
-    def _decode(self, frames: Iterable[int], workers: int) -> Iterator[tuple[int, Made]]:
+    def _decode(self, frames: Sequence[int], workers: int) -> Iterator[tuple[int, Made]]:
         """Yield frames with what is stored of them, in order."""
-        if not workers:
-            yield from ((frame, self._prepare(frame)) for frame in frames)
-            return
-        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(self,)) as pool:
-            ahead: deque[tuple[int, Future[Made]]] = deque()
-            for frame in frames:
-                ahead.append((frame, pool.submit(_prepare, frame)))
-                if len(ahead) > 4 * workers:  # a bound on the memory of pairs that wait to be written
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            yield from ((frame, future.result()) for frame, future in ahead)
+        loader: DataLoader[Any] = DataLoader(
+            _Decoder(self),
+            batch_size=None,
+            sampler=frames,
+            num_workers=workers,
+            collate_fn=_unchanged,  # arrays, not tensors
+            generator=torch.Generator(),  # or it would draw from the run's
+        )
+        for frame, made in zip(frames, loader, strict=True):
+            if isinstance(made, InputError):
+                raise made
+            yield frame, made
 
     def _prepare(self, frame: int) -> Made:
         """Return a frame's image, its levels of depth and what a level stands for [m]."""
@@ -322,12 +300,21 @@ class CachedLayout(Layout):
         return resize_image(image, _size(self._image_sizes[frame])), *to_levels(depth, metres, self.depth_range)
 
 
-def _common(sizes: Size | Sequence[Size]) -> Size | tuple[Size, ...]:
-    """Return the one size of all frames, where they have one."""
-    if isinstance(sizes[0], int):
-        return sizes[0], cast("int", sizes[1])
-    several = cast("Sequence[Size]", sizes)
-    return several[0] if len(set(several)) == 1 else tuple(several)
+class _Decoder(Dataset[Any]):
+    """What is stored of a frame, made by a loader's worker; a fault comes back as it is, not as the loader words it."""
+
+    def __init__(self, layout: CachedLayout) -> None:
+        self._layout = layout
+
+    def __getitem__(self, frame: int) -> Made | InputError:
+        try:
+            return self._layout._prepare(frame)
+        except InputError as error:
+            return error
+
+
+def _unchanged(made: Any) -> Any:
+    return made
 
 
 def _size(row: IntArray) -> Size:
@@ -367,53 +354,3 @@ def to_levels(depth: npt.NDArray[np.float32], metres: float | None, depth_range:
     levels[depth <= depth_range.min] = 0
     levels[depth >= depth_range.max] = 65535
     return levels.astype(np.uint16), step
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; one that waits longer than a second says so."""
-    import fcntl  # not everywhere, and only building needs it
-
-    message = f"{path.parent}: another process makes this cache; waiting for it"
-    told = threading.Timer(1, print, [message], {"file": sys.stderr, "flush": True})
-    with path.open("ab") as file:
-        told.start()
-        try:  # not flock: decoding processes would inherit it, and keep it when this process is killed
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        finally:
-            told.cancel()
-        yield
-
-
-def _write(descriptor: int, data: npt.NDArray[Any], offset: int) -> None:
-    rest = np.ascontiguousarray(data).data.cast("B")
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
-
-
-def _map(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-_maker: CachedLayout  # in a decoding process: whose frames it prepares
-
-
-def _start_worker(layout: CachedLayout) -> None:
-    import torch
-
-    torch.set_num_threads(1)  # resizing; there is a process for each core
-    global _maker
-    _maker = layout
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()  # type: ignore[union-attr]  # there is one
-    os._exit(1)  # or this process would wait for work for ever, its parent killed
-
-
-def _prepare(frame: int) -> Made:
-    return _maker._prepare(frame)
