@@ -13,10 +13,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import depthnet
-from depthnet.allowed import MULTIRUN
 from depthnet.changes import SETTLED
 from depthnet.device import claim_gpu, describe_device, job_devices
-from depthnet.guard import GROUPS, USER_ERRORS, build, check_groups, install, sweep_directory
+from depthnet.guard import (
+    GROUPS,
+    USER_ERRORS,
+    SweepStart,
+    build,
+    check_command,
+    check_groups,
+    plain_errors,
+    restrict_environment,
+)
 from depthnet.processes import gathered
 from depthnet.run import (
     CONFIG,
@@ -33,9 +41,12 @@ from depthnet.run import (
 )
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, note_end, note_start, sweeping
-from depthnet.words import check_words
+from depthnet.words import MULTIRUN, check_words
+
+CONF = Path(__file__).resolve().parent / "conf"
 
 register_resolvers()
+restrict_environment()
 
 
 def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
@@ -95,7 +106,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     return results.figure(cfg.watch)
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
@@ -133,9 +144,15 @@ def main() -> None:
         print(f"depthnet {depthnet.__version__}")
         return
     try:
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides
-        install(sys.argv[1:])
-        with gathered(__file__), sweeping(sys.argv, sweep_directory, USER_ERRORS):
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+        SweepStart.directory = None
+        arguments = sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes it first
+        check_command(arguments, CONF)
+        with (
+            gathered(__file__),
+            sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS),
+            plain_errors(arguments, CONF),
+        ):
             job()
         sys.stdout.flush()
     except KeyboardInterrupt:

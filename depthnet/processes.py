@@ -24,10 +24,10 @@ from subprocess import Popen
 from threading import Event, Thread, Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from depthnet.allowed import MULTIRUN
 from depthnet.run import CONFIG, RUN, first_process, has_last
 from depthnet.signals import Stopped
 from depthnet.types import InputError
+from depthnet.words import MULTIRUN
 
 if TYPE_CHECKING:
     from lightning import Trainer

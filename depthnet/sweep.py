@@ -31,7 +31,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
 from depthnet.naming import short_keys, short_number
@@ -39,6 +38,7 @@ from depthnet.processes import LAST_WORDS
 from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
+from depthnet.words import MULTIRUN
 
 __all__ = ["JOB", "Job", "main", "note_end", "note_start", "read_jobs", "sweeping", "tell"]
 
