@@ -31,41 +31,28 @@ __all__ = ["ALLOWED", "GROUPS", "USER_ERRORS", "SweepStart", "build", "check_com
 __all__ += ["plain_errors", "restrict_environment"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": (
-        "depthnet.data.datamodule.DepthDataModule.from_root",
-        "depthnet.data.datamodule.DepthDataModule.rooms",
-    ),
+    "data": ("depthnet.data.datamodule.DepthDataModule.from_root", "depthnet.data.datamodule.DepthDataModule.rooms"),
     "augment": ("depthnet.data.transforms.Augment",),
     "model": (
-        "depthnet.models.basic.BasicNet",
-        "depthnet.models.depth_net.DepthNet",
+        "depthnet.models.basic.BasicNet", "depthnet.models.depth_net.DepthNet",
         "depthnet.models.published.PublishedNet",
     ),
     "loss": ("depthnet.losses.DepthLoss",),
     "optimizer": ("depthnet.optim.build_optimizer",),
     "scheduler": (
-        "depthnet.optim.constant",
-        "depthnet.optim.cosine",
-        "depthnet.optim.linear",
-        "depthnet.optim.one_cycle",
+        "depthnet.optim.constant", "depthnet.optim.cosine", "depthnet.optim.linear", "depthnet.optim.one_cycle",
     ),
     "trainer": ("lightning.Trainer",),
     "callbacks": (
-        "depthnet.callbacks.Checkpoint",
-        "depthnet.callbacks.History",
-        "depthnet.callbacks.Progress",
-        "depthnet.dashboard.Dashboard",
-        "depthnet.ema.WeightEMA",
-        "depthnet.finite.FiniteSteps",
-        "depthnet.saving.Last",
-        "lightning.pytorch.callbacks.",
+        "depthnet.callbacks.Checkpoint", "depthnet.callbacks.History", "depthnet.callbacks.Progress",
+        "depthnet.dashboard.Dashboard", "depthnet.ema.WeightEMA", "depthnet.finite.FiniteSteps",
+        "depthnet.saving.Last", "lightning.pytorch.callbacks.",
     ),
     "logger": (
-        "depthnet.loggers.wandb_logger",
-        "lightning.pytorch.loggers.CSVLogger",
+        "depthnet.loggers.wandb_logger", "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
     ),
-}
+}  # fmt: skip
 """What may stand as ``_target_`` of each group of conf/, in full: a module of ours also holds what it imports, such as
 a writer of files. A package that ends with a dot allows all its classes, but not its functions."""
 
