@@ -13,10 +13,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import depthnet
-from depthnet.allowed import MULTIRUN
 from depthnet.changes import SETTLED
 from depthnet.device import claim_gpu, describe_device, job_devices
-from depthnet.guard import GROUPS, USER_ERRORS, build, check_groups, install, sweep_directory
+from depthnet.guard import (
+    GROUPS,
+    USER_ERRORS,
+    SweepStart,
+    build,
+    check_command,
+    check_groups,
+    plain_errors,
+    restrict_environment,
+)
 from depthnet.run import (
     CONFIG,
     check_choices,
@@ -34,9 +42,12 @@ from depthnet.run import (
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, check_job, note_end, note_start, sweeping
 from depthnet.types import InputError
-from depthnet.words import check_words
+from depthnet.words import MULTIRUN, check_words
+
+CONF = Path(__file__).resolve().parent / "conf"
 
 register_resolvers()
+restrict_environment()
 
 
 def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
@@ -93,7 +104,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     return results.figure(cfg.watch)
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
@@ -133,11 +144,13 @@ def main() -> None:
         print(f"depthnet {depthnet.__version__}")
         return
     try:
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes them before overrides
-        install(sys.argv[1:])
-        if MULTIRUN & set(sys.argv) and started_processes() > 1:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+        SweepStart.directory = None
+        arguments = sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra takes it first
+        check_command(arguments, CONF)
+        if MULTIRUN & set(arguments) and started_processes() > 1:
             raise InputError("a sweep starts its own jobs, outside torchrun and srun: python train.py -m")
-        with sweeping(sys.argv, sweep_directory, USER_ERRORS):
+        with sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS), plain_errors(arguments, CONF):
             job()
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -1,9 +1,8 @@
 """Checks the arguments that a config gives to a constructor against the constructor's own type hints.
 
-Checked are plain values: numbers, text, lists, mappings. What is built itself (a mapping with ``_target_``) is checked
-as a call of its own; a parameter that takes an object, a function or a tensor has no plain form and is left alone.
 pydantic decides, by its strict rules for JSON: an integer is a number, a list serves as a sequence or a tuple, and
-neither "1" nor true is a number. The values themselves are handed on as they were given.
+neither "1" nor true is a number. What is built itself (a mapping with ``_target_``) is checked as a call of its own.
+The values themselves are handed on as they were given.
 """
 
 from __future__ import annotations
@@ -13,12 +12,8 @@ import functools
 import inspect
 import json
 import pydoc
-import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
-from datetime import timedelta
-from enum import Enum
-from os import PathLike
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
 from depthnet.types import InputError
 
@@ -31,19 +26,25 @@ _REACHED = {
 }
 """What further keyword arguments are handed to, where it is neither the class of a class method nor a base class."""
 
-_KEPT = {
-    "depthnet.data.datamodule.DepthDataModule.from_root": ("layout",),
-    "depthnet.data.datamodule.DepthDataModule.rooms": ("layout",),
-    "depthnet.optim.build_optimizer": ("network", "params"),
-    "depthnet.loggers.wandb_logger": ("save_dir", "add_file_policy", "mode", "offline", "settings", "dir"),
-}
-"""Parameters of those that the caller gives itself."""
+_WANDB = "depthnet.loggers.wandb_logger"  # turns what a config gives into text, so that names alone are checked
+_WANDB_OWN = ("save_dir", "add_file_policy", "mode", "offline", "settings", "dir")  # what it sets itself
 
-_NAMES_ONLY = ("depthnet.loggers.wandb_logger",)  # turns what a config gives into text itself
+_KINDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "missing": "a longer list",
+    "too_long": "a shorter list",
+    "needs_python_object": (_OBJECT := "a mapping with _target_, as the files of conf/ state it"),
+}
+"""pydantic's types of error, in the words of a config; others keep pydantic's."""
+
 _HYDRA = ("_args_", "_recursive_", "_convert_")
-_SIMPLE = (bool, int, float, str, timedelta, type(None))
-_LISTS = (list, set, frozenset, Sequence, MutableSequence, Collection, Iterable)
-_MAPPINGS = (dict, Mapping, MutableMapping)
 _SHOWN = 80  # characters of a value
 _LISTED = 12  # names in a message
 
@@ -80,25 +81,83 @@ def check_arguments(config: Any, place: str, given: Collection[str] = ()) -> Non
 
 
 def check_value(hint: Any, value: Any, place: str) -> None:
-    """Check one plain value against a type hint; one without a plain form is met by any value.
+    """Check one plain value against a type hint.
 
     Raises:
-        InputError: With the value's place and what it has to be.
+        InputError: With the place and value of what is wrong in it, and what that has to be.
 
     Example:
+        >>> from typing import Literal
         >>> check_value(int | Literal["auto"], "two", "data.num_workers")
         Traceback (most recent call last):
         depthnet.types.InputError: data.num_workers=two: it is 'auto' or a whole number
     """
-    plain = _plain(hint)
-    if plain is None or plain is Any or _matches(plain, value):
+    from pydantic import ValidationError
+
+    adapter = _adapter(hint)
+    try:
+        adapter.validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        found = [(*_part(value, problem["loc"], place), problem) for problem in error.errors()]
+    else:
         return
-    if isinstance(value, Mapping):  # name the entry instead of the whole
-        for kind in _kinds(plain):
-            if get_origin(kind) is dict:
-                for key, item in value.items():
-                    check_value(get_args(kind)[1], item, f"{place}.{key}")
-    raise InputError(f"{place}={written(value)}: it is {_described(plain)}")
+    deepest = max(depth for depth, *_ in found)  # of a union's members the one that fits best
+    depth, where, part, _ = next(entry for entry in found if entry[0] == deepest)
+    text = _stated(hint) if depth == 0 else ""
+    words = [_words(problem) for number, other, _, problem in found if (number, other) == (depth, where)]
+    null = depth == 0 and _is_null_allowed(adapter)
+    raise InputError(f"{where}={written(part)}: it is {text or _joined(words, null)}")
+
+
+def _part(value: Any, loc: Sequence[str | int], place: str) -> tuple[int, str, Any]:
+    """How deep in a value one of pydantic's errors lies, where, and what stands there; a union's labels are skipped."""
+    depth = 0
+    for step in loc:
+        if isinstance(value, Mapping) and step in (keys := {str(key): key for key in value}):
+            depth, place, value = depth + 1, f"{place}.{step}", value[keys[str(step)]]
+        elif isinstance(value, list | tuple) and isinstance(step, int) and step < len(value):
+            depth, place, value = depth + 1, f"{place}[{step}]", value[step]
+    return depth, place, value
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    if problem["type"] in ("literal_error", "enum"):
+        return str(problem["ctx"]["expected"])
+    message = str(problem["msg"]).removeprefix("Input should be ")
+    return _KINDS.get(problem["type"], message[:1].lower() + message[1:])
+
+
+def _joined(words: Sequence[str], null: bool) -> str:
+    words = sorted(dict.fromkeys(words), key=lambda word: word[0] != "'")  # a fixed word first
+    implied = {"a whole number"} if "a number" in words else set()
+    words = [word for word in words if word not in implied | {_OBJECT}] or words
+    words += ["null"] * null
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _stated(hint: Any) -> str:
+    """The text beside an annotated hint, or a part of a union, that says what a value has to be."""
+    texts = [text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str)]
+    return texts[0] if texts else next(filter(None, map(_stated, get_args(hint))), "")
+
+
+@functools.cache
+def _adapter(hint: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except Exception:  # nothing that pydantic knows
+        return TypeAdapter(Any)
+    return adapter if adapter.pydantic_complete else TypeAdapter(Any)  # a name in it may be for type checkers alone
+
+
+def _is_null_allowed(adapter: Any) -> bool:
+    try:
+        adapter.validate_json("null")
+    except ValueError:
+        return False
+    return True
 
 
 def accepts(target: str, name: str) -> bool:
@@ -141,51 +200,28 @@ def _written(value: Any) -> str:
 
 def _check_call(node: Mapping[str, Any], place: str, given: Collection[str]) -> None:
     target, partial = str(node["_target_"]), node.get("_partial_", False)
-    for key in _HYDRA:
-        if key in node:
-            raise InputError(f"{place}.{key}: a config gives arguments by their names alone; leave it out")
     check_value(bool, partial, f"{place}._partial_")
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    if any(value == "???" for value in arguments.values()):
-        key = next(key for key, value in arguments.items() if value == "???")
-        raise InputError(f"{place}.{key}: has no value; add {place}.{key}=VALUE")
+    for key, value in arguments.items():
+        if key in _HYDRA:
+            raise InputError(f"{place}.{key}: a config gives arguments by their names alone; leave it out")
+        if value == "???":
+            raise InputError(f"{place}.{key}: has no value; add {place}.{key}=VALUE")
     try:
         parameters, more = _parameters(target, arguments)
     except InputError as error:
         raise InputError(f"{place}.{error}") from None
     for key, value in arguments.items():
-        if key not in parameters:
-            if more:
-                continue
-            known = [name for name in parameters if name not in (*given, *_KEPT.get(target, ()))]
+        if key in parameters:
+            if not (isinstance(value, Mapping) and "_target_" in value):
+                check_value(parameters[key].hint, value, f"{place}.{key}")
+        elif not more:
+            known = [name for name in parameters if name not in given]
             taker = _REACHED.get(target, (target,))[0].format_map({"algorithm": "AdamW", **arguments})
             raise InputError(f"{place}.{key}={written(value)}: {taker} takes no {key}; {nearest(str(key), known)}")
-        if not (isinstance(value, Mapping) and "_target_" in value):
-            _refuse_for_object(parameters[key].hint, value, f"{place}.{key}")
-            check_value(parameters[key].hint, value, f"{place}.{key}")
-    there = {*arguments, *given}
-    missing = [name for name, parameter in parameters.items() if parameter.required and name not in there]
+    missing = [name for name, known in parameters.items() if known.required and name not in (*arguments, *given)]
     if missing and not partial:
         raise InputError(f"{place}: {target} needs {missing[0]}; add {place}.{missing[0]}=VALUE")
-
-
-def _refuse_for_object(hint: Any, value: Any, place: str) -> None:
-    """Refuse a word or number where one of our own objects is wanted, such as ``data.augment=none``."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    ours = [kind for kind in kinds if isinstance(kind, type) and kind.__module__.startswith("depthnet.")]
-    if ours and _plain(hint) in (None, type(None)) and isinstance(value, str | int | float):
-        raise InputError(f"{place}={written(value)}: it is a mapping with _target_, as the files of conf/ state it")
-
-
-@functools.cache
-def _located(target: str) -> Any:
-    found = _found(target)
-    if found is None:
-        package, _, name = target.rpartition(".")
-        module = pydoc.locate(package)
-        known = [word for word in dir(module) if callable(getattr(module, word)) and word[0] != "_"] if module else []
-        raise InputError(f"_target_={target}: there is nothing of this name; {nearest(name, known)}")
-    return found
 
 
 def _found(target: str) -> Any:
@@ -198,20 +234,20 @@ def _found(target: str) -> Any:
 
 def _parameters(target: str, arguments: Mapping[str, Any]) -> tuple[dict[str, _Parameter], bool]:
     """The parameters of a call and of what it hands further ones to; whether it may take others besides."""
-    kept, more = _KEPT.get(target, ()), False
-    found: dict[str, _Parameter] = {}
-    for function in _functions(_located(target)):
-        further = {name: known._replace(required=False) for name, known in _own(function).items() if name not in kept}
-        found = further | found if found else dict(_own(function))
-    for name in _REACHED.get(target, ()):
-        reached = _found(name.format_map({"algorithm": "AdamW", **arguments}))
-        more = more or reached is None
-        for function in _functions(reached) if reached else ():
-            for key, known in _own(function).items():
-                if key not in kept:
-                    hint = Any if target in _NAMES_ONLY else known.hint
-                    found.setdefault(key, _Parameter(hint, required=False))
-    return found, more
+    call = _found(target)
+    if call is None:
+        package, _, name = target.rpartition(".")
+        module = pydoc.locate(package)
+        known = [word for word in dir(module) if callable(getattr(module, word)) and word[0] != "_"] if module else []
+        raise InputError(f"_target_={target}: there is nothing of this name; {nearest(name, known)}")
+    own = list(_functions(call))
+    reached = [_found(name.format_map({"algorithm": "AdamW", **arguments})) for name in _REACHED.get(target, ())]
+    found = dict(_own(own[0])) if own else {}
+    for function in own[1:] + [function for call in reached if call for function in _functions(call)]:
+        for name, parameter in _own(function).items():
+            if target != _WANDB or name not in _WANDB_OWN:
+                found.setdefault(name, _Parameter(Any if target == _WANDB else parameter.hint, required=False))
+    return found, None in reached
 
 
 def _functions(call: Any) -> Iterator[Any]:
@@ -252,93 +288,3 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
         return eval(hint, names) if isinstance(hint, str) else hint
     except Exception:  # a name that is imported for type checkers alone
         return Any
-
-
-def _plain(hint: Any) -> Any:
-    """A type hint without what plain data cannot be; None where nothing is left."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or hint in _SIMPLE or origin is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
-        return type(None) if hint is None else hint
-    if hint is PathLike or origin is PathLike:
-        return str
-    if origin is Annotated:
-        plain = _plain(inner[0])
-        return None if plain is None else Annotated[(plain, *inner[1:])]
-    if origin in (Union, types.UnionType):
-        kept = [plain for part in inner if (plain := _plain(part)) is not None]
-        if Any in kept:
-            return Any
-        return Union[tuple(kept)] if kept else None  # noqa: UP007  of a number known only here
-    kind = origin or hint
-    if kind is tuple:
-        parts = tuple(part if part is Ellipsis else _element(part) for part in inner)
-        return tuple[parts] if parts else list[Any]  # type: ignore[valid-type]
-    if kind in _MAPPINGS:
-        return dict[_element(inner[0]), _element(inner[1])] if inner else dict[Any, Any]  # type: ignore[misc]
-    if kind in _LISTS:
-        return list[_element(inner[0])] if inner else list[Any]  # type: ignore[misc]
-    return None
-
-
-def _kinds(plain: Any) -> Iterator[Any]:
-    """What a plain hint is a union of, or itself."""
-    if get_origin(plain) is Annotated:
-        yield from _kinds(get_args(plain)[0])
-    elif get_origin(plain) in (Union, types.UnionType):
-        for part in get_args(plain):
-            yield from _kinds(part)
-    else:
-        yield plain
-
-
-def _element(hint: Any) -> Any:
-    plain = _plain(hint)
-    return Any if plain is None else plain
-
-
-def _matches(plain: Any, value: Any) -> bool:
-    from pydantic import ValidationError
-
-    try:
-        _adapter(plain).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError:
-        return False
-    return True
-
-
-@functools.cache
-def _adapter(plain: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(plain)
-
-
-def _described(plain: Any) -> str:
-    """What a value has to be, in words."""
-    origin, inner = get_origin(plain), get_args(plain)
-    if origin is Annotated:
-        texts = [text for text in inner[1:] if isinstance(text, str)]
-        return texts[0] if texts else _described(inner[0])
-    if origin in (Union, types.UnionType, Literal):
-        words = [_described(part) if origin is not Literal else _literal(part) for part in inner]
-        if float in inner and int in inner:
-            words.remove(_described(int))
-        words = sorted(dict.fromkeys(words), key=lambda word: word[0] not in "'0123456789")  # a fixed word first
-        return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-    if origin is tuple and Ellipsis not in inner:
-        words = list(map(_described, inner))
-        each = f"each {words[0]}" if len(set(words)) == 1 else "; ".join(words)
-        return f"a list of {len(inner)}, {each}"
-    if origin in (list, tuple):
-        return "a list" if inner[0] is Any else f"a list, each {_described(inner[0])}"
-    if origin is dict:
-        return "a mapping" if inner[1] is Any else f"a mapping, each value {_described(inner[1])}"
-    if isinstance(plain, type) and issubclass(plain, Enum):
-        return " or ".join(_literal(member.value) for member in plain)
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", timedelta: "a duration"}.get(
-        plain, "null"
-    )
-
-
-def _literal(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else written(value)

@@ -1,55 +1,79 @@
-"""Composes configs of which nothing can act: stands between Hydra and what a file or a command line tells it.
+"""Builds what a config names, and only that: an allow list of ``_target_``, and arguments checked by type hints.
 
-Hydra 1.3 instantiates callbacks, configures logging by any factory, sets environment variables and imports packages
-named in a config, all before the function that it calls. Its loader of configs is the one place that all of them pass,
-those of a sweep's jobs too, so the loader is what :func:`install` replaces. A launcher that starts other processes
-hands it to them, and the resolvers with it.
+Configs are stored beside checkpoints and passed on, so what one names is checked before it is imported. A directory of
+configs that Hydra composes from is code, as it may set Hydra's own callbacks and logging: use only your own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import hydra._internal.hydra  # private; the version is bounded, and the tests fail where it has moved
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
+from hydra.core.override_parser.types import Glob
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from hydra.types import RunMode
+from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.allowed import ENVIRONMENT, check_hydra, check_options, check_targets
 from depthnet.arguments import accepts, check_arguments, nearest, written
 from depthnet.types import DepthRange, InputError
+from depthnet.words import MULTIRUN
 
-__all__ = ["GROUPS", "USER_ERRORS", "GuardedLoader", "build", "check_groups", "forbid_environment", "install"]
-__all__ += ["sweep_directory"]
+__all__ = ["ALLOWED", "GROUPS", "USER_ERRORS", "SweepStart", "build", "check_command", "check_groups", "check_targets"]
+__all__ += ["plain_errors", "restrict_environment"]
 
-_CALLBACKS = ("depthnet.callbacks.", "depthnet.dashboard.", "depthnet.ema.", "depthnet.finite.", "depthnet.saving.")
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": ("depthnet.data.datamodule.",),
+    "data": ("depthnet.data.datamodule.DepthDataModule.from_root", "depthnet.data.datamodule.DepthDataModule.rooms"),
     "augment": ("depthnet.data.transforms.Augment",),
-    "model": ("depthnet.models.",),
-    "loss": ("depthnet.losses.",),
+    "model": (
+        "depthnet.models.basic.BasicNet", "depthnet.models.depth_net.DepthNet",
+        "depthnet.models.published.PublishedNet",
+    ),
+    "loss": ("depthnet.losses.DepthLoss",),
     "optimizer": ("depthnet.optim.build_optimizer",),
     "scheduler": (
-        "depthnet.optim.constant",
-        "depthnet.optim.cosine",
-        "depthnet.optim.linear",
-        "depthnet.optim.one_cycle",
+        "depthnet.optim.constant", "depthnet.optim.cosine", "depthnet.optim.linear", "depthnet.optim.one_cycle",
     ),
     "trainer": ("lightning.Trainer",),
-    "callbacks": (*_CALLBACKS, "lightning.pytorch.callbacks."),
-    "logger": ("depthnet.loggers.", "lightning.pytorch.loggers."),
-}
-"""What is built of each group of conf/: the beginnings of the names that may stand there as ``_target_``."""
+    "callbacks": (
+        "depthnet.callbacks.Checkpoint", "depthnet.callbacks.History", "depthnet.callbacks.Progress",
+        "depthnet.dashboard.Dashboard", "depthnet.ema.WeightEMA", "depthnet.finite.FiniteSteps",
+        "depthnet.saving.Last", "lightning.pytorch.callbacks.",
+    ),
+    "logger": (
+        "depthnet.loggers.wandb_logger", "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
+    ),
+}  # fmt: skip
+"""What may stand as ``_target_`` of each group of conf/, in full: a module of ours also holds what it imports, such as
+a writer of files. A package that ends with a dot allows all its classes, but not its functions."""
 
+ALLOWED = (
+    *(name for names in GROUPS.values() for name in names),
+    "depthnet.data.transforms.CutDepth",
+    "depthnet.data.transforms.DepthZoom",
+    "albumentations.",
+)
+"""What may stand as ``_target_`` anywhere."""
+
+_REPLACED = {
+    f"lightning.pytorch.callbacks.{name}": "it averages constants too, so best.ckpt is not what was validated; write "
+    "callbacks=ema (depthnet.ema.WeightEMA); a run stored with it is resumed by its whole command line with "
+    "resume=auto and resume_allow=[config,code]"
+    for name in ("EMAWeightAveraging", "WeightAveraging")
+}
+"""Classes that would be allowed, and why they are not."""
+
+_ENVIRONMENT = ("NYU_ROOT",)  # what a config may read: it is stored in files that are passed on, and so would a secret
+_CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
 _SEVERAL = ("callbacks", "logger")  # groups of named nodes; logger may also be a single one
 _LATER = ("optimizer", "scheduler")  # called once there is a network
 _OF_THE_RUN = ("callbacks", "logger", "plugins", "default_root_dir")  # what the run itself gives to the trainer
@@ -58,170 +82,42 @@ USER_ERRORS = (HydraException, OmegaConfBaseException)
 """What comes of a config or a command line that is wrong."""
 
 
-class GuardedLoader(ConfigLoaderImpl):
-    """Hydra's loader of configs, which refuses one that Hydra would act on.
-
-    Attributes:
-        sweep: The config of the sweep that this process has started; None where there is none.
-    """
-
-    sweep: ClassVar[DictConfig | None] = None
-
-    def load_configuration(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
-    ) -> DictConfig:
-        """Compose a config, that of a run, of a sweep, or of a sweep's job.
-
-        Raises:
-            InputError: If its ``hydra`` node holds what a config may not set, it reads the environment, or it names a
-                plug-in that is not installed, a key or an option that is not there, a sweep without ``-m``, or two.
-        """
-        forbid_environment()
-        self._check_choices(overrides)
-        try:
-            config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
-        except MissingConfigException as error:
-            name = str(error.missing_cfg_file)
-            group, _, option = name.rpartition("/")
-            if group and not name.startswith("hydra/"):
-                raise InputError(f"{group}={option}: {nearest(option, error.options or ())}") from None
-            if not group:
-                raise
-            raise InputError(
-                f"{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "
-                "hydra/launcher=joblib, submitit_local and submitit_slurm"
-            ) from None
-        except ConfigCompositionException as error:
-            if wrong := re.match(r"Could not override '([^']+)'", str(error)):
-                raise InputError(self._unknown(config_name, overrides, run_mode, wrong[1])) from None
-            raise
-        self._check_callbacks(config)
-        if "direction" in config.hydra.sweeper:  # Optuna would look for the lowest delta1
-            config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
-        launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        check_hydra(cast(Any, OmegaConf.to_container(config.hydra)) | {"launcher": launcher})
-        if run_mode == config.hydra.mode == RunMode.MULTIRUN:
-            for word in overrides:
-                if word.startswith("sweep=") and {",", "("} & set(word):  # Hydra would make jobs of it, one for each
-                    raise InputError(f"{word}: one at a time; a sweep of your own is a file of conf/sweep")
-            GuardedLoader.sweep = config
-            if "direction" in config.hydra.sweeper:
-                self._try_choices(config, overrides)
-        elif config.hydra.mode == RunMode.RUN and (name := config.hydra.runtime.choices.get("sweep")):
-            raise InputError(f"sweep={name} is for many runs: add -m")
-        return config
-
-    def _check_choices(self, overrides: list[str]) -> None:
-        """Refuse a group of conf/ that is chosen by null, a number or a boolean, or left out."""
-        for override in OverridesParser.create().parse_overrides(overrides):
-            group, value = override.key_or_group, override.value()
-            if "." in group or override.is_sweep_override():
-                continue
-            known = self.repository.get_group_options(group)
-            if known and (override.is_delete() or not isinstance(value, str | list)):
-                raise InputError(f"{override.input_line}: {group} is one of {', '.join(known)}")
-
-    def _check_callbacks(self, config: DictConfig) -> None:
-        """Refuse a callback of which a file sets values, but whose own file was not chosen."""
-        entries = config.get("callbacks")
-        for name, part in entries.items() if OmegaConf.is_dict(entries) else ():
-            if OmegaConf.is_dict(part) and "_target_" not in part:
-                options = self.repository.get_group_options("callbacks")
-                files = [self.repository.load_config(f"callbacks/{option}") for option in options]
-                whole = [
-                    option
-                    for option, file in zip(options, files, strict=True)
-                    if file and OmegaConf.select(cast(DictConfig, file.config), f"{name}._target_")
-                ]
-                raise InputError(_without_target(f"callbacks.{name}", part, whole))
-
-    def _unknown(self, config_name: str | None, overrides: list[str], run_mode: RunMode, key: str) -> str:
-        """What to do about an override whose key the config does not have."""
-        word = next(word for word in overrides if word.split("=")[0] == key)
-        others = [other for other in overrides if other.split("=")[0] != key]
-        parent, _, name = key.rpartition(".")
-        try:
-            config = ConfigLoaderImpl.load_configuration(self, config_name, others, run_mode)
-            there: Any = OmegaConf.select(config, parent) if parent else config
-        except (HydraException, OmegaConfBaseException):
-            there = None  # another word is wrong, too
-        if not OmegaConf.is_dict(there):
-            return f"{word}: there is no such key"
-        if "_target_" in there:
-            check_targets({"_target_": there["_target_"]}, parent)
-            if accepts(there["_target_"], name):
-                return f"{word}: conf/ does not set it; to add it write +{word}"
-        options = self.repository.get_group_options(parent) if parent else []
-        having = [f"{parent}={option}" for option in options if self._has(parent, option, name)]
-        if having:
-            return f"{word}: this {parent} has no {name}; add {' or '.join(having)}, which has"
-        known = [str(known) for known in there if known != "hydra" and not str(known).startswith("_")]
-        return f"{word}: there is no such key; {nearest(name, known)}"
-
-    def _has(self, group: str, option: str, name: str) -> bool:
-        """Whether a file of conf/, or one that it builds on, sets a key."""
-        file = self.repository.load_config(f"{group}/{option}")
-        if file is None:
-            return False
-        bases = [getattr(entry, "path", "_self_") for entry in file.defaults_list or ()]
-        return name in cast(DictConfig, file.config) or any(
-            self._has(group, base, name) for base in bases if base != "_self_"
-        )
-
-    def _try_choices(self, config: DictConfig, overrides: list[str]) -> None:
-        """Compose a job with each value that Optuna may choose, the other parameters at their first.
-
-        Hydra's own sweeper composes all jobs before the first one runs; Optuna would come upon a mistyped value when
-        it draws it.
-        """
-        params = OmegaConf.to_container(config.hydra.sweeper.params or OmegaConf.create(), resolve=True)
-        words = [f"{key}={value}" for key, value in cast(dict[str, Any], params).items()] + overrides
-        chosen: dict[str, list[str]] = {}
-        for override in OverridesParser.create().parse_overrides(words):
-            if override.is_hydra_override():
-                continue
-            if isinstance(override.value(), Glob):
-                raise InputError(f"{override.input_line}: Optuna takes no glob; write choice(...) with the names")
-            if override.is_choice_sweep():
-                values = list(override.sweep_string_iterator())
-            elif override.is_interval_sweep() or override.is_range_sweep():
-                values = [str(cast(IntervalSweep | RangeSweep, override.value()).start)]
-            else:
-                values = [override.get_value_element_as_str()]
-            chosen[override.get_key_element()] = values
-        first = {key: values[0] for key, values in chosen.items()}
-        others = [first | {key: value} for key, values in chosen.items() for value in values[1:]]
-        for job in [first, *others]:
-            self.load_sweep_config(config, [f"{key}={value}" for key, value in job.items()])
-
-    def _process_config_searchpath(self, *args: Any) -> None:
-        """Leave the search path as it is: to name a package there imports it."""
-
-
-def install(arguments: Sequence[str]) -> None:
-    """Guard all that Hydra does in this process.
+def check_targets(config: Any, place: str = "") -> None:
+    """Refuse a config that names anything outside the allow list, wherever it stands in it.
 
     Args:
-        arguments: The command line, without the program's name.
+        config: Mappings, sequences and plain values, resolved, just as they will be built.
+        place: Where in the config this is, for the message.
 
     Raises:
-        InputError: If one of its options loads code.
+        InputError: For the first ``_target_`` that is not allowed, or text that would be resolved once more.
+
+    Example:
+        >>> check_targets({"loss": {"_target_": "depthnet.losses.DepthLoss"}})
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them
-    check_options(arguments)
-    GuardedLoader.sweep = None
-    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
-    forbid_environment()
+    if isinstance(config, Mapping):
+        target = config.get("_target_", ALLOWED[0])
+        if why := _REPLACED.get(str(target)):
+            raise InputError(f"{place or 'config'}: _target_ {target}: {why}")
+        if not _is_one_of(target, ALLOWED):
+            raise InputError(
+                f"{place or 'config'}: _target_ {target} is not on the list of what a config may build; the list "
+                "stands in depthnet/guard.py"
+            )
+        for key, value in config.items():
+            check_targets(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(config, Sequence) and not isinstance(config, str | bytes):
+        for number, value in enumerate(config):
+            check_targets(value, f"{place}[{number}]")
+    elif isinstance(config, str) and "${" in config:
+        raise InputError(f"{place}: {config!r} would be resolved a second time; leave out its ${{")
 
 
-def sweep_directory() -> Path | None:
-    """Return the directory of the sweep that this process has started; None where there is none."""
-    return None if GuardedLoader.sweep is None else Path(GuardedLoader.sweep.hydra.sweep.dir)
-
-
-def forbid_environment() -> None:
-    """Let ``${oc.env:NAME}`` read nothing but what :data:`depthnet.allowed.ENVIRONMENT` names."""
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+def _is_one_of(target: Any, names: Sequence[str]) -> bool:
+    if not isinstance(target, str):
+        return False
+    package, _, name = target.rpartition(".")
+    return bool(name) and (target in names or (f"{package}." in names and bool(_CLASS.fullmatch(name))))
 
 
 def build(config: Any, place: str, **objects: Any) -> Any:
@@ -258,7 +154,7 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if isinstance(plain.get("data"), dict) and plain["data"].get("depth_range", "") is None:
         DepthRange.of(None)  # refuses it first, as model and loss take it from there
-    for group, beginnings in GROUPS.items():
+    for group, allowed in GROUPS.items():
         if not isinstance(plain.get(group), dict):
             raise InputError(f"{group}={written(plain.get(group))}: choose one of conf/{group}, such as {group}=NAME")
         node = dict(plain[group])
@@ -274,7 +170,7 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
                 continue
             if not isinstance(part, dict) or "_target_" not in part:
                 raise InputError(_without_target(place, part))
-            if not part["_target_"].startswith(beginnings):
+            if not _is_one_of(part["_target_"], allowed):
                 raise InputError(f"{place}._target_={part['_target_']}: it is no {_one(group)}")
             if bool(part.get("_partial_")) != (group in _LATER):
                 raise InputError(f"{place}._partial_={written(part.get('_partial_'))}: leave it as conf/{group} has it")
@@ -288,22 +184,141 @@ def _one(group: str) -> str:
     return "callback" if group == "callbacks" else group
 
 
-def _without_target(place: str, part: Any, whole: Sequence[str] = ()) -> str:
+def _without_target(place: str, part: Any) -> str:
     group, _, name = place.partition(".")
     if not name:
         return f"{place}: has no _target_, so nothing is built of it; choose one of conf/{group}: {group}=NAME"
-    if not hasattr(part, "keys"):
+    if not isinstance(part, dict):
         return f"{place}={written(part)}: it is no {_one(group)}; to leave one out write ~{place}"
+    whole = _options_with(place, "_target_")
     advice = (
         f"add {group}={whole[0]}, which has it" if whole else f"add +{place}._target_=lightning.pytorch.{group}.NAME"
     )
     return f"{place}: has {', '.join(map(str, part))} but no _target_, so nothing is built of it; {advice}, or ~{place}"
 
 
+def restrict_environment() -> None:
+    """Let ``${oc.env:NAME}`` read ``NYU_ROOT`` and nothing else."""
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
 def _environment(name: str, *default: Any) -> Any:
-    if name not in ENVIRONMENT:
-        known = ", ".join(sorted(ENVIRONMENT))
+    if name not in _ENVIRONMENT:
+        known = ", ".join(_ENVIRONMENT)
         raise InputError(f"a config may not read the environment variable {name} (only {known}); write its value out")
     if name not in os.environ and not default:
         raise InputError(f"the environment variable {name} is not set")
     return os.environ.get(name, *default)
+
+
+class SweepStart(Callback):
+    """Hydra's hook at the start of a sweep, named in conf/train.yaml.
+
+    Attributes:
+        directory: Of the sweep that this process has started; None where there is none.
+    """
+
+    directory: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the sweep's directory, and set Optuna's direction by the watched metric: it would minimize delta1."""
+        if "direction" in config.hydra.sweeper:
+            config.hydra.sweeper.direction = "${optuna_direction:${watch}}"
+        SweepStart.directory = Path(config.hydra.sweep.dir)
+
+
+def check_command(arguments: Sequence[str], conf: Path) -> None:
+    """Check the groups that a command line chooses, before Hydra composes anything.
+
+    Args:
+        arguments: The command line, without the program's name.
+        conf: The directory of the config's files.
+
+    Raises:
+        InputError: For a group that is left out or chosen by what is none of its files, a sweep without ``-m``, or two.
+    """
+    elsewhere = any(word.startswith(("-cd", "--config", "hydra.searchpath")) for word in arguments)
+    words = [word for word in arguments if word[0] == "~" or ("=" in word and word[0] != "-")]
+    for override in OverridesParser.create().parse_overrides(words):
+        group, line = override.key_or_group, override.input_line
+        options = _options(conf, group)
+        if group == "sweep" and not MULTIRUN & set(arguments):
+            raise InputError(f"{line} is for many runs: add -m")
+        if group == "sweep" and override.is_sweep_override():  # Hydra would make jobs of it, one for each
+            raise InputError(f"{line}: one at a time; a sweep of your own is a file of conf/sweep")
+        several = override.is_choice_sweep()
+        if not options or isinstance(override.value(), Glob) or (override.is_sweep_override() and not several):
+            continue
+        for text in override.sweep_string_iterator() if several else [override.get_value_element_as_str()]:
+            name = str(text).strip("'\"").lower()
+            unnamed = override.is_delete() or not re.search(r"[^\W\d]", name) or name in ("null", "true", "false")
+            if name in options or name[:1] == "[" or (not unnamed and (elsewhere or "/" in name)):
+                continue
+            advice = f"{group} is one of {', '.join(options)}" if unnamed else nearest(name, options)
+            raise InputError(f"{f'{group}={text}' if several else line}: {advice}")
+
+
+@contextlib.contextmanager
+def plain_errors(arguments: Sequence[str], conf: Path) -> Iterator[None]:
+    """Turn what Hydra itself raises in a block into one line, with advice.
+
+    Args:
+        arguments: The command line, without the program's name.
+        conf: The directory of the config's files.
+
+    Raises:
+        InputError: For a key that is not there, a plug-in that is not installed, or options that exclude each other.
+    """
+    try:
+        yield
+    except MissingConfigException as error:
+        name = str(error.missing_cfg_file)
+        if not name.startswith("hydra/"):
+            raise
+        raise InputError(
+            f"{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "
+            "hydra/launcher=joblib, submitit_local and submitit_slurm"
+        ) from None
+    except ConfigCompositionException as error:
+        wrong = re.match(r"Could not override '([^']+)'", str(error))
+        there = getattr(error.__cause__, "parent_node", None)
+        if wrong is None or not isinstance(there, DictConfig):
+            raise
+        word = next((word for word in arguments if word.partition("=")[0] == wrong[1]), wrong[1])
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            advice = _advice(str(cast(Any, error.__cause__).full_key), word, there)
+        raise InputError(f"{word}: {advice}") from None
+    except (InputError, *USER_ERRORS):
+        raise
+    except AssertionError:
+        word = next((word for word in arguments if "=glob(" in word), None)
+        if word is None:
+            raise
+        raise InputError(f"{word}: Optuna takes no glob; write choice(...) with the names") from None
+    except (ValueError, NotImplementedError) as error:  # of Hydra's and Optuna's own checks; a job raises nothing
+        raise InputError(" ".join(str(error).split())) from None
+
+
+def _advice(key: str, word: str, there: DictConfig) -> str:
+    """What to do about an override of a key that ``there`` does not have."""
+    parent, _, name = key.rpartition(".")
+    if "_target_" in there:
+        check_targets({"_target_": there["_target_"]}, parent)
+        if accepts(there["_target_"], name):
+            return f"conf/ does not set it; to add it write +{word}"
+    if having := [f"{parent}={option}" for option in _options_with(parent, name)]:
+        return f"this {parent} has no {name}; add {' or '.join(having)}, which has"
+    known = [str(known) for known in there if known != "hydra" and not str(known).startswith("_")]
+    return f"there is no such key; {nearest(name, known)}" if known else "there is no such key"
+
+
+def _options(conf: Path, group: str) -> list[str]:
+    return sorted(path.stem for path in conf.glob(f"{group}/*.yaml"))
+
+
+def _options_with(parent: str, name: str) -> list[str]:
+    """The options of a group with which a node, the group or a part of it, has a key; none outside of Hydra."""
+    group, known = parent.partition(".")[0], GlobalHydra.instance()
+    options = known.config_loader().get_group_options(group) if group and known.is_initialized() else []
+    configs = {option: compose("train", [f"{group}={option}"]) for option in options}
+    return [option for option, config in configs.items() if name in (OmegaConf.select(config, parent) or ())]

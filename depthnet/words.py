@@ -7,7 +7,10 @@ from typing import Any
 
 from depthnet.types import InputError
 
-__all__ = ["check_words"]
+__all__ = ["MULTIRUN", "check_words"]
+
+MULTIRUN = frozenset({"-m", "--multirun"})
+"""The option that makes a command line a sweep."""
 
 _LEARNING = (
     "loss", "optimizer", "scheduler", "augment", "data.augment", "data.batch_size", "data.extra_rooms",

@@ -35,7 +35,6 @@ TRAINER = {"_target_": "lightning.Trainer", "max_epochs": 1}
         (RangeLike, {"min": 1, "max": 2}),
         (RangeLike | None, None),
         (torch.Tensor | float, 0.5),
-        (nn.Module, 3),  # has no plain form
         (Any, object),
     ],
 )
@@ -55,10 +54,13 @@ def test_a_value_of_its_type_is_taken(hint, value):
         (float | None, "x", "key=x: it is a number or null"),
         (int | Literal["auto"], "two", "key=two: it is 'auto' or a whole number"),
         (Literal["full", "cheap"], "ful", "key=ful: it is 'full' or 'cheap'"),
-        (Sequence[str], "ab", "key=ab: it is a list, each text"),
-        (tuple[float, float], [1], "key=[1]: it is a list of 2, each a number"),
+        (Sequence[str], "ab", "key=ab: it is a list"),
+        (tuple[float, float], [1], "key=[1]: it is a longer list"),
         (Mapping[str, float], {"l1": None}, "key.l1=null: it is a number"),
         (torch.Tensor | float, "x", "key=x: it is a number"),
+        (nn.Module, 3, "key=3: it is a mapping with _target_, as the files of conf/ state it"),
+        (list[float], [1, "x"], "key[1]=x: it is a number"),
+        (Mapping[str, float | list[float]], {"a": [0, "x"]}, "key.a[1]=x: it is a number"),
         (ImageSize, 240, "key=240: it is [height,width] in pixels, such as [240,320]"),
         (Annotated[RangeLike, ""] | None, {"min": "a"}, "key.min=a: it is a number"),
     ],
@@ -75,12 +77,12 @@ def test_a_value_of_another_type_is_one_line(hint, value, line):
         (ROOMS | {"num_workers": "two"}, "part.num_workers=two: it is 'auto' or a whole number"),  # of __init__
         (ROOMS | {"holes": "flase"}, "part.holes=flase: it is true or false"),
         (ROOMS | {"batch_sise": 2}, "part.batch_sise=2: depthnet.data.datamodule.DepthDataModule.rooms takes no "),
-        (ROOMS | {"layout": 2}, "takes no layout"),  # it makes its own
+        (ROOMS | {"layout": 2}, "part.layout=2: it is a mapping with _target_"),  # it makes its own
         (ROOMS | {"augment": "none"}, "part.augment=none: it is a mapping with _target_"),
         ({key: ROOMS[key] for key in ("_target_", "image_size")}, "needs frames; add part.frames=VALUE"),
         (ROOMS | {"frames": "???"}, "part.frames: has no value; add part.frames=VALUE"),
         (ROOMS | {"_args_": [1]}, "part._args_: a config gives arguments by their names alone"),
-        (ADAMW | {"betas": 3}, "part.betas=3: it is a list of 2, each a number"),  # of torch.optim.AdamW
+        (ADAMW | {"betas": 3}, "part.betas=3: it is a list"),  # of torch.optim.AdamW
         (ADAMW | {"momentum": 0.9}, "part.momentum=0.9: torch.optim.AdamW takes no momentum"),
         (ADAMW | {"lr": "x"}, "part.lr=x: it is a number"),
         (TRAINER | {"max_epochs": "abc"}, "part.max_epochs=abc: it is a whole number or null"),
@@ -104,6 +106,7 @@ def test_sound_calls_pass_and_keep_what_is_built_from_other_calls():
     check_arguments(ADAMW | {"algorithm": "SGD", "momentum": 0.9}, "optimizer")
     check_arguments(ADAMW | {"algorithm": "Adamm", "any": 1}, "optimizer")  # the constructor refuses its name
     check_arguments({"_target_": "depthnet.optim.build_optimizer"}, "optimizer", ["network"])
+    check_arguments({"_target_": "lightning.pytorch.callbacks.Callback"}, "callbacks.x")
 
 
 def test_the_values_are_handed_on_as_they_were_given():

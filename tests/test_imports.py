@@ -12,7 +12,6 @@ LAYERS = [
     {"types"},
     {
         "durable",
-        "allowed",
         "arguments",
         "words",
         "command",

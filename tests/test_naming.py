@@ -9,8 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
-from depthnet.allowed import check_options, check_targets
-from depthnet.guard import GROUPS
+from depthnet.guard import GROUPS, check_targets
 from depthnet.naming import run_group, run_name, run_tags
 from depthnet.run import best_direction, check_choices
 
@@ -87,7 +86,6 @@ def test_the_jobs_of_the_wandb_sweep_are_configs_of_ours(composed):
         told = [word for part in command for word in macros.get(part.strip("${}"), [part])]
         program, words = told.index("train.py"), told[told.index("train.py") + 1 :]
         assert program == 2  # after env and the interpreter
-        check_options(words)
         cfg = composed(*words, "logger=none")
         check_targets(OmegaConf.to_container(cfg, resolve=True))
         check_choices(cfg, GROUPS)

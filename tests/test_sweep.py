@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_store import ConfigStore
-from hydra.core.utils import setup_globals
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-import train as script  # noqa: F401  registers the resolvers that conf/ calls
+import train as script
 from depthnet import durable
 from depthnet.durable import locked
-from depthnet.guard import GuardedLoader
+from depthnet.guard import SweepStart, check_command
 from depthnet.module import DepthModule
 from depthnet.run import job_name, worst_figure
 from depthnet.sweep import main, note_end, note_start, read_jobs, tell
@@ -326,9 +325,9 @@ def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_
 )
 def test_a_search_goes_where_its_figure_is_better(words, direction):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    setup_globals()
-    loader = GuardedLoader(create_config_search_path(str(ROOT / "conf")))
-    config = loader.load_configuration("train", ["hydra.mode=MULTIRUN", "sweep=lr", *words], RunMode.MULTIRUN)
+    with initialize_config_dir(str(script.CONF), version_base="1.3"):
+        config = compose("train", ["hydra.mode=MULTIRUN", "sweep=lr", *words], return_hydra_config=True)
+    SweepStart().on_multirun_start(config)
     assert config.hydra.sweeper.direction == direction
 
 
@@ -336,32 +335,10 @@ def test_the_commands_of_the_documentation_compose():
     text = (ROOT / "docs/scale.md").read_text().partition("## Sweeps")[2].partition("\n## ")[0]
     commands = re.findall(r"^    python train\.py -m (.*?)(?: {3,}.*)?$", text, re.MULTILINE)
     assert len(commands) >= 12
-    setup_globals()
-    loader = GuardedLoader(create_config_search_path(str(ROOT / "conf")))
-    for command in commands:
-        loader.load_configuration("train", shlex.split(command), RunMode.MULTIRUN)
-
-
-def test_a_space_without_m_is_a_line(train):
-    done = train(*SMALL, "model=tiny", "sweep=losses")
-    assert (done.code, done.err) == (2, "error: sweep=losses is for many runs: add -m\n")
-
-
-def test_two_spaces_at_once_are_a_line(train, tmp_path):
-    done = train("-m", *SMALL, "model=tiny", "sweep=losses,ablation", "hydra.sweep.dir=sweep")
-    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-    assert "sweep=losses,ablation: one at a time" in done.err
-    assert not (tmp_path / "sweep").exists()
-
-
-def test_without_the_extra_that_is_a_line(train, monkeypatch):
-    options = ConfigStore.instance().repo["hydra"]
-    for group, name in (("sweeper", "optuna.yaml"), ("launcher", "joblib.yaml")):
-        monkeypatch.delitem(options[group], name, raising=False)
-    for word in ("sweep=lr", "hydra/launcher=joblib"):
-        done = train("-m", *SMALL, "model=tiny", word)
-        assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-        assert "pip install 'depthnet[sweep]'" in done.err
+    with initialize_config_dir(str(script.CONF), version_base="1.3"):
+        for words in map(shlex.split, commands):
+            check_command(["-m", *words], script.CONF)
+            GlobalHydra.instance().config_loader().load_configuration("train", words, RunMode.MULTIRUN)
 
 
 def test_the_worst_is_worse_than_anything():

@@ -115,11 +115,11 @@ def _npy_as_depth(folder: Path) -> Attack:
     return Attack("train", [*own, "model=tiny", "trainer=cpu", "logger=none", f"hydra.run.dir={folder}/run"])
 
 
-def _experiment(folder: Path, content: Any, *overrides: str, head: str = "# @package _global_", **env: str) -> Attack:
+def _experiment(folder: Path, content: Any) -> Attack:
     """An experiment file, of plain data or as text, and the command line that chooses it."""
     text = content if isinstance(content, str) else yaml.safe_dump(content)
-    (folder.parent / f"conf/experiment/{folder.name}.yaml").write_text(f"{head}\n{text}")
-    return _train(folder, f"experiment={folder.name}", *overrides, **env)
+    (folder.parent / f"conf/experiment/{folder.name}.yaml").write_text(f"# @package _global_\n{text}")
+    return _train(folder, f"experiment={folder.name}")
 
 
 def _stored(folder: Path, content: dict[str, Any]) -> Attack:
@@ -128,30 +128,8 @@ def _stored(folder: Path, content: dict[str, Any]) -> Attack:
     return Attack("train", [f"resume={folder}/run"])
 
 
-def _package(folder: Path) -> str:
-    """Write a package that acts where it is imported, and return its name."""
-    package = folder.parent / f"{folder.name}_package"
-    package.mkdir(exist_ok=True)
-    (package / "__init__.py").write_text(f"open({str(folder / 'acted')!r}, 'w').close()\n")
-    (package / "train.yaml").write_text("seed: 0\n")
-    return package.name
-
-
-def _rerun(folder: Path) -> Attack:
-    return Attack("train", [f"--experimental-rerun={_pickled(folder, 'config.pickle')}"])
-
-
 def _yaml(folder: Path) -> str:
     return yaml.safe_dump(payload(folder), default_flow_style=True, width=10**6).strip()
-
-
-def _factory(folder: Path) -> dict[str, str]:
-    node = payload(folder)
-    return {"()": node["_target_"], "path": node["path"], "text": node["text"]}
-
-
-def _log_file(folder: Path) -> dict[str, str]:
-    return {"class": "logging.FileHandler", "filename": str(folder / "acted")}
 
 
 def _flow(node: Any) -> str:
@@ -159,23 +137,6 @@ def _flow(node: Any) -> str:
     if isinstance(node, dict):
         return "{" + ", ".join(f"{key}: {_flow(value)}" for key, value in node.items()) + "}"
     return f"'{node}'"
-
-
-def _outside(folder: Path) -> Attack:
-    path = folder / "evil.yaml"
-    path.write_text("# @package _global_\n" + yaml.safe_dump({"hydra": {"callbacks": {"x": payload(folder)}}}))
-    relative = os.path.relpath(path.with_suffix(""), folder.parent / "conf/experiment")
-    return _train(folder, f"experiment={relative}")
-
-
-def _sweep(folder: Path, *overrides: str) -> Attack:
-    return Attack("train", ["-m", *SMALL, f"hydra.sweep.dir={folder}/sweep", *overrides])
-
-
-def _sweep_job(folder: Path) -> Attack:
-    logging = {"handlers": {"file": _log_file(folder)}}
-    _experiment(folder, {"hydra": {"job_logging": logging}})
-    return _sweep(folder, f"experiment=own,{folder.name}", "seed=-1")
 
 
 def _resumed_checkpoint(folder: Path) -> Attack:
@@ -274,27 +235,6 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
         f, {"callbacks": {"x": {"_target_": "builtins.open", "_args_": [str(f / "acted"), "w"], "_partial_": False}}}
     ),
     "a target in a stored config": lambda f: _stored(f, {"data": payload(f)}),
-    # What Hydra itself would do
-    "Hydra callbacks in an experiment": lambda f: _experiment(f, {"hydra": {"callbacks": {"x": payload(f)}}}),
-    "Hydra callbacks by override": lambda f: _train(f, f"+hydra.callbacks.x={_flow(payload(f))}"),
-    "Hydra callbacks by a file's package": lambda f: _experiment(
-        f, {"x": payload(f)}, head="# @package hydra.callbacks"
-    ),
-    "Hydra callbacks outside conf/": _outside,
-    "a log formatter's factory": lambda f: _experiment(
-        f, {"hydra": {"job_logging": {"formatters": {"x": _factory(f)}}}}
-    ),
-    "a log file anywhere": lambda f: _train(f, f"+hydra.hydra_logging.handlers.x={_flow(_log_file(f))}"),
-    "an environment for the job": lambda f: _train(
-        f, f"+hydra.job.env_set.DEPTHNET_CACHE={f}/acted", "data.cache=disk"
-    ),
-    "a package on the search path": lambda f: _train(f, f"hydra.searchpath=[pkg://{_package(f)}]"),
-    "a package as config path": lambda f: Attack("train", [f"--config-path=pkg://{_package(f)}"]),
-    "a package as an experiment": lambda f: _train(f, f"experiment='pkg://{_package(f)}/train'"),
-    "a pickle to run again": _rerun,
-    "a target in the launcher": lambda f: _sweep(f, f"+hydra.launcher.x={_flow(payload(f))}"),
-    "a target in the sweeper": lambda f: _sweep(f, f"+hydra.sweeper.x={_flow(payload(f))}"),
-    "logging in one job of a sweep": _sweep_job,
     # Resolvers that read the environment
     "an environment variable in an experiment": lambda f: _experiment(f, {"loss": {"unit": "${oc.env:SECRET}"}}),
     "an environment variable by a composed name": lambda f: _experiment(

@@ -1,4 +1,4 @@
-"""Nothing that comes from elsewhere may act: configs, checkpoints and command lines; bad files end in one line."""
+"""Nothing that a checkpoint, a list, an image or what a config builds holds may act; bad files end in one line."""
 
 import os
 import resource
