@@ -38,6 +38,7 @@ ALLOWED = frozenset(
         "depthnet.data.transforms.DepthZoom",
         "depthnet.ema.WeightEMA",
         "depthnet.finite.FiniteSteps",
+        "depthnet.loggers.tensorboard_logger",
         "depthnet.loggers.wandb_logger",
         "depthnet.losses.DepthLoss",
         "depthnet.models.basic.BasicNet",

@@ -26,7 +26,7 @@ __all__ = ["accepts", "check_arguments", "check_value", "nearest", "written"]
 
 _REACHED = {
     "depthnet.optim.build_optimizer": ("torch.optim.{algorithm}",),
-    "depthnet.loggers.wandb_logger": ("depthnet.wandb_run.WandbRun", "wandb.init"),
+    "depthnet.loggers.wandb_logger": ("wandb.init",),
     "lightning.pytorch.loggers.TensorBoardLogger": ("torch.utils.tensorboard.SummaryWriter",),
 }
 """What further keyword arguments are handed to, where it is neither the class of a class method nor a base class."""
@@ -35,7 +35,7 @@ _KEPT = {
     "depthnet.data.datamodule.DepthDataModule.from_root": ("layout",),
     "depthnet.data.datamodule.DepthDataModule.rooms": ("layout",),
     "depthnet.optim.build_optimizer": ("network", "params"),
-    "depthnet.loggers.wandb_logger": ("save_dir", "add_file_policy", "mode", "offline", "settings", "dir"),
+    "depthnet.loggers.wandb_logger": ("mode", "settings", "dir", "resume"),
 }
 """Parameters of those that the caller gives itself."""
 

@@ -19,7 +19,7 @@ import depthnet
 from depthnet.durable import write_json
 from depthnet.types import InputError
 
-__all__ = ["KINDS", "RECORD", "SETTLED", "add_seconds", "check_changes", "config_changes", "note_overrides"]
+__all__ = ["KINDS", "RECORD", "SETTLED", "add_seconds", "check_changes", "config_changes", "note_overrides", "note_url"]
 
 RECORD = "run.json"
 
@@ -85,6 +85,11 @@ def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) 
     stored = _record(Path(directory))
     if kept != stored.get("overrides"):
         write_json(Path(directory) / RECORD, stored | {"overrides": kept})
+
+
+def note_url(directory: str | os.PathLike[str], url: str) -> None:
+    """Note where a run is shown."""
+    write_json(Path(directory) / RECORD, _record(Path(directory)) | {"url": url})
 
 
 def add_seconds(directory: str | os.PathLike[str], hardware: str, seconds: float) -> None:

@@ -34,9 +34,9 @@ from rich.text import Text
 from depthnet.allowed import MULTIRUN
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
-from depthnet.naming import short_keys, short_number
+from depthnet.naming import job_overrides, short_keys, short_number
 from depthnet.processes import LAST_WORDS
-from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, job_overrides, remove_start, worst_figure
+from depthnet.run import CONFIG, METRICS, PROFILE, error_line, first_process, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 
@@ -138,8 +138,11 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> float | N
     """
     profiles = cfg.mode == "profile"
     if first_process():
-        noted = {"overrides": job_overrides(overrides), "watch": _SPEED if profiles else cfg.watch, "error": None}
-        write_json(directory / JOB, noted)
+        own = job_overrides(overrides)
+        if (directory / JOB).exists() and sorted(_note(directory / JOB)["overrides"]) != sorted(own):
+            raise InputError(f"{directory} is another job's; give this sweep a hydra.sweep.dir of its own")
+        watch = _SPEED if profiles else cfg.watch
+        write_json(directory / JOB, {"overrides": own, "watch": watch, "error": None})
     if _lost not in LAST_WORDS:
         LAST_WORDS.insert(0, _lost)  # before the sweep is told of
     if profiles:
@@ -163,7 +166,7 @@ def note_end(directory: Path, outcome: float | str) -> float:
         The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep goes on.
     """
     path = directory / JOB
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    noted = _note(path)
     if not isinstance(outcome, str) and not math.isfinite(outcome):
         outcome = f"{noted['watch']} is {outcome}"
     if first_process():
@@ -189,10 +192,14 @@ def read_jobs(directory: Path) -> list[Job]:
     return [_read_job(path) for path in paths]
 
 
+def _note(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
+
+
 def _read_job(path: Path) -> Job:
     judged, profile = path.with_name(METRICS), path.with_name(PROFILE)
     try:
-        noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        noted = _note(path)
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
         error, protocol, figures, intervals = noted["error"], "", {}, {}
         if judged.exists() and not error:

@@ -61,7 +61,6 @@ LAYERS = [
         "terms",
         "overview",
         "sync_norm",
-        "wandb_run",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
@@ -78,7 +77,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "profiling", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "processes", "sync_norm", "ema", "overview"),
+        *("dashboard", "processes", "sync_norm", "ema", "overview"),
         "train",
     },
     "wandb": {"loggers"},

@@ -52,16 +52,6 @@ def test_a_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog):
     assert "cannot be locked on this system" in caplog.text
 
 
-def test_memory_is_left_out_where_the_system_does_not_tell_it(monkeypatch):
-    import torch
-
-    from depthnet.dashboard import _memory
-
-    assert _memory(torch.device("cpu"))["memory/process_gib"] > 0
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert _memory(torch.device("cpu")) == {}
-
-
 @pytest.mark.parametrize(("code", "number"), [(-signal.SIGTERM, signal.SIGTERM), (1, 0)])
 def test_a_stopped_child_is_known_without_sigusr1(monkeypatch, code, number):
     monkeypatch.delattr(signal, "SIGUSR1")
