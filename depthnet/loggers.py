@@ -63,7 +63,8 @@ class WandbRun(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record metrics of a step; the averages over an epoch are the last that come of it."""
-        self.experiment.log({**metrics, _STEP: step}, step=step, commit="train/loss" in metrics or None)
+        row = {**metrics} if step is None else {**metrics, _STEP: step}
+        self.experiment.log(row, step=step, commit="train/loss" in metrics or None)
 
 
 class SafeLogger(Logger):

@@ -19,7 +19,7 @@ _NAME = 128  # characters
 _TAG = 64  # which is W&B's limit
 _OF_ONE_START = ("resume", "resume_allow", "sweep", "report", "logger")
 """Overrides, and groups of them, that make no other job of a sweep."""
-_JOB = 100  # characters
+_JOB = 80  # characters
 _IN_A_PATH = re.compile(r"[\w.,+~@=-]+", re.ASCII)
 
 
@@ -93,7 +93,7 @@ def job_name(overrides: Sequence[str]) -> str:
             kept.append(word)
     whole = "\n".join(words).encode(errors="surrogateescape")
     left_out = [sha256(whole).hexdigest()[:8]] if len(kept) < len(words) or not words else []
-    return ",".join([*(word for word in shown if word in kept), *left_out])
+    return ",".join([*sorted(kept), *left_out])
 
 
 def start_name(ckpt: str) -> str:

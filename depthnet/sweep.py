@@ -268,7 +268,7 @@ def _table(jobs: Sequence[Job]) -> Table:
         table.add_column(Text(name.replace("_", "_\n")), overflow="fold")
     seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
     for name in [*["seed"] * seeds, "job"]:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     best_first = sorted(groups, key=lambda choices: means[choices], reverse=worst_figure(watch) == 0)
     for place, choices in enumerate(best_first, 1):
         group, values = groups[choices], [Text(short_number(value)) for value in choices]

@@ -84,7 +84,7 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
     list(built(cfg, "callbacks"))
     if cfg.logger:
         missing = option == "tensorboard" and importlib.util.find_spec("tensorboard") is None
-        with pytest.raises(InputError, match="pip install") if missing else contextlib.nullcontext():
+        with pytest.raises(Exception, match="pip install") if missing else contextlib.nullcontext():
             build(cfg.logger, "logger")
     schedule = scheduler(optimizer(network), 10)
     assert schedule.get_last_lr()

@@ -157,6 +157,7 @@ def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_
             fresh.setenv("WANDB_PROJECT", "theirs")
             fresh.setenv("WANDB_ENTITY", "team")
         server.asked.clear()
+        loggers._leave_wandb()  # it reads the environment at its start
         safe = SafeLogger(wandb_logger(tmp_path, given, finish_timeout=3.0))
         safe.end("success")
         identity = (tmp_path / "wandb/id").read_text()
