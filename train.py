@@ -25,6 +25,7 @@ from depthnet.guard import (
     plain_errors,
     restrict_environment,
 )
+from depthnet.naming import name_run
 from depthnet.run import (
     CONFIG,
     check_choices,
@@ -70,7 +71,9 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         return figure
     print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    words = HydraConfig.get().overrides.task
+    about = HydraConfig.get()
+    words = about.overrides.task
+    name_run(cfg, about.runtime.choices, words, about.sweep.dir if about.mode == RunMode.MULTIRUN else None)
     settle(cfg, directory)
     network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt, size=cfg.model.image_size)
     data = build(cfg.data, "data", size_for=network.size_for)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import os
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from depthnet.image import resize_nearest, write_image_png
 from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
 from depthnet.per_image import count_in_words
+from depthnet.run import best_direction
 from depthnet.types import InputError, Sample
 from depthnet.visualize import panel
 
@@ -108,12 +111,24 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         words = [f"{name} {row[name]:.3f}" for name in shown if name in row]
         last = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""  # -1: the steps are limited
         log.info("epoch %d%s: %s", trainer.current_epoch + 1, last, ", ".join(words))
+        for logger in _safe(trainer):
+            logger.summary(_best(self._rows))
         columns = list(dict.fromkeys(name for line in self._rows for name in line))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self._path, text.getvalue())
+
+
+def _best(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The best finite figure of each metric, over all epochs of a run, whatever number of starts it took."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("val/") and math.isfinite(value):
+                found.setdefault(name, []).append(value)
+    return {name: (max if best_direction(name) == "max" else min)(values) for name, values in found.items()}
 
 
 def _rate(trainer: Trainer) -> float:

@@ -29,6 +29,7 @@ __all__ = [
     "check_changes",
     "config_changes",
     "note_overrides",
+    "note_url",
     "noted_overrides",
 ]
 
@@ -112,6 +113,11 @@ def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) 
 def noted_overrides(directory: str | os.PathLike[str]) -> list[str]:
     """Return the command line that :func:`note_overrides` noted; empty where there is none."""
     return list(_record(Path(directory)).get("overrides", []))
+
+
+def note_url(directory: str | os.PathLike[str], url: str) -> None:
+    """Note where a run is shown."""
+    write_json(Path(directory) / RECORD, _record(Path(directory)) | {"url": url})
 
 
 def add_seconds(directory: str | os.PathLike[str], hardware: str, seconds: float) -> None:

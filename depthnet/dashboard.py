@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from typing import Any
 
@@ -20,7 +18,6 @@ from depthnet.types import DepthRange, RangeLike, Sample
 __all__ = ["Dashboard"]
 
 _BINS = 50
-_GIB = 2**30
 
 
 class Dashboard(Callback):
@@ -29,8 +26,7 @@ class Dashboard(Callback):
     - ``lr/encoder``, ``lr/decoder``: the rates that the step was taken with (``lr/network`` where there is no encoder);
     - ``step/gradient_norm``: before clipping, over all processes' images;
     - ``speed/images_per_second``: since the last row, of all processes, without validations;
-    - ``speed/waiting``: the share of that time between two steps, which is waiting for data but for some callbacks;
-    - ``memory/process_gib``, ``memory/gpu_gib``: the most so far, of the first process and of its GPU.
+    - ``speed/waiting``: the share of that time between two steps, which is waiting for data but for some callbacks.
 
     After each validation W&B gets ``depth/prediction`` and ``depth/truth``: histograms of the valid pixels of the
     frames that the first process has seen. Where there is no logger nothing is measured.
@@ -89,7 +85,7 @@ class Dashboard(Callback):
             return
         total = self._seconds + self._waited
         speed = {"speed/images_per_second": self._images / total, "speed/waiting": self._waited / total}
-        row = self._taken | speed | _memory(trainer.strategy.root_device)
+        row = self._taken | speed
         pl_module.log_dict(row, on_step=True, on_epoch=False, rank_zero_only=True, batch_size=1)
         self._images, self._seconds, self._waited = 0, 0.0, 0.0
 
@@ -108,8 +104,7 @@ class Dashboard(Callback):
         size = outputs.shape[-2:]
         mask = interpolate(batch.mask.to(torch.uint8), size).bool()
         for name, depth in (("prediction", outputs), ("truth", interpolate(batch.depth, size))):
-            place = (depth.float() * (_BINS / self._top)).long().clamp(0, _BINS - 1)
-            counts = torch.bincount(place.where(mask, _BINS).flatten(), minlength=_BINS + 1)[:_BINS]
+            counts = torch.histc(depth[mask].float(), _BINS, 0.0, self._top).long()
             self._counts[f"depth/{name}"] = counts + self._counts.get(f"depth/{name}", 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,15 +131,3 @@ def _boards(trainer: Trainer) -> list[SafeLogger]:
     """The loggers of the first process that take more than numbers."""
     loggers = trainer.loggers if trainer.is_global_zero else []
     return [logger for logger in loggers if isinstance(logger, SafeLogger) and logger.shows_images]
-
-
-def _memory(device: torch.device) -> dict[str, float]:
-    found = {}
-    with contextlib.suppress(ImportError):  # Windows has no such module
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        found["memory/process_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
-    if device.type == "cuda":
-        found["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / _GIB
-    return found

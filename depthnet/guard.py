@@ -49,7 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "depthnet.saving.Last", "lightning.pytorch.callbacks.",
     ),
     "logger": (
-        "depthnet.loggers.wandb_logger", "lightning.pytorch.loggers.CSVLogger",
+        "depthnet.loggers.wandb_logger", "depthnet.loggers.tensorboard_logger", "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
     ),
 }  # fmt: skip

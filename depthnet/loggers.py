@@ -5,37 +5,66 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import netrc
 import os
 import secrets
 import shutil
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from depthnet.changes import note_url
 from depthnet.durable import write_text
-from depthnet.wandb_run import WandbRun
+from depthnet.metrics import METRIC_NAMES
+from depthnet.types import InputError
 
-__all__ = ["SafeLogger", "last_step", "logged", "make_loggers", "wandb_logger"]
+__all__ = ["SafeLogger", "WandbRun", "last_step", "logged", "make_loggers", "tensorboard_logger", "wandb_logger"]
 
 log = logging.getLogger("depthnet")
 
 _T = TypeVar("_T")
-_PROBE = 3.0  # seconds
 _CALL = 30.0  # seconds, beside those that W&B allows itself
+_TEARDOWN = 3.0  # seconds
 _ROOM = 2**20  # bytes
+_STEP = "trainer/global_step"  # Lightning's name for the step of a row
+
+
+class WandbRun(WandbLogger):
+    """Lightning's W&B logger, whose rows have the run's own steps.
+
+    W&B drops rows of steps that it has: a resumed run that takes some again shows each once.
+
+    Args:
+        run: What ``wandb.init`` gave.
+        directory: The run's directory.
+        log_model: Whether the best checkpoint becomes an artifact.
+        log_per_image: Whether :meth:`SafeLogger.table` does anything.
+    """
+
+    def __init__(self, run: Any, directory: Path, log_model: bool = False, log_per_image: bool = False) -> None:
+        # an artifact's file stays where it is instead of being copied to W&B's folder in the user's home
+        super().__init__(
+            save_dir=str(directory), experiment=run, log_model=log_model, id=run.id, add_file_policy="immutable"
+        )
+        self.per_image = log_per_image
+        run.define_metric("*", step_metric=_STEP)
+        run.define_metric("train/*", step_metric="epoch")
+        for name in METRIC_NAMES:  # the best of all epochs is put into the summary, not the last one
+            run.define_metric(f"val/{name}", step_metric="epoch", summary="none")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record metrics of a step; the averages over an epoch are the last that come of it."""
+        row = {**metrics} if step is None else {**metrics, _STEP: step}
+        self.experiment.log(row, step=step, commit="train/loss" in metrics or None)
 
 
 class SafeLogger(Logger):
@@ -51,7 +80,7 @@ class SafeLogger(Logger):
     def __init__(self, logger: Logger) -> None:
         super().__init__()
         self._logger: Logger | None = logger
-        self._kind = "W&B" if isinstance(logger, WandbLogger) else type(logger).__name__
+        self._kind = "W&B" if isinstance(logger, WandbRun) else type(logger).__name__
 
     @property
     def name(self) -> str | None:
@@ -71,7 +100,7 @@ class SafeLogger(Logger):
     @property
     def shows_images(self) -> bool:
         """Whether :meth:`images`, :meth:`histograms` and :meth:`table` do anything."""
-        return isinstance(self._logger, WandbLogger)
+        return isinstance(self._logger, WandbRun)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Record metrics."""
@@ -80,10 +109,6 @@ class SafeLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Record the run's config."""
         self._try("log_hyperparams", lambda logger: logger.log_hyperparams(params, *args, **kwargs))
-
-    def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """Record the network's graph."""
-        self._try("log_graph", lambda logger: logger.log_graph(model, input_array))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Tell that a checkpoint was written."""
@@ -145,6 +170,11 @@ class SafeLogger(Logger):
             plain = [[None if value != value else value for value in row] for row in rows]  # NaN is no JSON
             self._try("log_table", lambda logger: logger.log_table(key, list(columns), plain, step=step))
 
+    def summary(self, figures: Mapping[str, float]) -> None:
+        """Record figures of the run as a whole, where the logger inside keeps any."""
+        if self.shows_images:
+            self._try("summary", lambda logger: logger.experiment.summary.update(dict(figures)))
+
     def end(self, status: str) -> None:
         """End the run, so that the next job of a sweep starts one of its own.
 
@@ -152,9 +182,8 @@ class SafeLogger(Logger):
             status: "success" or "failed".
         """
         self.finalize(status)
-        if isinstance(self._logger, WandbLogger):
-            settings = dict(self._logger._wandb_init.get("settings") or {})
-            code, sending = int(status != "success"), settings.get("finish_timeout", 0.0)
+        if isinstance(run := self._logger, WandbRun):
+            code, sending = int(status != "success"), run.experiment.settings.finish_timeout
             self._try("finish", lambda logger: logger.experiment.finish(exit_code=code), extra=sending)
 
     def _try(self, what: str, call: Callable[[Any], _T], extra: float = 0.0) -> _T | None:
@@ -162,15 +191,15 @@ class SafeLogger(Logger):
         if logger is None:
             return None
         try:
-            if isinstance(logger, WandbLogger):
-                _require_room(logger)
+            if isinstance(logger, WandbRun):
+                _require_room(Path(logger.experiment.dir))
             return _within(_CALL + extra, lambda: call(logger))
         except Exception as error:
             self._logger, advice = None, ""
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbRun):
                 with contextlib.suppress(Exception):
                     advice = f"; to send what W&B has of it: wandb sync {Path(logger.experiment.dir).parent}"
-                _abandon_wandb()
+                _leave_wandb()
             log.warning(
                 f"{self._kind}: {what} failed ({_words(error)}); the run goes on without it, and history.csv and "
                 f"metrics.json are written all the same{advice}"
@@ -185,8 +214,8 @@ def make_loggers(configured: Any) -> list[SafeLogger]:
 
 
 def last_step(trainer: Trainer) -> int:
-    """Return the step of the last row that Lightning has logged: it counts them from 0."""
-    return max(trainer.global_step - 1, 0)
+    """Return the step of the last row that Lightning has logged, which counts them from 0; in a test, the next one."""
+    return trainer.global_step if trainer.testing else max(trainer.global_step - 1, 0)
 
 
 @contextlib.contextmanager
@@ -208,75 +237,93 @@ def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
             (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
 
 
+def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
+    """Make a TensorBoard logger, whose files go into the run's folder ``tensorboard``.
+
+    Raises:
+        InputError: If TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(os.fspath(directory), name=None, version="tensorboard", default_hp_metric=False)
+    except ModuleNotFoundError:
+        raise InputError("logger=tensorboard: it is not installed; pip install 'depthnet[tensorboard]'") from None
+
+
 def wandb_logger(
     directory: str | os.PathLike[str],
-    project: str,
+    project: str | None = None,
     init_timeout: float = 10.0,
     finish_timeout: float = 20.0,
+    log_model: bool = False,
+    log_per_image: bool = False,
     **options: Any,
 ) -> Logger | None:
     """Make a W&B logger: online if an account is set up and its server answers, else offline.
 
-    Its run's id is kept in the directory, so that a run which is resumed there is the same run in W&B.
+    Its run's id is kept in the directory, so that a run which is resumed there is the same run in W&B. The address of
+    an online run is printed, and kept in ``run.json``.
 
     Args:
         directory: The run's directory; W&B's files go into its folder ``wandb``.
-        project: The W&B project.
+        project: The W&B project; None for ``WANDB_PROJECT``, else "depthnet".
         init_timeout: How long the server may take at the start [s].
         finish_timeout: How long it may take to send the rest at the end [s].
-        options: Further arguments of :class:`depthnet.wandb_run.WandbRun` and ``wandb.init``; no settings, which could
-            send an account's key anywhere.
+        log_model: Whether the best checkpoint becomes an artifact.
+        log_per_image: Whether the last evaluation becomes a table, a row an image.
+        options: Further arguments of ``wandb.init``; no settings, which could send an account's key anywhere.
 
     Returns:
-        The logger; None, with a line that says why, where W&B cannot start at all.
+        The logger; None for all processes but the first, and, with a line that says why, where W&B cannot start at all.
     """
+    if getattr(rank_zero_only, "rank", 0):
+        return None
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else a server that hangs delays the exit by ten seconds
     try:
-        import wandb  # noqa: F401
+        import wandb
     except ImportError:
         log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
         return None
-    if getattr(rank_zero_only, "rank", 0):  # the first process alone speaks to W&B
-        return WandbLogger(save_dir=str(directory), project=project)
-    limits = {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
-    wanted = os.environ.get("WANDB_MODE")
-    problem = "" if wanted else _obstacle()
-    for mode in ["offline"] if problem else dict.fromkeys([wanted or "online", "offline"]):
+    project = _text(project) or os.environ.get("WANDB_PROJECT") or "depthnet"
+    settings = wandb.Settings(
+        silent=True,
+        console="off",  # a run that prints must not wait for W&B
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+    )
+
+    def start(mode: Any) -> WandbRun:
+        if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
+            wandb.finish(exit_code=1)
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise RuntimeError("no account is set up")
+        chosen = {"id": _run_id(Path(directory))} | {key: _text(value) for key, value in options.items()}
+        if isinstance(chosen.get("tags"), str):
+            chosen["tags"] = [chosen["tags"]]  # else each of its letters is one
+        run = wandb.init(dir=str(directory), project=project, mode=mode, resume="allow", settings=settings, **chosen)
+        return WandbRun(run, Path(directory), log_model, log_per_image)
+
+    problem = ""
+    for mode in dict.fromkeys([os.environ.get("WANDB_MODE") or "online", "offline"]):
         try:
-            logger = _start(Path(directory), project, mode, limits, options)
+            logger = _within(_CALL + init_timeout, partial(start, mode))
         except Exception as error:
             problem = _words(error)
-            _abandon_wandb()
+            _leave_wandb()
             continue
         if problem:
             log.info(f"W&B: offline, {problem}; to send this run later: wandb sync {directory}/wandb/offline-run-*")
+        elif url := logger.experiment.url:
+            print(f"wandb: {url}", flush=True)
+            note_url(directory, url)
         return logger
     log.warning(f"W&B: cannot start ({problem}); the run goes on without it")
     return None
 
 
-def _start(
-    directory: Path, project: str, mode: str, limits: Mapping[str, float], options: Mapping[str, Any]
-) -> WandbLogger:
-    import wandb
-
-    if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
-        wandb.finish(exit_code=1)
-    known = wandb.Settings.model_fields  # older versions lack some
-    settings = {"silent": True} | {name: limit for name, limit in limits.items() if name in known}
-    # wandb wants text, and a config may read a name such as 1 as a number
-    chosen = {"id": _run_id(directory)} | {key: _text(value) for key, value in options.items()}
-    if isinstance(chosen.get("tags"), str):
-        chosen["tags"] = [chosen["tags"]]  # else each of its letters is one
-    logger = WandbRun(directory, project=_text(project), mode=mode, settings=settings, **chosen)
-    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns of it
-    # starts the run now, so that what is wrong with it shows before any work
-    _within(_CALL + limits["init_timeout"], lambda: logger.experiment)
-    return logger
-
-
 def _text(value: Any) -> Any:
+    """Give wandb text where a config reads a name such as 1 as a number."""
     if isinstance(value, list):
         return [str(item) for item in value]
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -291,24 +338,18 @@ def _run_id(directory: Path) -> str:
     return path.read_text().strip()
 
 
-def _require_room(logger: WandbLogger) -> None:
+def _require_room(folder: Path) -> None:
     # a full disk is not told by wandb, which drops what it cannot write
-    folder = Path(logger.save_dir or ".", "wandb")
     if folder.is_dir() and shutil.disk_usage(folder).free < _ROOM:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _abandon_wandb() -> None:
-    """End W&B's own process, which would be waited for at exit, and let the next job start another."""
+def _leave_wandb() -> None:
+    """End W&B's own process, or leave it where it hangs, so that nothing waits for it at exit."""
     import wandb
 
     with contextlib.suppress(Exception):
-        wandb.setup()._connection._proc._process.kill()  # wandb has no public way to give it up
-    with contextlib.suppress(Exception):
-        _within(_PROBE, wandb.teardown)
-    with contextlib.suppress(Exception):
-        if wandb.run is not None:
-            wandb.run._restore()  # stdout and stderr, which it reads along
+        _within(_TEARDOWN, wandb.teardown)
     wandb.run = None
 
 
@@ -333,41 +374,3 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _obstacle() -> str:
-    import wandb
-
-    try:
-        address = _within(_CALL, wandb.setup).settings.base_url
-    except Exception as error:
-        return _words(error)
-    if not _has_account(address):
-        return "no account is set up"
-    return "" if _answers(address, _PROBE) else "its server does not answer"
-
-
-def _has_account(address: str) -> bool:
-    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
-        return True
-    try:
-        known = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return known.authenticators(urlsplit(address).hostname or "") is not None
-
-
-def _answers(address: str, seconds: float) -> bool:
-    def ask() -> bool:
-        try:
-            urllib.request.urlopen(f"{address.rstrip('/')}/healthz", timeout=seconds).close()
-        except urllib.error.HTTPError as error:
-            return error.code < 500
-        except urllib.error.URLError as error:
-            return isinstance(error.reason, ssl.SSLCertVerificationError)  # wandb may know the certificate
-        return True
-
-    try:
-        return _within(seconds, ask)
-    except Exception:
-        return False

@@ -1,34 +1,99 @@
-"""How a run is called in W&B: its name, tags and group, from the choices that it was made by."""
+"""What runs in W&B and the directories of a sweep's jobs are called, by the choices that they were made by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from depthnet.changes import FREE
 
-__all__ = ["run_group", "run_name", "run_tags", "short_keys", "short_number"]
+__all__ = ["job_name", "job_overrides", "name_run", "short_keys", "short_number", "start_name"]
 
 _NAMED = ("experiment", "data", "model", "loss", "augment")
 _TAGGED = (*_NAMED, "optimizer", "scheduler")
-_UNTOLD = tuple(f"{key}." for key in (*FREE, "directory", "mode", "resume", "resume_allow", "seed"))
+_UNNAMED = tuple(f"{key}." for key in (*FREE, "directory", "mode", "resume", "resume_allow", "seed"))
 _NAME = 128  # characters
 _TAG = 64  # which is W&B's limit
+_OF_ONE_START = ("resume", "resume_allow", "sweep", "report", "logger")
+"""Overrides, and groups of them, that make no other job of a sweep."""
+_JOB = 80  # characters
+_IN_A_PATH = re.compile(r"[\w.,+~@=-]+", re.ASCII)
 
 
-def run_group(mode: Any, sweep: str) -> str | None:
-    """Return the name of a sweep's directory; None for a single run.
+def name_run(cfg: Any, choices: Mapping[str, Any], overrides: Sequence[str], sweep: str | None = None) -> None:
+    """Set, in place, the name, group, job type and tags of a config's W&B logger, where they are null.
 
     Args:
-        mode: Hydra's, RUN or MULTIRUN.
-        sweep: The sweep's directory.
+        cfg: The run's config.
+        choices: The option of each group of ``conf/``.
+        overrides: The command line.
+        sweep: The directory of the sweep that the run is a job of, which becomes the group.
 
     Example:
-        >>> run_group("MULTIRUN", "multirun/2026-01-31_12-00-00")
-        '2026-01-31_12-00-00'
+        >>> cfg = {"mode": "fit", "seed": 3, "ckpt": None, "model": {}, "logger": {"name": None, "tags": ["mine"]}}
+        >>> name_run(cfg, {"data": "rooms", "model": "tiny"}, ["data=rooms", "seed=3", "optimizer.lr=0.01"])
+        >>> cfg["logger"]
+        {'name': 'rooms tiny seed=3 lr=0.01', 'tags': ['mine']}
     """
-    return Path(sweep).name if str(getattr(mode, "name", mode)) == "MULTIRUN" else None
+    logger, fits = cfg["logger"], cfg["mode"] != "test"  # in a test the network is the checkpoint's
+    encoder = cfg["model"].get("encoder") if fits else None
+    if fits and cfg["ckpt"] and not any(word.startswith("model=") for word in overrides):
+        choices = {**choices, "model": f"from_{start_name(cfg['ckpt'])}"}
+    of_run: dict[str, Any] = {"seed": cfg["seed"]} if fits else {"split": cfg["split"]}
+    tags = {group: choices.get(group) for group in (_TAGGED if fits else ("data",))} | {"encoder": encoder} | of_run
+    named = encoder if choices.get("model") == "unet_attn" else None
+    words = [str(tags[group]) for group in _NAMED if tags.get(group)]
+    if named:
+        words[words.index("unet_attn")] = named
+    changed = {}
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        key = key.partition("@")[0]
+        bare = key.lstrip("~")
+        if bare not in choices and not f"{bare}.".startswith(_UNNAMED) and not (named and bare == "model.encoder"):
+            changed[key] = f"={short_number(value)}" if value else ""
+    changes = [key + value for key, value in zip(short_keys(list(changed)), changed.values(), strict=True)]
+    words += [f"seed={cfg['seed']}"] * fits + sorted(changes, key=len)  # the short ones, should the name be too long
+    name = " ".join(words)
+    for key, value in {
+        "name": name if len(name) <= _NAME else f"{name[: _NAME - 3]}...",
+        "group": sweep and Path(sweep).name,
+        "job_type": cfg["mode"],
+        "tags": [f"{key}={value}"[:_TAG] for key, value in tags.items() if value is not None],
+    }.items():
+        if key in logger and logger[key] is None:
+            logger[key] = value
+
+
+def job_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return what of a command line sets a sweep's job apart, whenever and however it is started."""
+    return [word for word in overrides if re.split(r"[.=]", word.lstrip("+~"))[0] not in _OF_ONE_START]
+
+
+def job_name(overrides: Sequence[str]) -> str:
+    """Return the name of a sweep's job, from what it overrides: the same job has it at every start of the sweep.
+
+    Words that a path cannot hold, and the longest where all would be too long, leave a digest of all words.
+
+    Example:
+        >>> job_name(["seed=1", "optimizer.lr=3e-4", "resume=auto"])
+        'lr=3e-4,seed=1'
+        >>> job_name(["seed=1", "data.root=/data/nyu"])
+        'seed=1,5509ffcf'
+    """
+    words = sorted(job_overrides(overrides))
+    keys = short_keys([word.partition("=")[0] for word in words])
+    shown = [key + "".join(word.partition("=")[1:]) for key, word in zip(keys, words, strict=True)]
+    kept: list[str] = []
+    for word in sorted(shown, key=len):
+        if _IN_A_PATH.fullmatch(word) and len(",".join([*kept, word])) <= _JOB:
+            kept.append(word)
+    whole = "\n".join(words).encode(errors="surrogateescape")
+    left_out = [sha256(whole).hexdigest()[:8]] if len(kept) < len(words) or not words else []
+    return ",".join([*sorted(kept), *left_out])
 
 
 def start_name(ckpt: str) -> str:
@@ -40,52 +105,6 @@ def start_name(ckpt: str) -> str:
     """
     path = Path(ckpt)
     return path.parent.parent.name if path.stem in ("best", "last") and path.parent.parent.name else path.stem
-
-
-def run_name(
-    mode: str,
-    choices: Mapping[str, Any],
-    encoder: str | None,
-    seed: int,
-    overrides: Iterable[str],
-    ckpt: str | None = None,
-) -> str:
-    """Return the choices that most say what a run is, and the values that its command line changed.
-
-    Args:
-        mode: "fit", or "test", where the network is the checkpoint's.
-        choices: The option of each group of ``conf/``.
-        encoder: The config's ``model.encoder``, if it has one; it stands for ``model=unet_attn``.
-        seed: The run's seed.
-        overrides: The command line; what a sampler drew comes first, then what is short, should the name be too long.
-        ckpt: What the run starts from; unless ``overrides`` name a model, the network is its.
-
-    Example:
-        >>> chosen = {"data": "rooms", "model": "tiny", "loss": "l1", "augment": "none", "experiment": None}
-        >>> run_name("fit", chosen, None, 3, ["data=rooms", "seed=3", "optimizer.lr=0.01", "logger.project=p"])
-        'rooms tiny l1 none seed=3 lr=0.01'
-    """
-    overrides = list(overrides)
-    if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
-        choices = {**choices, "model": f"from_{start_name(ckpt)}"}
-    told = [str(choices[group]) for group in (("data",) if mode == "test" else _NAMED) if choices.get(group)]
-    named = bool(encoder) and "unet_attn" in told
-    if named:
-        told[told.index("unet_attn")] = str(encoder)
-    told += [] if mode == "test" else [f"seed={seed}"]
-    changed: dict[str, str] = {}  # value by key
-    for word in overrides:
-        key, _, value = word.partition("=")
-        bare = key.lstrip("+").partition("@")[0]
-        known = bare.lstrip("~")
-        if known not in choices and not f"{known}.".startswith(_UNTOLD) and not (named and known == "model.encoder"):
-            changed[bare] = value
-    words = []
-    for key, value in zip(short_keys(list(changed)), changed.values(), strict=True):
-        word = f"{key}={short_number(value)}" if value else key
-        words.append((value == short_number(value), len(word), word))
-    name = " ".join(told + [word for *_, word in sorted(words)])
-    return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:
@@ -110,23 +129,3 @@ def short_number(value: str) -> str:
         return f"{float(value):.3g}" if len(value) > 6 else value
     except ValueError:
         return value
-
-
-def run_tags(mode: str, choices: Mapping[str, Any], encoder: str | None, seed: int, split: str) -> list[str]:
-    """Return a run's choices as tags, such as ``data=rooms``.
-
-    Args:
-        mode: "fit", or "test", where the network is the checkpoint's.
-        choices: The option of each group of ``conf/``.
-        encoder: The config's ``model.encoder``, if it has one.
-        seed: The run's seed.
-        split: The split that is judged in a test.
-
-    Example:
-        >>> run_tags("test", {"data": "nyu", "model": "tiny"}, None, 0, "test")
-        ['data=nyu', 'split=test']
-    """
-    told: dict[str, Any] = {"data": choices.get("data"), "split": split}
-    if mode != "test":
-        told = {group: choices.get(group) for group in _TAGGED} | {"encoder": encoder, "seed": seed}
-    return [f"{key}={value}"[:_TAG] for key, value in told.items() if value is not None]

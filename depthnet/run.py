@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +21,7 @@ from depthnet.arguments import check_value, nearest, written
 from depthnet.changes import KINDS, SETTLED, config_changes, noted_overrides
 from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
-from depthnet.naming import run_group, run_name, run_tags, start_name
+from depthnet.naming import job_name, start_name
 from depthnet.shipped import BEST, LAST
 from depthnet.signals import Signals, Stopped, requeue
 from depthnet.types import HIGHER_IS_BETTER, InputError
@@ -44,8 +42,6 @@ __all__ = [
     "gpu_or_cpu",
     "has_last",
     "is_new",
-    "job_name",
-    "job_overrides",
     "log_failure",
     "owned",
     "quiet_libraries",
@@ -94,9 +90,6 @@ CHOICES: dict[str, Any] = {
 }
 """The keys of train.yaml that are no group, and what each may be."""
 
-_OF_ONE_START = ("resume", "resume_allow", "sweep", "report", "logger")
-"""Overrides, and groups of them, that make no other job of a sweep."""
-
 
 def default_data() -> str:
     """Return the data of a run that names none: nyu where NYU_ROOT is set or data/nyu exists, else rooms."""
@@ -128,22 +121,6 @@ def worst_figure(watch: str) -> float:
         0.0
     """
     return 0.0 if HIGHER_IS_BETTER.get(str(watch).partition("/")[2], True) else sys.float_info.max
-
-
-def job_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return what of a command line sets a sweep's job apart, whenever and however it is started."""
-    return [word for word in overrides if re.split(r"[.=]", word.lstrip("+~"))[0] not in _OF_ONE_START]
-
-
-def job_name(overrides: Sequence[str]) -> str:
-    """Return the name of a sweep's job, a digest of what it overrides: the same job has it at every start of the sweep.
-
-    Example:
-        >>> job_name(["seed=1", "model=tiny", "resume=auto"]) == job_name(["model=tiny", "seed=1"])
-        True
-    """
-    words = "\n".join(sorted(job_overrides(overrides)))
-    return sha256(words.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def run_directory(
@@ -204,9 +181,6 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "job_name": job_name,
         "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
         "run_dir": run_directory,
-        "run_group": run_group,
-        "run_name": run_name,
-        "run_tags": lambda *choices: OmegaConf.create(run_tags(*choices)),
     }
 
 

@@ -34,8 +34,8 @@ from rich.text import Text
 
 from depthnet.command import finish
 from depthnet.durable import write_json, write_text
-from depthnet.naming import short_keys, short_number
-from depthnet.run import METRICS, error_line, first_process, job_overrides, remove_start, worst_figure
+from depthnet.naming import job_overrides, short_keys, short_number
+from depthnet.run import METRICS, error_line, first_process, remove_start, worst_figure
 from depthnet.signals import Signals
 from depthnet.types import InputError
 from depthnet.words import MULTIRUN
@@ -147,7 +147,10 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
         overrides: Hydra's.
     """
     if first_process():
-        write_json(directory / JOB, {"overrides": job_overrides(overrides), "watch": cfg.watch, "error": None})
+        own = job_overrides(overrides)
+        if (directory / JOB).exists() and sorted(_note(directory / JOB)["overrides"]) != sorted(own):
+            raise InputError(f"{directory} is another job's; give this sweep a hydra.sweep.dir of its own")
+        write_json(directory / JOB, {"overrides": own, "watch": cfg.watch, "error": None})
     cfg.resume = cfg.resume or "auto"
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
         multiprocessing.set_start_method(None, force=True)
@@ -164,7 +167,7 @@ def note_end(directory: Path, outcome: float | str) -> float:
         The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep goes on.
     """
     path = directory / JOB
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    noted = _note(path)
     if not isinstance(outcome, str) and not math.isfinite(outcome):
         outcome = f"{noted['watch']} is {outcome}"
     if first_process():
@@ -184,10 +187,14 @@ def read_jobs(directory: Path) -> list[Job]:
     return [_read_job(path) for path in paths]
 
 
+def _note(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
+
+
 def _read_job(path: Path) -> Job:
     judged = path.with_name(METRICS)
     try:
-        noted = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        noted = _note(path)
         overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
         error, protocol, figures, intervals = noted["error"], "", {}, {}
         if judged.exists() and not error:
@@ -252,7 +259,7 @@ def _table(jobs: Sequence[Job]) -> Table:
         table.add_column(Text(name.replace("_", "_\n")), overflow="fold")
     seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
     for name in [*["seed"] * seeds, "job"]:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     best_first = sorted(groups, key=lambda choices: means[choices], reverse=worst_figure(watch) == 0)
     for place, choices in enumerate(best_first, 1):
         group, values = groups[choices], [Text(short_number(value)) for value in choices]

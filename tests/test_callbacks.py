@@ -22,6 +22,7 @@ def epoch(number, **metrics):
         current_epoch=number,
         max_epochs=3,
         global_step=10 * number,
+        loggers=[],
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])],
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
     )
@@ -63,7 +64,7 @@ def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, mon
     monkeypatch.setattr(SafeLogger, "shows_images", property(lambda logger: logger is not first))
     sent = []
     monkeypatch.setattr(SafeLogger, "images", lambda logger, key, drawn, step: sent.append((logger, key, len(drawn))))
-    trainer = SimpleNamespace(loggers=[first, second, third], sanity_checking=False, global_step=3)
+    trainer = SimpleNamespace(loggers=[first, second, third], sanity_checking=False, testing=False, global_step=3)
     panels = Panels(tmp_path, open_root(make_lists(val=2)), "val", count=2)
     batch = Sample(
         torch.zeros(2, 3, 24, 32, dtype=torch.uint8),
@@ -95,7 +96,8 @@ def test_a_table_says_how_many_images_it_is_of(tmp_path, capsys):
         evaluation.update(depth, depth, depth > 0, frame)
     results = Results(tmp_path, data, "val", seed=0)
     results.on_test_end(
-        SimpleNamespace(is_global_zero=True, global_step=0, loggers=[]), SimpleNamespace(evaluation=evaluation)
+        SimpleNamespace(is_global_zero=True, testing=True, global_step=0, loggers=[]),
+        SimpleNamespace(evaluation=evaluation),
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["images"], metrics["expected"]) == (2, 4)

@@ -1,5 +1,7 @@
 """Every option of every group is composed, checked against the allow list, and built."""
 
+import contextlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -81,7 +83,9 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
     )
     list(built(cfg, "callbacks"))
     if cfg.logger:
-        build(cfg.logger, "logger")
+        missing = option == "tensorboard" and importlib.util.find_spec("tensorboard") is None
+        with pytest.raises(Exception, match="pip install") if missing else contextlib.nullcontext():
+            build(cfg.logger, "logger")
     schedule = scheduler(optimizer(network), 10)
     assert schedule.get_last_lr()
     assert data.layout.count("train")

@@ -74,7 +74,7 @@ def trainer_of(module, *boards, **more):
         "world_size": 2,
         "is_global_zero": True,
         "sanity_checking": False,
-        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
+        "testing": False,
     }
     return SimpleNamespace(**usual | more)
 
@@ -122,7 +122,6 @@ def test_a_row_holds_the_step_as_it_was_taken_and_the_time_since_the_last_row(cl
     assert first["speed/waiting"] == pytest.approx(1.5 / 8.0)
     assert second["speed/images_per_second"] == pytest.approx(2 * 4 * 2 / 4.0)
     assert second["speed/waiting"] == pytest.approx(1.0 / 4.0)
-    assert 0.05 < first["memory/process_gib"] < 50
 
 
 def test_a_step_that_is_not_taken_has_no_norm(clock):
@@ -186,7 +185,7 @@ def complete(job, seed, group):
     assert [row["trainer/global_step"] for row in steps] == list(range(len(steps)))
     for row in steps:
         assert row["lr/encoder"] == pytest.approx(0.1 * row["lr/decoder"])
-        for name in ("step/gradient_norm", "speed/images_per_second", "memory/process_gib"):
+        for name in ("step/gradient_norm", "speed/images_per_second"):
             assert row[name] > 0
         assert 0 <= row["speed/waiting"] < 1
     kept = summary(found)
@@ -218,10 +217,10 @@ def by_seed(sweep):
 def offline(tmp_path, monkeypatch):
     """Let W&B start afresh in this process, and keep to this test's folder."""
     pytest.importorskip("wandb")
-    loggers._abandon_wandb()
+    loggers._leave_wandb()
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     yield
-    loggers._abandon_wandb()
+    loggers._leave_wandb()
 
 
 def test_the_jobs_of_a_sweep_are_complete_runs_of_their_own(train, tmp_path, offline, monkeypatch):
@@ -273,7 +272,9 @@ def test_a_run_that_was_stopped_in_an_epoch_is_whole_in_wandb(
         [row["item"] for row in found["history"] if "step/loss" in row["item"]] for found in records(tmp_path / "run")
     )
     assert [row["trainer/global_step"] for row in first] == [0, 1, 2]
-    assert [row["trainer/global_step"] for row in second] == [3]  # step 2 was taken again where the run was killed
+    assert [row["trainer/global_step"] for row in second] == ([2, 3] if killed else [3])
+    again = {row["_step"]: row["step/loss"] for row in first} | {row["_step"]: row["step/loss"] for row in second}
+    assert again[2] == first[2]["step/loss"]  # what was taken twice stands at the same place with the same figure
 
 
 @pytest.mark.slow

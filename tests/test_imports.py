@@ -59,7 +59,6 @@ LAYERS = [
         "terms",
         "overview",
         "sync_norm",
-        "wandb_run",
     },
     {"data.labelled", "data.lists", "data.kaggle", "data.folder", "data.check", "data.rooms"},
     {"data.roots", "data.prepare", "data.download"},
@@ -75,7 +74,7 @@ HOMES = {
     "albumentations": {"data.transforms"},
     "lightning": {
         *("data.datamodule", "module", "callbacks", "saving", "finite", "loggers", "batch_size", "resume"),
-        *("wandb_run", "dashboard", "sync_norm", "ema", "overview"),
+        *("dashboard", "sync_norm", "ema", "overview"),
         "train",
     },
     "wandb": {"loggers"},

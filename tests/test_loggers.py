@@ -1,11 +1,9 @@
-import http.server
+import importlib.util
 import json
 import logging
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -15,7 +13,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
 from depthnet import loggers
-from depthnet.loggers import SafeLogger, make_loggers, wandb_logger
+from depthnet.loggers import SafeLogger, make_loggers, tensorboard_logger, wandb_logger
+from depthnet.types import InputError
 
 
 class Faulty(Logger):
@@ -30,7 +29,7 @@ class Faulty(Logger):
         self.calls += 1
         return self.fault()
 
-    log_metrics = log_hyperparams = log_graph = after_save_checkpoint = save = finalize = _call
+    log_metrics = log_hyperparams = after_save_checkpoint = save = finalize = _call
     name = version = save_dir = property(_call)
 
 
@@ -45,7 +44,6 @@ def fail():
 CALLS = {
     "log_metrics": lambda logger: logger.log_metrics({"a": 1.0}, 3),
     "log_hyperparams": lambda logger: logger.log_hyperparams({"seed": 1}),
-    "log_graph": lambda logger: logger.log_graph(None),
     "after_save_checkpoint": lambda logger: logger.after_save_checkpoint(None),
     "save": lambda logger: logger.save(),
     "finalize": lambda logger: logger.end("success"),
@@ -109,15 +107,15 @@ def test_a_config_names_no_logger_one_or_several(tmp_path):
 def fresh(monkeypatch, tmp_path):
     """W&B as on a machine where nobody has logged in, and as in a process that has not used it."""
     pytest.importorskip("wandb")
-    loggers._abandon_wandb()
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+    loggers._leave_wandb()
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
     yield monkeypatch
-    loggers._abandon_wandb()
+    loggers._leave_wandb()
 
 
 def test_wandb_is_offline_without_an_account_and_says_how_to_send(tmp_path, fresh, caplog):
@@ -129,22 +127,13 @@ def test_wandb_is_offline_without_an_account_and_says_how_to_send(tmp_path, fres
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
 
 
-def test_wandb_is_offline_when_its_server_does_not_answer(tmp_path, fresh, caplog):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        fresh.setenv("WANDB_API_KEY", "0" * 40)
-        fresh.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        fresh.setattr(loggers, "_PROBE", 0.5)
-        with caplog.at_level("INFO", "depthnet"):
-            logger = wandb_logger(tmp_path, "p")
-        silent.settimeout(0)
-        silent.accept()[0].close()  # it was this server that was asked
-    assert logger.experiment.settings.mode == "offline"
-    assert "does not answer" in caplog.text
-
-
-def test_wandb_is_offline_when_its_server_answers_no_more_than_the_probe(tmp_path, fresh, caplog):
+@pytest.mark.parametrize("manner", ["silent", "fails", "gone"])
+def test_wandb_is_offline_when_its_server_does_not_answer(tmp_path, fresh, caplog, manner):
+    server = Server(manner)
+    if manner == "gone":
+        server.die()
     fresh.setenv("WANDB_API_KEY", "0" * 40)
-    fresh.setenv("WANDB_BASE_URL", Server("healthy").url)
+    fresh.setenv("WANDB_BASE_URL", server.url)
     start = time.monotonic()
     with caplog.at_level("INFO", "depthnet"):
         logger = wandb_logger(tmp_path, "p", init_timeout=1.0)
@@ -153,7 +142,42 @@ def test_wandb_is_offline_when_its_server_answers_no_more_than_the_probe(tmp_pat
     assert logger.version == (tmp_path / "wandb/id").read_text()
     (line,) = warnings(caplog)
     assert "W&B: offline, " in line
-    assert "does not answer" not in line
+    assert "no account" not in line
+
+
+def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_the_environment(
+    tmp_path, fresh, capsys
+):
+    server = Server("good")
+    fresh.setenv("WANDB_API_KEY", "0" * 40)
+    fresh.setenv("WANDB_BASE_URL", server.url)
+    (tmp_path / "run.json").write_text('{"resumed": []}')
+    for given, project in ((None, "depthnet"), (None, "theirs"), ("mine", "mine")):
+        if project == "theirs":
+            fresh.setenv("WANDB_PROJECT", "theirs")
+            fresh.setenv("WANDB_ENTITY", "team")
+        server.asked.clear()
+        loggers._leave_wandb()  # it reads the environment at its start
+        safe = SafeLogger(wandb_logger(tmp_path, given, finish_timeout=3.0))
+        safe.end("success")
+        identity = (tmp_path / "wandb/id").read_text()
+        url = f"{server.url}/e/{project}/runs/{identity}"  # the server decides on the entity
+        assert f"wandb: {url}\n" in capsys.readouterr().out
+        assert json.loads((tmp_path / "run.json").read_text()) == {"resumed": [], "url": url}
+        assert server.asked[0]["entity"] == ("team" if project != "depthnet" else None)
+
+
+def test_tensorboard_is_a_logger_or_a_line(tmp_path):
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(InputError, match=r"pip install 'depthnet\[tensorboard\]'"):
+            tensorboard_logger(tmp_path)
+        return
+    safe = SafeLogger(tensorboard_logger(tmp_path))
+    safe.log_hyperparams({"seed": 1, "data": {"root": None}})
+    safe.log_metrics({"val/delta1": 0.5}, 3)
+    safe.images("panels", {"a": np.zeros((2, 2, 3), np.uint8)})
+    safe.end("success")
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
 def test_without_wandb_a_run_goes_on(tmp_path, monkeypatch, caplog):
@@ -208,30 +232,6 @@ def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
     again.log_metrics({"a": 1.0})
     assert again.version == (tmp_path / "next/wandb/id").read_text()
     again.end("success")
-
-
-class _Status(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.mark.parametrize(("status", "expected"), [(200, True), (404, True), (500, False), (503, False)])
-def test_a_server_answers_if_it_speaks_and_is_in_order(status, expected):
-    with http.server.HTTPServer(("127.0.0.1", 0), _Status) as server:
-        server.status = status
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        assert loggers._answers(f"http://127.0.0.1:{server.server_address[1]}/", 3.0) is expected
-
-
-def test_a_server_that_only_listens_does_not_answer():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        start = time.monotonic()
-        assert not loggers._answers(f"http://127.0.0.1:{server.getsockname()[1]}", 0.3)
-        assert time.monotonic() - start < 3
 
 
 KILLED = """

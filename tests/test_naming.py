@@ -1,16 +1,16 @@
-"""What a run is called in W&B, from the config that Hydra composes."""
+"""What runs and jobs are called, from the config that Hydra composes."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.guard import GROUPS, check_targets
-from depthnet.naming import run_group, run_name, run_tags
+from depthnet.naming import job_name, name_run
 from depthnet.run import best_direction, check_choices
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -18,18 +18,19 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 @pytest.fixture
 def composed():
-    """Compose a config as train.py does, with Hydra's own part, which logger/wandb.yaml reads."""
+    """Compose a config and name its run as train.py does."""
 
-    def of(*overrides):
+    def of(*overrides, sweep=None):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", [*overrides, "directory=here"], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
+        choices = cfg.hydra.runtime.choices
         with open_dict(cfg):
             cfg.pop("hydra")
+        if cfg.logger:
+            name_run(cfg, choices, overrides, sweep)
         return cfg
 
-    yield of
-    HydraConfig.instance().cfg = None
+    return of
 
 
 def test_name_and_tags_follow_from_the_choices_and_give_way_to_the_command_line(composed):
@@ -38,36 +39,62 @@ def test_name_and_tags_follow_from_the_choices_and_give_way_to_the_command_line(
     assert logger.name == "rooms resnet18 l1 flip seed=3 lr=0.01"
     assert {"data=rooms", "encoder=resnet18", "loss=l1", "augment=flip", "seed=3"} <= set(logger.tags)
     assert (logger.group, logger.job_type) == (None, "fit")
-    OmegaConf.resolve(logger)  # as --cfg job --resolve does
     own = composed(*choices, "logger.name=mine", "logger.tags=[a,b]", "logger.group=g", "logger.job_type=try").logger
     assert (own.name, own.tags, own.group, own.job_type) == ("mine", ["a", "b"], "g", "try")
 
 
-def test_a_recipe_is_named_and_a_judgement_names_no_network_of_ours(composed):
+def test_a_recipe_is_named_and_an_evaluation_names_no_network_of_ours(composed):
     assert composed("experiment=rooms").logger.name == "rooms rooms irv2_attn silog_l1 flip seed=0"
-    judged = composed("mode=test", "split=test", "data=rooms", "ckpt=a/best.ckpt").logger
-    assert judged.name == "rooms split=test ckpt=a/best.ckpt"
-    assert (judged.job_type, judged.tags) == ("test", ["data=rooms", "split=test"])
+    evaluated = composed("mode=test", "split=test", "data=rooms", "ckpt=a/best.ckpt").logger
+    assert evaluated.name == "rooms split=test ckpt=a/best.ckpt"
+    assert (evaluated.job_type, evaluated.tags) == ("test", ["data=rooms", "split=test"])
 
 
-def test_a_group_is_the_sweep():
-    assert run_group("RUN", "multirun/a") is None
-    assert run_group("MULTIRUN", "multirun/lr/2026-01-31") == "2026-01-31"
+def test_a_run_from_a_checkpoint_is_named_after_it(composed):
+    start = "ckpt=runs/nyu_tiny/2026-01-31/checkpoints/best.ckpt"
+    assert composed("data=rooms", start, "loss=l1").logger.name.startswith("rooms from_2026-01-31 l1 ")
+    assert composed("data=rooms", start, "model=tiny").logger.name.startswith("rooms tiny ")
 
 
-def test_names_and_tags_keep_to_the_limits_of_wandb():
-    choices = {"data": "rooms", "model": "unet_attn"}
-    long = f"data.lists={'x' * 500}", f"model.mean={'y' * 200}"
-    name = run_name("fit", choices, None, 7, [*long, "optimizer.lr=0.1"])
-    assert len(name) == 128
-    assert name.startswith("rooms unet_attn seed=7 lr=0.1 mean=yy")
-    assert max(map(len, run_tags("fit", choices, "e" * 90, 0, "val"))) == 64
+def test_a_group_is_the_sweep(composed):
+    assert composed(sweep="multirun/lr/2026-01-31").logger.group == "2026-01-31"
+    assert composed("logger=tensorboard", sweep="a").logger.keys() == {"_target_", "directory"}
 
 
-def test_what_a_sampler_drew_stands_before_what_all_jobs_share():
-    words = ["optimizer.lr=0.000727295966282297", "a.x=1", "b.x=2", "optimizer.weight_decay=0.006431172050131994"]
-    name = run_name("fit", {"data": "nyu", "model": "unet_attn"}, "resnet18", 0, [*words, "model.encoder=resnet18"])
-    assert name == "nyu resnet18 seed=0 lr=0.000727 weight_decay=0.00643 a.x=1 b.x=2"
+def test_names_and_tags_keep_to_the_limits_of_wandb(composed):
+    words = [
+        "data=rooms",
+        "model=unet_attn",
+        f"model.encoder={'e' * 70}",
+        f"+data.x={'x' * 500}",
+        f"+model.y={'y' * 90}",
+    ]
+    logger = composed(*words, "optimizer.lr=0.000727295966282297").logger
+    assert len(logger.name) == 128
+    assert " seed=0 lr=0.000727 y=" in logger.name
+    assert max(map(len, logger.tags)) == 64
+
+
+def test_a_job_is_named_by_what_sets_it_apart():
+    name = job_name(["model=tiny", "seed=1"])
+    assert name == "model=tiny,seed=1"
+    assert name == job_name(["seed=1", "resume=auto", "+logger.project=x", "report=true", "sweep=lr", "model=tiny"])
+    assert len({name, job_name(["model=tiny", "seed=2"]), job_name(["model=tiny"]), job_name(["seed=1"])}) == 4
+
+
+def test_what_a_path_cannot_hold_is_a_digest():
+    names = [
+        job_name(["seed=1", "optimizer.lr=3e-4", word]) for word in ("data.root=/a", "data.root=/b", "+x=é", "x=[1]")
+    ]
+    names += [
+        job_name(["seed=1", "optimizer.lr=3e-4", *(f"a.b{number}={'c' * 30}" for number in range(n))]) for n in (8, 9)
+    ]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch(r"(b\d=c{30},)*lr=3e-4,seed=1,[0-9a-f]{8}", name)
+        assert len(name) < 100
+    assert job_name(["data.root=/a", "optimizer.lr=3e-4", "seed=1"]) == names[0]
+    assert job_name(["optimizer.lr=1", "a.lr=2"]) == "a.lr=2,optimizer.lr=1"
 
 
 def test_the_jobs_of_the_wandb_sweep_are_configs_of_ours(composed):

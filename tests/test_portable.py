@@ -36,13 +36,3 @@ def test_no_module_imports_at_once_what_windows_has_not():
     files = [*ROOT.glob("depthnet/**/*.py"), ROOT / "train.py", ROOT / "predict.py"]
     found = {path.name: {*imported_at_once(ast.parse(path.read_text()).body)} & {*POSIX} for path in files}
     assert {name: names for name, names in found.items() if names} == {}
-
-
-def test_memory_is_left_out_where_the_system_does_not_tell_it(monkeypatch):
-    import torch
-
-    from depthnet.dashboard import _memory
-
-    assert _memory(torch.device("cpu"))["memory/process_gib"] > 0
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert _memory(torch.device("cpu")) == {}

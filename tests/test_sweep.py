@@ -22,7 +22,8 @@ from depthnet import durable
 from depthnet.durable import locked
 from depthnet.guard import SweepStart, check_command
 from depthnet.module import DepthModule
-from depthnet.run import job_name, worst_figure
+from depthnet.naming import job_name
+from depthnet.run import worst_figure
 from depthnet.sweep import main, note_end, note_start, read_jobs, tell
 from depthnet.types import InputError
 
@@ -53,10 +54,12 @@ def make_job(sweep, overrides, figure=None, error=None, watch="val/delta1", inte
     return directory.name
 
 
-def test_a_job_is_named_by_what_sets_it_apart():
-    name = job_name(["model=tiny", "seed=1"])
-    assert name == job_name(["seed=1", "resume=auto", "+logger.project=x", "report=true", "sweep=lr", "model=tiny"])
-    assert len({name, job_name(["model=tiny", "seed=2"]), job_name(["model=tiny"]), job_name(["seed=1"])}) == 4
+def test_a_directory_is_of_one_job(tmp_path):
+    cfg = OmegaConf.create({"watch": "val/delta1", "resume": None, "mode": "fit"})
+    note_start(cfg, tmp_path, ["optimizer.lr=1", "seed=1"])
+    note_start(cfg, tmp_path, ["seed=1", "optimizer.lr=1", "report=true"])
+    with pytest.raises(InputError, match="another job's"):
+        note_start(cfg, tmp_path, ["scheduler.lr=1", "seed=1"])  # has the same name
 
 
 @pytest.mark.parametrize(

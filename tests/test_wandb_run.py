@@ -1,12 +1,15 @@
 """One W&B run over several starts, read back from the files that W&B wrote."""
 
 import json
-from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import torch
+from faults.loggers import Server
 from wandb_files import records, summary
 
 from depthnet import loggers
+from depthnet.callbacks import History
 from depthnet.loggers import SafeLogger, wandb_logger
 
 pytest.importorskip("wandb")
@@ -14,51 +17,59 @@ pytest.importorskip("wandb")
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
-    loggers._abandon_wandb()
+    loggers._leave_wandb()
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     yield
-    loggers._abandon_wandb()
+    loggers._leave_wandb()
 
 
 def epoch(safe, number, **figures):
+    safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 4)
     safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 9)
+    safe.histograms({"depth/truth": [1, 2]}, [0, 5, 10], 10 * number + 9)
     safe.log_metrics({f"val/{name}": value for name, value in figures.items()} | {"epoch": number}, 10 * number + 9)
     safe.log_metrics({"train/loss": 1.0 / (number + 1), "epoch": number}, 10 * number + 9)
 
 
-def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path):
-    first = SafeLogger(wandb_logger(tmp_path, "p"))
-    for number, (delta1, rmse) in enumerate([(float("nan"), float("nan")), (0.1, 2.0), (0.5, 1.0), (0.3, 3.0)]):
-        epoch(first, number, delta1=delta1, rmse=rmse)
-    first.histograms({"depth/truth": [1, 2]}, [0, 5, 10], 39)
-    first.end("failed")
-    second = SafeLogger(wandb_logger(tmp_path, "p"))
-    for number, (delta1, rmse) in enumerate([(0.3, 3.0), (0.2, 1.5)], 3):  # the last epoch is trained again
-        epoch(second, number, delta1=delta1, rmse=rmse)
-        second.histograms({"depth/truth": [1, 2]}, [0, 5, 10], 10 * number + 9)
-    second.log_metrics({"val/uncropped/delta1": 0.5}, 49)
-    second.end("success")
+def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monkeypatch):
+    server = Server("good")
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    history = History(tmp_path)
+    for numbers in ((0, 1, 2), (2, 3)):  # the last epoch is trained again
+        safe = SafeLogger(wandb_logger(tmp_path, "p", finish_timeout=3.0))
+        trainer = SimpleNamespace(current_epoch=0, max_epochs=4, global_step=0, loggers=[safe], callback_metrics={})
+        trainer.optimizers = [SimpleNamespace(param_groups=[{"lr": 0.1}])]
+        for number in numbers:
+            figures = {"delta1": [float("nan"), 0.5, 0.3, 0.2][number], "rmse": [float("nan"), 3.0, 2.0, 2.5][number]}
+            epoch(safe, number, **figures)
+            trainer.callback_metrics = {f"val/{name}": torch.tensor(value) for name, value in figures.items()}
+            history.on_train_epoch_end(trainer, None)
+        if numbers == (2, 3):
+            safe.log_metrics({"val/uncropped/delta1": 0.5}, 40)
+        safe.end("success")
+        server.last_step = 29
 
     before, after = records(tmp_path)
     assert before["run"][0]["run_id"] == after["run"][0]["run_id"]
-    rows = [row["item"] for found in (before, after) for row in found["history"]]
-    logged = Counter(
-        (key, row["trainer/global_step"]) for row in rows for key in row if key[0] != "_" and "/global" not in key
-    )
-    doubled = {key for (key, _), count in logged.items() if count > 1}
-    assert doubled == {"epoch"}  # it stands in every row
-    steps = [9, 19, 29, 39, 49]
-    for key in ("step/loss", "val/delta1", "train/loss"):
-        assert sorted(step for name, step in logged if name == key) == steps
-    assert sorted(step for name, step in logged if name == "depth/truth.bins") == [39, 49]
-    for found in (before, after):
-        assert (summary(found)["val/delta1"], summary(found)["val/rmse"]) == (0.5, 1.0)
+    for found, steps in ((before, [4, 9, 14, 19, 24, 29]), (after, [34, 39, 40])):
+        rows = [row["item"] for row in found["history"]]
+        assert [row["trainer/global_step"] for row in rows] == [row["_step"] for row in rows] == steps
+        assert [row["trainer/global_step"] for row in rows if "step/loss" in row] == [
+            step for step in steps if step % 5 == 4
+        ]
+        for key in ("val/delta1", "train/loss", "depth/truth.bins"):
+            assert [row["trainer/global_step"] for row in rows if key in row] == [s for s in steps if s % 10 == 9]
+        assert summary(found)["val/delta1"] == 0.5
+        assert summary(found)["val/rmse"] == 2.0
         axes = {metric.get("name", metric.get("glob_name")): metric.get("step_metric") for metric in found["metric"]}
-        assert axes["val/delta1"] == axes["train/loss"] == "epoch"
+        assert axes["val/delta1"] == axes["train/*"] == "epoch"
         assert axes["*"] == "trainer/global_step"
         assert "val/uncropped/delta1" not in axes
+    assert summary(after)["val/uncropped/delta1"] == 0.5
 
 
 def test_a_table_is_recorded_when_it_is_asked_for(tmp_path):
@@ -81,7 +92,7 @@ def test_an_agent_s_run_is_the_one_that_its_sweep_knows(tmp_path, monkeypatch):
     assert alone.version != "merged"  # all jobs of a sweep of ours would be one run
     alone.end("success")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
-    loggers._abandon_wandb()  # an agent's run is a process of its own
+    loggers._leave_wandb()  # an agent's run is a process of its own
     agent = SafeLogger(wandb_logger(tmp_path / "agent", "p"))
     assert agent.version == "merged"
     agent.end("success")

@@ -7,7 +7,7 @@ import sys
 
 def records(directory):
     """What W&B's files of a run hold, each file's records by their type."""
-    for path in sorted(directory.glob("wandb/offline-run-*/*.wandb")):
+    for path in sorted(directory.glob("wandb/*run-*/*.wandb")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         found = {}

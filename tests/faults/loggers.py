@@ -44,6 +44,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, manner: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.manner = manner
+        self.asked: list[dict[str, object]] = []  # about runs
+        self.last_step: int | None = None  # that it has of the run that is resumed
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -62,7 +64,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         while self.server.manner == "silent" or (self.server.manner == "healthy" and self.path != "/healthz"):
             time.sleep(0.1)
-        answer = json.dumps(_answer(body)).encode()
+        answer = json.dumps(_answer(body, self.server)).encode()
         self.send_response(500 if self.server.manner == "fails" else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -75,7 +77,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def _answer(body: bytes) -> object:
+def _answer(body: bytes, server: Server) -> object:
     try:
         request = json.loads(body)
         text, given = request["query"], request["variables"]
@@ -83,8 +85,15 @@ def _answer(body: bytes) -> object:
         return {"data": {}}
     if "createRunFiles" in text:
         return {"data": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": []}}}
+    if "RunResumeStatus" in text and server.last_step is not None:
+        tail = json.dumps([json.dumps({"_step": server.last_step, "_runtime": 1})])
+        counts = {"logLineCount": 0, "historyLineCount": 1, "eventsLineCount": 0, "eventsTail": "[]", "tags": []}
+        bucket = {"id": "b", "name": given["name"], "displayName": "r", "config": "{}", "summaryMetrics": "{}"}
+        bucket |= counts | {"historyTail": tail, "wandbConfig": '{"t": 1}'}
+        return {"data": {"model": {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}, "bucket": bucket}}}
     if "upsertBucket" not in text:
         return {"data": {"model": {"bucket": None}, "project": None, "entity": None, "serverInfo": None}}
+    server.asked.append(given)
     project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "e"}}
     bucket = {"id": "b", "name": given["name"], "displayName": "r", "config": "{}", "project": project}
     return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
@@ -169,7 +178,10 @@ def _core(number: signal.Signals) -> Callable[[Path], tuple[bool, str]]:
         run.midway()
         (core,) = run.cores()
         os.kill(core, number)
-        return run.outcome()
+        outcome = run.outcome()
+        with contextlib.suppress(ProcessLookupError):  # one that hangs was left behind
+            os.kill(core, signal.SIGKILL)
+        return outcome
 
     return fault
 
