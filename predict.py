@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if report.camera_line:
         print(report.camera_line)
     if report.stretched:
-        print(f"{report.stretched} photographs were squeezed: of another aspect than the network takes")
+        print(f"squeezed: {report.stretched} of another aspect than the network takes")
     print(report)
     return 1 if report.failed else 0
 

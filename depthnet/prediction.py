@@ -296,7 +296,8 @@ class _Job:
         Path(f"{base}.json").unlink(missing_ok=True)  # or it would vouch for a mixture, were this run to end here
         ratio, seen = network.focal_ratio(size, camera), network.size_for(size)
         aspect = size[0] / size[1] * seen[1] / seen[0]
-        self.stretched += not 1 / _STRETCHED < aspect < _STRETCHED
+        whole = seen == getattr(network, "image_size", None)  # else its sides were rounded, at most
+        self.stretched += whole and not 1 / _STRETCHED < aspect < _STRETCHED
         self._write(base, depth, {"source": os.path.basename(path), **origin, "focal_ratio": ratio}, ratio)
         if beside:
             Path(marker).unlink(missing_ok=True)

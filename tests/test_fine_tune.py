@@ -115,7 +115,7 @@ def test_a_head_of_another_range_or_kind_is_new_and_says_so(tmp_path, caplog, ch
 
 def reach(share, focal=None, limits=(0.1, 20.0)):
     asked = []
-    layout = SimpleNamespace(depth_range=DepthRange(*limits))
+    layout = SimpleNamespace(depth_range=DepthRange(*limits), count=lambda split: 1, intrinsics=lambda *_: None)
     return asked, SimpleNamespace(
         training_focal=lambda: focal, layout=layout, beyond_range=lambda *ends: asked.append(ends) or share
     )
@@ -124,14 +124,13 @@ def reach(share, focal=None, limits=(0.1, 20.0)):
 def test_pixels_out_of_the_networks_range_are_reported_and_above_one_percent_refused(caplog):
     network = tiny(camera=CAMERA)
     line = "predicts 0.001 to 10 m and the data has 0.1 to 20 m: 0.90% of its valid pixels can never be predicted"
-    check_reach(network, reach(0.009)[1], stated=False, fit=True)
+    check_reach(network, reach(0.009)[1], stated=False)
     assert line in caplog.text
     with pytest.raises(InputError, match=r"2\.00% of .*model\.depth_range='{min: 0\.1, max: 20}' for a new head"):
-        check_reach(network, reach(0.02)[1], stated=False, fit=True)
-    check_reach(network, reach(0.02)[1], stated=True, fit=True)
-    check_reach(network, reach(0.02)[1], stated=False, fit=False)
+        check_reach(network, reach(0.02)[1], stated=False)
+    check_reach(network, reach(0.02)[1], stated=True)
     asked, data = reach(0.0, focal=2 * CAMERA["focal"])
-    check_reach(network, data, stated=False, fit=True)
+    check_reach(network, data, stated=False)
     assert asked == [(0.002, 20.0)], "twice the focal length reaches twice as far"
 
 

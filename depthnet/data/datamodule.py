@@ -346,7 +346,8 @@ class DepthDataModule(LightningDataModule):
             with suppress(InputError):  # the data's check reports it
                 (height, width), size = self.layout.size(split, frame), self._image_size_of(split, frame)
                 found[size] += 1
-                if not 1 / _STRETCHED < height / width * size[1] / size[0] < _STRETCHED:
+                aspect = height / width * size[1] / size[0]
+                if size == self.image_size and not 1 / _STRETCHED < aspect < _STRETCHED:  # others are rounded, at most
                     stretched = f"; of another aspect, such as {width}x{height}, they are stretched"
         words = [
             f"{width}x{height}" for height, width in [size for size, _ in found.most_common()] or [self.image_size]
