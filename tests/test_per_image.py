@@ -23,7 +23,7 @@ def more_of(run, shift=0.0, count=5):
 
 def test_what_a_record_measured_stands_beside_what_the_judgement_did(run):
     before = read_run(run)
-    write_more(run, "uncropped", ("delta1", "edge_f1"), more_of(run, shift=1e-4))
+    write_more(run, "edges", "uncropped", ("delta1", "edge_f1"), more_of(run, shift=1e-4))
     after = read_run(run)
     assert [image.figures["edge_f1"] for image in after.images["uncropped"].values()][1:] == [0.1, 0.2, 0.3, 0.4]
     for label, image in after.images["uncropped"].items():
@@ -38,7 +38,7 @@ def test_figures_of_another_checkpoint_or_other_images_are_refused(run):
         ("uncropped", {frame: rows[frame] for frame in range(3)}, "other images"),
         ("nyu_eigen", rows, "nyu_eigen"),
     ):
-        write_more(run, protocol, ("delta1", "edge_f1"), more)
+        write_more(run, "edges", protocol, ("delta1", "edge_f1"), more)
         with pytest.raises(InputError, match=reason):
             read_run(run)
 
