@@ -272,7 +272,7 @@ def test_slurm_is_asked_also_before_training(forge, tmp_path):
     command.chmod(0o755)
     slow = "import time, depthnet.data.datamodule as m; m.DepthDataModule.describe = lambda self: time.sleep(30)"
     job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "PATH": f"{command.parent}:{os.environ['PATH']}"}
-    watch = partial(send, signal.SIGUSR1, b"", 0, 2.0)
+    watch = partial(send, signal.SIGUSR1, b"", 0, 6.0)  # imports and config take seconds on a busy machine
     ended = forge.run(tmp_path / "run", *RUN, before=slow, watch=watch, environment=job)
     assert ended.code == 128 + signal.SIGUSR1
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
