@@ -40,9 +40,28 @@ RECORD = "run.json"
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
 
-TRAINING = ("batch_size", "callbacks", "camera", "checkpoint", "data", "ema", "evaluation", "fine_tune", "finite",
-            "image", "losses", "metrics", "models", "module", "optim", "protocol", "resume", "saving", "sync_norm",
-            "types")  # fmt: skip
+TRAINING = (
+    "depthnet/batch_size.py",
+    "depthnet/callbacks.py",
+    "depthnet/camera.py",
+    "depthnet/checkpoint.py",
+    "depthnet/data/",
+    "depthnet/ema.py",
+    "depthnet/evaluation.py",
+    "depthnet/fine_tune.py",
+    "depthnet/finite.py",
+    "depthnet/image.py",
+    "depthnet/losses.py",
+    "depthnet/metrics.py",
+    "depthnet/models/",
+    "depthnet/module.py",
+    "depthnet/optim.py",
+    "depthnet/protocol.py",
+    "depthnet/resume.py",
+    "depthnet/saving.py",
+    "depthnet/sync_norm.py",
+    "depthnet/types.py",
+)
 """Files and folders of the package by whose code a run learns and its best checkpoint is chosen."""
 
 FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
@@ -204,8 +223,7 @@ def _digests() -> dict[str, str]:
 
 def _trains(key: str) -> bool:
     """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
-    parts = key.removesuffix(".py").split("/")
-    return len(parts) == 1 or parts[1] in TRAINING
+    return "/" not in key or key.startswith(TRAINING)
 
 
 def _at(config: Any, key: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from depthnet.models.encoder import choose_weights
-from depthnet.run import LAST, has_last
+from depthnet.run import has_last
+from depthnet.types import LAST
 
 __all__ = ["TimeEstimate", "duration", "resolve_weights"]
 

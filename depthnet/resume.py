@@ -27,9 +27,7 @@ from depthnet.overview import resolve_weights
 from depthnet.per_image import count_in_words
 from depthnet.report.write import write_report
 from depthnet.run import (
-    BEST,
     CONFIG,
-    LAST,
     METRICS,
     altered,
     first_process,
@@ -39,7 +37,7 @@ from depthnet.run import (
 )
 from depthnet.saving import Last
 from depthnet.signals import Signals, Stopped
-from depthnet.types import InputError
+from depthnet.types import BEST, LAST, InputError
 
 __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 

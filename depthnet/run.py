@@ -22,15 +22,12 @@ from depthnet.changes import KINDS, SETTLED, config_changes, noted_overrides
 from depthnet.device import auto_precision, find_gpu
 from depthnet.durable import locked, remove_leftovers, require_writable, write_text
 from depthnet.naming import job_name, start_name
-from depthnet.shipped import BEST, LAST
 from depthnet.signals import Signals, Stopped, requeue
-from depthnet.types import HIGHER_IS_BETTER, InputError
+from depthnet.types import HIGHER_IS_BETTER, LAST, InputError
 
 __all__ = [
-    "BEST",
     "CHOICES",
     "CONFIG",
-    "LAST",
     "METRICS",
     "altered",
     "best_direction",

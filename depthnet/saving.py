@@ -22,9 +22,8 @@ from lightning.fabric.plugins import CheckpointIO
 from depthnet.changes import add_seconds
 from depthnet.checkpoint import load_plain, not_finite, remove_plain, save_plain
 from depthnet.ema import WeightEMA
-from depthnet.run import LAST
 from depthnet.signals import Signals, Stopped
-from depthnet.types import InputError
+from depthnet.types import LAST, InputError
 
 __all__ = ["Clock", "DurableCheckpointIO", "Last"]
 

@@ -14,14 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthnet.types import InputError
+from depthnet.types import BEST, LAST, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "BEST",
-    "LAST",
     "SUFFIX",
     "WEIGHTS",
     "default_model",
@@ -33,9 +31,6 @@ __all__ = [
     "shipped_models",
 ]
 
-BEST = Path("checkpoints", "best.ckpt")
-"""A run's best checkpoint, below its directory."""
-LAST = Path("checkpoints", "last.ckpt")
 WEIGHTS = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
 

@@ -9,12 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HIGHER_IS_BETTER", "Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample", "read_size"]
+__all__ = ["BEST", "HIGHER_IS_BETTER", "LAST", "Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample"]
+__all__ += ["read_size"]
+
+BEST = Path("checkpoints", "best.ckpt")
+"""A run's best checkpoint, below its directory."""
+
+LAST = Path("checkpoints", "last.ckpt")
+"""The checkpoint that a run is resumed from, below its directory."""
 
 ImageSize = Annotated[Sequence[int], "[height,width] in pixels, such as [240,320]"]
 """An image's (height, width) [px], with the words that a refused value is answered by."""

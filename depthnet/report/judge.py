@@ -26,9 +26,9 @@ from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network
 from depthnet.per_image import SAME, write_more
 from depthnet.report.atlas import Atlas
-from depthnet.run import BEST, CONFIG
+from depthnet.run import CONFIG
 from depthnet.shipped import find_checkpoint
-from depthnet.types import DepthRange, InputError, read_size
+from depthnet.types import BEST, DepthRange, InputError, read_size
 
 __all__ = [
     "Bench",
