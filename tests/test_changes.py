@@ -66,14 +66,29 @@ def test_code_that_does_not_train_may_change_and_is_logged(tmp_path, caplog):
 
 def test_what_training_imports_is_listed():
     roots = (
-        "depthnet.data.datamodule", "depthnet.models.depth_net", "depthnet.losses", "depthnet.optim", "depthnet.module",
-        "depthnet.ema", "depthnet.finite", "depthnet.saving", "depthnet.sync_norm",
-    )  # fmt: skip
+        "depthnet.data.datamodule",
+        "depthnet.models.depth_net",
+        "depthnet.losses",
+        "depthnet.optim",
+        "depthnet.module",
+        "depthnet.ema",
+        "depthnet.finite",
+        "depthnet.saving",
+        "depthnet.sync_norm",
+    )
     tools = {
-        "depthnet/arguments.py", "depthnet/changes.py", "depthnet/device.py", "depthnet/durable.py",
-        "depthnet/intervals.py", "depthnet/naming.py", "depthnet/progress.py", "depthnet/run.py", "depthnet/shipped.py",
-        "depthnet/signals.py", "depthnet/weights_kind.py",
-    }  # fmt: skip
+        "depthnet/arguments.py",
+        "depthnet/changes.py",
+        "depthnet/device.py",
+        "depthnet/durable.py",
+        "depthnet/intervals.py",
+        "depthnet/naming.py",
+        "depthnet/progress.py",
+        "depthnet/run.py",
+        "depthnet/shipped.py",
+        "depthnet/signals.py",
+        "depthnet/weights_kind.py",
+    }
     program = f"""import importlib, sys
 for name in {roots}: importlib.import_module(name)
 print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("depthnet.")))"""
