@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import depthnet
 from depthnet.types import BEST, LAST, InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = [
     "shipped_models",
 ]
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(depthnet.__file__).parent / "weights"
 SUFFIX = ".safetensors"
 
 _DEFAULT = "nyu_small"
