@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no valid text
+    from depthnet.core.types import InputError
     from depthnet.shipped import default_model
-    from depthnet.types import InputError
 
     try:
         if options.ckpt is None:

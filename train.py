@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import depthnet
 from depthnet.changes import SETTLED
-from depthnet.device import claim_gpu, describe_device, job_devices
+from depthnet.core.device import claim_gpu, describe_device, job_devices
+from depthnet.core.types import InputError
 from depthnet.guard import (
     GROUPS,
     USER_ERRORS,
@@ -42,7 +43,6 @@ from depthnet.run import (
 )
 from depthnet.signals import Signals
 from depthnet.sweep import JOB, check_job, note_end, note_start, sweeping
-from depthnet.types import InputError
 from depthnet.words import MULTIRUN, check_words
 
 CONF = Path(__file__).resolve().parent / "conf"

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depthnet.core.types import DepthRange
 from depthnet.evaluation import Evaluation
 from depthnet.metrics import abs_rel, delta_accuracy, log10, rmse, rmse_log, silog, sq_rel
 from depthnet.models.depth_net import DepthNet
 from depthnet.protocol import PROTOCOLS
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (240, 320)

@@ -26,6 +26,7 @@ from lightning import Callback, Trainer
 from train_step import RANGE, FixedData, bare_step, fit, random_batch
 
 from depthnet.callbacks import History
+from depthnet.core.types import Sample
 from depthnet.dashboard import Dashboard
 from depthnet.finite import FiniteSteps
 from depthnet.loggers import SafeLogger, wandb_logger
@@ -33,7 +34,6 @@ from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet
 from depthnet.optim import build_optimizer, one_cycle
 from depthnet.run import quiet_libraries
-from depthnet.types import Sample
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
 

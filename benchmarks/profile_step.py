@@ -36,8 +36,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from depthnet.batch_size import settle_batch_size
+from depthnet.core.device import describe_device
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.device import describe_device
 from depthnet.module import DepthModule
 from depthnet.run import quiet_libraries, register_resolvers
 

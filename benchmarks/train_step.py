@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from depthnet.callbacks import History
+from depthnet.core.types import DepthRange, Sample
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
@@ -39,7 +40,6 @@ from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, one_cycle
 from depthnet.protocol import PROTOCOLS
 from depthnet.run import quiet_libraries
-from depthnet.types import DepthRange, Sample
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"

@@ -15,7 +15,7 @@ import pydoc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["accepts", "check_arguments", "check_value", "nearest", "written"]
 
@@ -66,9 +66,9 @@ def check_arguments(config: Any, place: str, given: Collection[str] = ()) -> Non
         InputError: For the first name that a call does not take, argument that is missing, or value of another type.
 
     Example:
-        >>> check_arguments({"_target_": "depthnet.types.DepthRange", "min": 0.1, "max": "far"}, "range")
+        >>> check_arguments({"_target_": "depthnet.core.types.DepthRange", "min": 0.1, "max": "far"}, "range")
         Traceback (most recent call last):
-        depthnet.types.InputError: range.max=far: it is a number
+        depthnet.core.types.InputError: range.max=far: it is a number
     """
     if isinstance(config, Mapping):
         if "_target_" in config:
@@ -90,7 +90,7 @@ def check_value(hint: Any, value: Any, place: str) -> None:
         >>> from typing import Literal
         >>> check_value(int | Literal["auto"], "two", "data.num_workers")
         Traceback (most recent call last):
-        depthnet.types.InputError: data.num_workers=two: it is 'auto' or a whole number
+        depthnet.core.types.InputError: data.num_workers=two: it is 'auto' or a whole number
     """
     from pydantic import ValidationError
 

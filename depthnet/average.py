@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthnet.command import finish
-from depthnet.durable import file_digest, require_writable
-from depthnet.types import InputError
+from depthnet.core.atomic_io import file_digest, require_writable
+from depthnet.core.errors import finish
+from depthnet.core.types import InputError
 
 if TYPE_CHECKING:
     from depthnet.checkpoint import Checkpoint

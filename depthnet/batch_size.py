@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from depthnet.device import job_devices
+from depthnet.core.device import job_devices
+from depthnet.core.types import InputError, Sample
 from depthnet.guard import build
 from depthnet.module import DepthModule
 from depthnet.run import started_processes
-from depthnet.types import InputError, Sample
 
 __all__ = ["find_batch_size", "settle_batch_size"]
 

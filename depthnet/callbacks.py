@@ -24,17 +24,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from depthnet.checkpoint import count_test
+from depthnet.core.atomic_io import write_text
+from depthnet.core.images import resize_nearest, write_image_png
+from depthnet.core.types import InputError, Sample
+from depthnet.core.visualize import panel
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Layout
-from depthnet.durable import write_text
 from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
-from depthnet.image import resize_nearest, write_image_png
 from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
 from depthnet.per_image import count_in_words
 from depthnet.run import best_direction
-from depthnet.types import InputError, Sample
-from depthnet.visualize import panel
 
 __all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
 

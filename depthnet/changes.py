@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import depthnet
-from depthnet.durable import write_json
-from depthnet.types import InputError
+from depthnet.core.atomic_io import write_json
+from depthnet.core.types import InputError
 
 __all__ = [
     "KINDS",
@@ -43,14 +43,14 @@ KINDS = ("data", "code", "config")
 TRAINING = (
     "depthnet/batch_size.py",
     "depthnet/callbacks.py",
-    "depthnet/camera.py",
+    "depthnet/core/camera.py",
     "depthnet/checkpoint.py",
     "depthnet/data/",
     "depthnet/ema.py",
     "depthnet/evaluation.py",
     "depthnet/fine_tune.py",
     "depthnet/finite.py",
-    "depthnet/image.py",
+    "depthnet/core/images.py",
     "depthnet/losses.py",
     "depthnet/metrics.py",
     "depthnet/models/",
@@ -60,7 +60,7 @@ TRAINING = (
     "depthnet/resume.py",
     "depthnet/saving.py",
     "depthnet/sync_norm.py",
-    "depthnet/types.py",
+    "depthnet/core/types.py",
 )
 """Files and folders of the package by whose code a run learns and its best checkpoint is chosen."""
 

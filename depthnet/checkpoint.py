@@ -23,9 +23,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from depthnet.durable import cache_folder, file_digest, open_durable, temporary_name, write_json, write_text
+from depthnet.core.atomic_io import cache_folder, file_digest, open_durable, temporary_name, write_json, write_text
+from depthnet.core.types import InputError
 from depthnet.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
-from depthnet.types import InputError
 from depthnet.weights_kind import torch_owner, weights_kind
 
 __all__ = [

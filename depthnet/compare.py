@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from depthnet.command import finish
-from depthnet.durable import write_text
+from depthnet.core.atomic_io import write_text
+from depthnet.core.errors import finish
+from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.intervals import Interval, bootstrap
 from depthnet.per_image import Run, count_in_words, exact_mean, read_run
-from depthnet.types import HIGHER_IS_BETTER, InputError
 
 __all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
 

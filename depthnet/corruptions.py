@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["CORRUPTIONS", "STRENGTHS", "corrupt"]
 

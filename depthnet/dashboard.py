@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
+from depthnet.core.types import DepthRange, RangeLike, Sample
 from depthnet.loggers import SafeLogger, last_step
-from depthnet.types import DepthRange, RangeLike, Sample
 
 __all__ = ["Dashboard"]
 

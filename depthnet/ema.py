@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["WeightEMA"]
 

@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthnet.command import finish
-from depthnet.durable import file_digest, require_writable, write_bytes, write_text
+from depthnet.core.atomic_io import file_digest, require_writable, write_bytes, write_text
+from depthnet.core.errors import finish
+from depthnet.core.types import InputError
 from depthnet.shipped import SUFFIX, pack_weights
-from depthnet.types import InputError
 
 if TYPE_CHECKING:
     from depthnet.data.layout import Layout

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf, open_dict
 
 from depthnet.arguments import accepts
 from depthnet.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
+from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
 from depthnet.run import CONFIG, has_last
-from depthnet.types import InputError
 
 __all__ = ["check_reach", "load_start", "resolve_camera", "start_config", "use_record"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from depthnet.checkpoint import save_plain
-from depthnet.types import InputError, Sample
+from depthnet.core.types import InputError, Sample
 
 __all__ = ["FiniteSteps"]
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.arguments import accepts, check_arguments, nearest, written
-from depthnet.types import DepthRange, InputError
+from depthnet.core.types import DepthRange, InputError
 from depthnet.words import MULTIRUN
 
 __all__ = ["ALLOWED", "GROUPS", "USER_ERRORS", "SweepStart", "build", "check_command", "check_groups", "check_targets"]

@@ -22,9 +22,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.changes import note_url
-from depthnet.durable import write_text
+from depthnet.core.atomic_io import write_text
+from depthnet.core.types import InputError
 from depthnet.metrics import METRIC_NAMES
-from depthnet.types import InputError
 
 __all__ = ["SafeLogger", "WandbRun", "last_step", "logged", "make_loggers", "tensorboard_logger", "wandb_logger"]
 

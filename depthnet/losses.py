@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthnet.types import DepthRange, InputError, RangeLike
+from depthnet.core.types import DepthRange, InputError, RangeLike
 
 __all__ = [
     "TERMS",

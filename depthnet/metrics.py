@@ -22,7 +22,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from depthnet.types import HIGHER_IS_BETTER
+from depthnet.core.types import HIGHER_IS_BETTER
 
 __all__ = [
     "METRIC_NAMES",

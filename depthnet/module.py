@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depthnet.checkpoint import RECORD_KEY, make_record
+from depthnet.core.types import InputError, Sample
 from depthnet.data.sampling import derive_seed
 from depthnet.ema import WeightEMA
 from depthnet.evaluation import Evaluation
@@ -20,7 +21,6 @@ from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
 from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.protocol import Protocol
-from depthnet.types import InputError, Sample
 
 __all__ = ["DepthModule"]
 

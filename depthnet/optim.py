@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["build_optimizer", "constant", "cosine", "linear", "one_cycle"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from depthnet.core.types import LAST
 from depthnet.models.encoder import choose_weights
 from depthnet.run import has_last
-from depthnet.types import LAST
 
 __all__ = ["TimeEstimate", "duration", "resolve_weights"]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from depthnet.durable import write_text
-from depthnet.types import InputError
+from depthnet.core.atomic_io import write_text
+from depthnet.core.types import InputError
 
 __all__ = ["SAME", "Image", "Run", "count_in_words", "exact_mean", "flat", "read_run", "write_more"]
 

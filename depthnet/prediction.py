@@ -29,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 import depthnet
-from depthnet.camera import Intrinsics, from_focal, from_fov, photo_intrinsics
-from depthnet.device import torch_device
-from depthnet.durable import file_digest, open_durable, require_writable, write_bytes, write_json
-from depthnet.image import image_size, read_image, write_depth_png, write_image_png
+from depthnet.core.atomic_io import file_digest, open_durable, require_writable, write_bytes, write_json
+from depthnet.core.camera import Intrinsics, from_focal, from_fov, photo_intrinsics
+from depthnet.core.device import torch_device
+from depthnet.core.images import image_size, read_image, write_depth_png, write_image_png
+from depthnet.core.types import InputError, read_size
+from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
 from depthnet.shipped import find_checkpoint
-from depthnet.types import InputError, read_size
-from depthnet.visualize import colorize, depth_limits, with_scale_bar
 
 if TYPE_CHECKING:
     from depthnet.models.network import DepthNetwork

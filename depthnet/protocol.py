@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthnet.types import Crop, DepthRange, InputError
+from depthnet.core.types import Crop, DepthRange, InputError
 
 __all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols", "resize_prediction"]
 

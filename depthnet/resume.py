@@ -20,6 +20,7 @@ from torch import nn
 from depthnet.batch_size import settle_batch_size
 from depthnet.changes import check_changes, note_overrides
 from depthnet.checkpoint import fits, load_plain, newest_whole, read_checkpoint
+from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
 from depthnet.loggers import logged
@@ -37,7 +38,6 @@ from depthnet.run import (
 )
 from depthnet.saving import Last
 from depthnet.signals import Signals, Stopped
-from depthnet.types import BEST, LAST, InputError
 
 __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 

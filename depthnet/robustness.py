@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthnet.command import add_run_options, finish
+from depthnet.core.atomic_io import require_writable, write_json
+from depthnet.core.errors import add_run_options, finish
+from depthnet.core.progress import progress_bar
+from depthnet.core.types import InputError
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from depthnet.durable import require_writable, write_json
 from depthnet.per_image import count_in_words
-from depthnet.progress import progress_bar
-from depthnet.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np

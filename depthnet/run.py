@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.arguments import check_value, nearest, written
 from depthnet.changes import KINDS, SETTLED, config_changes, noted_overrides
-from depthnet.device import auto_precision, find_gpu
-from depthnet.durable import locked, remove_leftovers, require_writable, write_text
+from depthnet.core.atomic_io import locked, remove_leftovers, require_writable, write_text
+from depthnet.core.device import auto_precision, find_gpu
+from depthnet.core.types import HIGHER_IS_BETTER, LAST, InputError
 from depthnet.naming import job_name, start_name
 from depthnet.signals import Signals, Stopped, requeue
-from depthnet.types import HIGHER_IS_BETTER, LAST, InputError
 
 __all__ = [
     "CHOICES",
@@ -463,7 +463,7 @@ def error_line(error: BaseException, also: tuple[type[BaseException], ...] = ())
     for link in chain:
         if isinstance(link, InputError):
             # a loader's worker sends its traceback as the message; the last line is what was said
-            return str(link).strip().splitlines()[-1].removeprefix("depthnet.types.InputError: ")
+            return str(link).strip().splitlines()[-1].removeprefix("depthnet.core.types.InputError: ")
     for link in chain:
         if isinstance(link, also):
             cause = link.__cause__

@@ -25,15 +25,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.command import finish
+from depthnet.core.atomic_io import require_writable, write_json
+from depthnet.core.errors import finish
+from depthnet.core.images import is_array, read_depth
+from depthnet.core.progress import progress_bar
+from depthnet.core.types import InputError
 from depthnet.data.check import cheap_findings, require_sound
 from depthnet.data.layout import SPLITS, Layout
 from depthnet.data.roots import add_source_options, open_root, source_options
-from depthnet.durable import require_writable, write_json
-from depthnet.image import is_array, read_depth
 from depthnet.per_image import count_in_words
-from depthnet.progress import progress_bar
-from depthnet.types import InputError
 
 __all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
 

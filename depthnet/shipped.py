@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import depthnet
-from depthnet.types import BEST, LAST, InputError
+from depthnet.core.types import BEST, LAST, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

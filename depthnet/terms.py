@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from depthnet.checkpoint import read_checkpoint
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["NYU_LAYOUTS", "NYU_LICENSE", "Origin", "find_origin", "license_of"]
 

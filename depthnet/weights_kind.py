@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from typing import Literal
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["torch_owner", "weights_kind"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["MULTIRUN", "check_words"]
 
@@ -41,7 +41,7 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
     Example:
         >>> check_words(["loss=l1"], {"mode": "test", "split": "val", "resume": None})
         Traceback (most recent call last):
-        depthnet.types.InputError: loss=l1: mode=test trains nothing; leave it out
+        depthnet.core.types.InputError: loss=l1: mode=test trains nothing; leave it out
     """
     mode, split = config["mode"], config["split"]
     if mode != "test" and split != "val":

@@ -32,23 +32,23 @@ import torch
 from cost import measure_cost
 
 from depthnet.changes import RECORD
-from depthnet.command import finish
 from depthnet.compare import compare, differing_keys
+from depthnet.core.atomic_io import file_digest, require_writable, write_json
+from depthnet.core.errors import finish
+from depthnet.core.progress import progress_bar
+from depthnet.core.types import InputError
 from depthnet.corruptions import CORRUPTIONS, STRENGTHS
-from depthnet.durable import file_digest, require_writable, write_json
 from depthnet.evaluation import training_mean
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.depth_net import load_network
 from depthnet.per_image import flat
 from depthnet.per_image import read_run as read_images
-from depthnet.progress import progress_bar
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, judge, read_run, store_images
 from depthnet.robustness import LIGHT, evaluate, losses
 from depthnet.sharpness import EDGE_F1, edge_f1
 from depthnet.shipped import portable, shipped_models
-from depthnet.types import InputError
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
 """What a record measures of each image beside the nine figures of an evaluation."""

@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from depthnet import device
+from depthnet.core import device
 
 
 def show_gpus(monkeypatch, *names, capability=(9, 0), warning="", driver="", cuda="13.2", visible=None):

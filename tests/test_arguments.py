@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from depthnet.arguments import check_arguments, check_value, nearest, written
-from depthnet.types import DepthRange, ImageSize, InputError, RangeLike
+from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike
 
 ROOMS = {
     "_target_": "depthnet.data.datamodule.DepthDataModule.rooms",
@@ -110,7 +110,7 @@ def test_sound_calls_pass_and_keep_what_is_built_from_other_calls():
 
 
 def test_the_values_are_handed_on_as_they_were_given():
-    node = {"_target_": "depthnet.types.DepthRange", "min": 1, "max": 2}
+    node = {"_target_": "depthnet.core.types.DepthRange", "min": 1, "max": 2}
     check_arguments(node, "range")
     assert (type(node["min"]), DepthRange(1, 2).max) == (int, 2)
 

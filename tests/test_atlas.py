@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from depthnet.core.types import DepthRange
 from depthnet.report.atlas import MIN_PIXELS, SHARPNESS, Atlas, group_figures, mean_figures
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (24, 32)

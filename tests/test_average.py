@@ -5,7 +5,7 @@ import torch
 
 from depthnet.average import average, main
 from depthnet.checkpoint import RECORD_KEY, make_record, read_checkpoint, save_plain
-from depthnet.durable import file_digest
+from depthnet.core.atomic_io import file_digest
 from depthnet.models.depth_net import DepthNet, load_network
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from depthnet.core.types import InputError
 from depthnet.models.basic import BasicNet
-from depthnet.types import InputError
 
 RANGE = (1e-3, 10.0)
 

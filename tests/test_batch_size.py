@@ -7,10 +7,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from depthnet.batch_size import find_batch_size, settle_batch_size
+from depthnet.core.types import DepthRange, InputError
 from depthnet.losses import DepthLoss
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
-from depthnet.types import DepthRange, InputError
 
 
 class Hungry(nn.Module):

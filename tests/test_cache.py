@@ -20,7 +20,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from depthnet import durable
+from depthnet.core import atomic_io as durable
+from depthnet.core.atomic_io import locked
+from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data import cache
 from depthnet.data.cache import CachedLayout, to_levels
 from depthnet.data.dataset import DepthDataset
@@ -30,9 +33,6 @@ from depthnet.data.layout import Layout, Source
 from depthnet.data.lists import ListsLayout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.transforms import Augment
-from depthnet.durable import locked
-from depthnet.image import resize_image, resize_nearest
-from depthnet.types import DepthRange, InputError
 
 SMALL = (24, 32)
 FORK = multiprocessing.get_context("fork")

@@ -6,13 +6,13 @@ import yaml
 from small_run import ROOMS, from_root, write_run
 
 from depthnet.card import Export, model_card
+from depthnet.core.types import DepthRange
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
 from depthnet.models.depth_net import load_network
 from depthnet.report.judge import read_run
 from depthnet.shipped import portable
 from depthnet.terms import NYU_LICENSE, Origin, find_origin
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 EXPORT = Export(

@@ -7,7 +7,7 @@ import pytest
 
 import depthnet
 from depthnet.changes import TRAINING, add_seconds, check_changes, config_changes, note_overrides
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 DATA = {"contents": "a" * 64, "frames": {"train": 4}}
 VERSIONS = {"torch": "2.15.0", "wandb": None}
@@ -79,11 +79,11 @@ def test_what_training_imports_is_listed():
     tools = {
         "depthnet/arguments.py",
         "depthnet/changes.py",
-        "depthnet/device.py",
-        "depthnet/durable.py",
+        "depthnet/core/device.py",
+        "depthnet/core/atomic_io.py",
         "depthnet/intervals.py",
         "depthnet/naming.py",
-        "depthnet/progress.py",
+        "depthnet/core/progress.py",
         "depthnet/run.py",
         "depthnet/shipped.py",
         "depthnet/signals.py",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthnet.core.visualize import DEPTH_COLORS
 from depthnet.report.charts import bar, cell, curves, gradient, number, picture, scatter
 from depthnet.report.page import templates
-from depthnet.visualize import DEPTH_COLORS
 
 MACROS = templates().get_template("charts.html.j2").module
 

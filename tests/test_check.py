@@ -9,13 +9,13 @@ from drawing import millimetres, picture
 from PIL import Image
 from rich.console import Console
 
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.check import cheap_findings, examine, page, require_sound, write_manifest
 from depthnet.data.findings import look_at, near_duplicates, shifted_segments
 from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout
 from depthnet.data.official import TEST_FRAMES
 from depthnet.data.roots import open_root
 from depthnet.data.scenes import has_labelled_numbers
-from depthnet.types import DepthRange, InputError
 
 
 def room(seed, size=(48, 64)):

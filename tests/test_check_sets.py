@@ -7,12 +7,12 @@ import pytest
 from conftest import DATA
 from PIL import Image
 
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.__main__ import main
 from depthnet.data.check import examine
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layout import Layout
 from depthnet.data.rooms import RoomsLayout
-from depthnet.types import DepthRange, InputError
 
 INDOORS = DepthRange(0.1, 20.0)
 SAMPLES = {  # metres per level, and the depth range that a user would state

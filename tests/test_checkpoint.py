@@ -25,8 +25,8 @@ from depthnet.checkpoint import (
     read_checkpoint,
     save_plain,
 )
-from depthnet.durable import file_digest, write_json
-from depthnet.types import InputError
+from depthnet.core.atomic_io import file_digest, write_json
+from depthnet.core.types import InputError
 
 
 class Net(nn.Module):
@@ -289,7 +289,7 @@ def test_no_environment_makes_loading_run_code(tmp_path):
     program = """
 import sys
 from depthnet.checkpoint import load_plain, newest_whole
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 assert newest_whole(sys.argv[1])[0] is None
 try:
     load_plain(sys.argv[1])

@@ -345,9 +345,9 @@ def test_markdown_is_a_table_and_a_file_is_written(pair, tmp_path, capsys):
 def test_what_an_evaluation_writes_is_read(tmp_path):
     import torch
 
+    from depthnet.core.types import DepthRange
     from depthnet.evaluation import Evaluation
     from depthnet.protocol import PROTOCOLS
-    from depthnet.types import DepthRange
 
     runs = {}
     for name, factor in (("a", 1.1), ("b", 1.3)):

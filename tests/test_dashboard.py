@@ -15,10 +15,10 @@ from torch import nn
 from wandb_files import records, summary
 
 from depthnet import dashboard, loggers
+from depthnet.core.types import Sample
 from depthnet.dashboard import Dashboard
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer
-from depthnet.types import Sample
 
 ROOMS = [
     "data=rooms",

@@ -8,9 +8,9 @@ import torch
 from lightning import LightningModule, Trainer
 from PIL import Image
 
+from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.transforms import Augment
-from depthnet.types import InputError
 
 
 def epochs(root, workers, count=2):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from depthnet.core.types import DepthRange, Sample
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment
-from depthnet.types import DepthRange, Sample
 
 
 @pytest.fixture

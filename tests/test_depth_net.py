@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from depthnet.core.types import DepthRange, InputError
 from depthnet.models.depth_net import NETWORKS, DepthNet, build_network
-from depthnet.types import DepthRange, InputError
 
 CONTRACT = [  # encoder, image size
     ("resnet50", (97, 131)),

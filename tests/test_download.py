@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from depthnet.core.types import InputError
 from depthnet.data import download as module
 from depthnet.data.download import MD5, SIZE, URL, download
 from depthnet.data.labelled import LABELLED_FILE
-from depthnet.types import InputError
 
 PAYLOAD = bytes(range(256)) * 1000
 DIGEST = hashlib.md5(PAYLOAD).hexdigest()

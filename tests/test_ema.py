@@ -9,9 +9,9 @@ import torch
 from test_train import ROOMS
 from torch import nn
 
+from depthnet.core.types import InputError
 from depthnet.ema import WeightEMA
 from depthnet.module import DepthModule
-from depthnet.types import InputError
 
 
 class Net(nn.Module):

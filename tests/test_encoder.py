@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
+from depthnet.core.types import InputError
 from depthnet.models.depth_net import DepthNet
 from depthnet.models.encoder import Encoder, resolve_pretrained
 from depthnet.shipped import pack_weights
-from depthnet.types import InputError
 
 NAMES = [
     "resnet50",

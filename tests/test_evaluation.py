@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 
 from depthnet import evaluation as module
+from depthnet.core.types import Crop, DepthRange, InputError
 from depthnet.evaluation import Evaluation, commit, mean_map, metrics_table, versions
 from depthnet.metrics import METRIC_NAMES
 from depthnet.protocol import PROTOCOLS, Protocol
-from depthnet.types import Crop, DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
 

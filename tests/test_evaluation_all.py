@@ -15,6 +15,7 @@ import torch
 from forked import forks, gloo
 from rich.console import Console
 
+from depthnet.core.types import DepthRange
 from depthnet.data.cache import CachedLayout
 from depthnet.data.official import TEST_FRAMES
 from depthnet.data.roots import open_root
@@ -23,7 +24,6 @@ from depthnet.intervals import DRAWS, LEVEL, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.models.depth_net import DepthNet
 from depthnet.protocol import Protocol, find_protocols
-from depthnet.types import DepthRange
 
 SIZE = (12, 16)
 

@@ -11,14 +11,14 @@ from small_run import ROOMS, from_root, write_run
 
 from depthnet import export
 from depthnet.checkpoint import RECORD_KEY, load_plain
+from depthnet.core.atomic_io import file_digest
+from depthnet.core.types import DepthRange
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
-from depthnet.durable import file_digest
 from depthnet.export import depth_changes, main
 from depthnet.models.depth_net import load_network
 from depthnet.shipped import read_weights
 from depthnet.terms import NYU_LICENSE
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from depthnet.core.types import InputError
 from depthnet.data.files import read_rows
 from depthnet.data.roots import open_root
-from depthnet.types import InputError
 
 
 @pytest.mark.parametrize(

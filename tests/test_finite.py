@@ -6,10 +6,10 @@ import torch
 from forked import forks, gloo
 from torch import nn
 
+from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.finite import FiniteSteps
 from depthnet.losses import DepthLoss
 from depthnet.saving import Last
-from depthnet.types import DepthRange, InputError, Sample
 
 
 class Scaled(nn.Module):

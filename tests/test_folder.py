@@ -7,11 +7,11 @@ from conftest import DATA
 from drawing import millimetres, picture
 from PIL import Image
 
-from depthnet.camera import Intrinsics
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import InputError
 from depthnet.data.check import cheap_findings, examine
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.roots import open_root
-from depthnet.types import InputError
 
 STATED = {"unit": "mm", "depth_range": {"min": 0.1, "max": 20}}
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from depthnet.checkpoint import read_checkpoint
+from depthnet.core.types import DepthRange
 from depthnet.data.rooms import RoomsLayout
 from depthnet.models.depth_net import load_network
-from depthnet.types import DepthRange
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = bool(os.environ.get("DEPTHNET_WRITE_GOLDEN"))

@@ -10,8 +10,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 import train as script
+from depthnet.core.types import InputError
 from depthnet.guard import ALLOWED, build, check_command, check_groups, check_targets
-from depthnet.types import InputError
 
 HOSTILE = [
     "os.system",
@@ -105,13 +105,13 @@ def test_build_checks_what_it_builds():
     root = OmegaConf.create({"range": node["depth_range"], "loss": {**node, "depth_range": "${range}"}})
     assert type(build(root.loss, "loss")).__name__ == "DepthLoss"
     assert build(None, "logger") is None
-    root.loss.terms = {"_target_": "depthnet.durable.write_text"}
+    root.loss.terms = {"_target_": "depthnet.core.atomic_io.write_text"}
     with pytest.raises(InputError, match=r"loss\.terms: _target_ depthnet\.durable\.write_text"):
         build(root.loss, "loss")
 
 
 def test_what_resolves_to_a_target_only_the_second_time_is_refused(tmp_path):
-    evil = {"_target_": "depthnet.durable.write_text", "path": str(tmp_path / "acted"), "text": "x"}
+    evil = {"_target_": "depthnet.core.atomic_io.write_text", "path": str(tmp_path / "acted"), "text": "x"}
     timer = {"_target_": "lightning.pytorch.callbacks.Timer", "duration": "\\${evil}"}
     root = OmegaConf.create({"evil": evil, "timer": timer})
     with pytest.raises(InputError, match="second time"):

@@ -5,11 +5,11 @@ import pytest
 from omegaconf import OmegaConf
 from small_run import IMAGE_SIZE, ROOMS, from_root, write_run
 
+from depthnet.core.types import InputError
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.judge import choose_frames, judge, open_data, read_run
-from depthnet.types import InputError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthnet.core.types import InputError
 from depthnet.data.roots import open_root
-from depthnet.types import InputError
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from mat_file import NAMES, USER_BLOCK, random_frames, write_mat
 
+from depthnet.core.types import InputError
 from depthnet.data.labelled import LABELLED_FILE, LabelledLayout
 from depthnet.data.layout import Source
 from depthnet.data.official import TEST_FRAMES
-from depthnet.types import InputError
 
 FRAMES = random_frames(24, (24, 32))
 

@@ -1,8 +1,8 @@
 import pytest
 
+from depthnet.core.types import InputError
 from depthnet.data.layout import read_unit
 from depthnet.data.roots import open_root
-from depthnet.types import InputError
 
 
 def test_truth_is_raw_when_a_frame_has_a_hole(make_lists):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthnet.camera import Intrinsics
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import InputError
 from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.roots import open_root
-from depthnet.types import InputError
 
 TRAIN = "nyudepthv2_train_files_with_gt.txt"
 

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
 from depthnet import loggers
+from depthnet.core.types import InputError
 from depthnet.loggers import SafeLogger, make_loggers, tensorboard_logger, wandb_logger
-from depthnet.types import InputError
 
 
 class Faulty(Logger):

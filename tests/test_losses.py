@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from depthnet.core.types import DepthRange, InputError
 from depthnet.losses import TERMS, DepthLoss, berhu_loss, l1_loss, silog_loss, ssim_loss
-from depthnet.types import DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -6,6 +6,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
 from depthnet.checkpoint import RECORD_KEY, read_checkpoint
+from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.finite import FiniteSteps
 from depthnet.losses import DepthLoss
@@ -15,7 +16,6 @@ from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.protocol import PROTOCOLS, find_protocols
 from depthnet.saving import DurableCheckpointIO
-from depthnet.types import DepthRange, InputError, Sample
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from depthnet.image import resize_image
+from depthnet.core.images import resize_image
+from depthnet.core.types import DepthRange, InputError
 from depthnet.models.network import DepthHead, DepthNetwork
-from depthnet.types import DepthRange, InputError
 
 
 class TwoLayers(DepthNetwork):

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from depthnet.core.types import DepthRange
 from depthnet.losses import TERMS, DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
 from depthnet.models.published import PublishedNet
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (64, 96)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from depthnet.core.types import InputError
 from depthnet.optim import build_optimizer, constant, cosine, linear, one_cycle
-from depthnet.types import InputError
 
 
 class Net(nn.Module):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from depthnet.core.types import DepthRange
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment
@@ -10,7 +11,6 @@ from depthnet.losses import DepthLoss
 from depthnet.metrics import depth_metrics
 from depthnet.models.depth_net import DepthNet
 from depthnet.optim import build_optimizer
-from depthnet.types import DepthRange
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 
 from depthnet import overview
+from depthnet.core.types import DepthRange
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
@@ -15,7 +16,6 @@ from depthnet.optim import build_optimizer, constant
 from depthnet.overview import TimeEstimate, resolve_weights
 from depthnet.protocol import PROTOCOLS
 from depthnet.saving import DurableCheckpointIO
-from depthnet.types import DepthRange
 
 RANGE = DepthRange(1e-3, 10.0)
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

@@ -27,7 +27,7 @@ import runpy, sys, time
 from types import SimpleNamespace
 import numpy as np
 from depthnet import prediction
-from depthnet.types import DepthRange
+from depthnet.core.types import DepthRange
 
 class Fake:
     image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from depthnet import prediction
-from depthnet.durable import file_digest
+from depthnet.core.atomic_io import file_digest
+from depthnet.core.types import DepthRange, InputError
+from depthnet.core.visualize import colorize
 from depthnet.prediction import PredictionReport, predict_files
-from depthnet.types import DepthRange, InputError
-from depthnet.visualize import colorize
 
 ENDINGS = ("_depth.npy", "_depth.png", "_color.png", ".json")
 
@@ -596,7 +596,7 @@ import resource, sys, time
 from types import SimpleNamespace
 import numpy as np
 from depthnet import prediction
-from depthnet.types import DepthRange
+from depthnet.core.types import DepthRange
 
 class Fake:
     image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)

@@ -3,11 +3,11 @@ import pytest
 from mat_file import random_frames, write_mat
 from PIL import Image
 
+from depthnet.core.types import InputError
 from depthnet.data.labelled import LABELLED_FILE, LabelledLayout
 from depthnet.data.layout import Source
 from depthnet.data.lists import ListsLayout
 from depthnet.data.prepare import prepare
-from depthnet.types import InputError
 
 FRAMES = random_frames(9, (24, 32))
 SPLITS = ("train", "val", "test")

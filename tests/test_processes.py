@@ -25,9 +25,9 @@ from torch.distributed.run import main as torchrun
 import train as script
 from depthnet import resume
 from depthnet.checkpoint import load_plain
+from depthnet.core.types import InputError
 from depthnet.module import DepthModule
 from depthnet.sweep import check_job
-from depthnet.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthnet import per_image
+from depthnet.core.types import Crop, DepthRange, InputError
 from depthnet.protocol import PROTOCOLS, Align, Protocol, default_protocol, find_protocols, resize_prediction
-from depthnet.types import Crop, DepthRange, InputError
 
 RANGE = DepthRange(1e-3, 10.0)
 NYU = (480, 640)

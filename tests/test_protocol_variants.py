@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from depthnet.core.types import Crop, DepthRange
 from depthnet.protocol import PROTOCOLS, default_protocol, find_protocols
-from depthnet.types import Crop, DepthRange
 
 NYU = (480, 640)
 

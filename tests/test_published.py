@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from depthnet.checkpoint import RECORD_KEY, fitting_weights, make_record, save_plain
+from depthnet.core.types import InputError
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.models.published import PublishedNet
-from depthnet.types import InputError
 
 RANGE = (1e-3, 10.0)
 TAPS = ("conv2d_1a", "conv2d_3b", "mixed_6a.branch1.1", "mixed_7a.branch2.1")

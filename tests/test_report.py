@@ -7,6 +7,7 @@ import pytest
 from mat_file import MatFrame, random_frames, write_mat
 from small_run import IMAGE_SIZE, ROOMS, from_root, write_run
 
+from depthnet.core.types import InputError
 from depthnet.data.labelled import LABELLED_FILE
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
@@ -15,7 +16,6 @@ from depthnet.report.__main__ import main
 from depthnet.report.judge import Bench, read_run
 from depthnet.report.write import write_report
 from depthnet.sharpness import edge_f1
-from depthnet.types import InputError
 
 
 @pytest.fixture(scope="module")

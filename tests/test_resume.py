@@ -4,8 +4,8 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
+from depthnet.core.types import InputError
 from depthnet.resume import _why_no_best, settle
-from depthnet.types import InputError
 
 
 def test_settle_decides_pretrained_once(tmp_path):

@@ -5,11 +5,11 @@ import pickle
 import numpy as np
 import pytest
 
+from depthnet.core.types import InputError
 from depthnet.data import rooms, textures
 from depthnet.data.furniture import Room
 from depthnet.data.raycast import Camera, Light, Scene, Shape, Solid, cast, illuminate, intrinsics
 from depthnet.data.rooms import RoomsLayout
-from depthnet.types import InputError
 
 SMALL = (30, 40)
 LAMP = Light((2.0, 2.5, 2.3), (0.0, 0.0, 0.0), (4.0, 4.0, 4.0))

@@ -4,8 +4,8 @@ import pytest
 from drawing import millimetres, picture
 from PIL import Image
 
+from depthnet.core.types import InputError
 from depthnet.data.roots import LAYOUTS, add_source_options, cache_folder, open_root, source_options
-from depthnet.types import InputError
 
 
 def make_folder(root):

@@ -2,8 +2,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depthnet import run
+from depthnet.core.types import InputError
 from depthnet.run import best_direction, check_choices, default_data, error_line, resumable, run_directory
-from depthnet.types import InputError
 
 CHOICES = {
     "mode": "fit",

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from depthnet.core.types import InputError
 from depthnet.data import sampling
 from depthnet.data.sampling import EvalSampler, OneSizeBatches, TrainSampler, derive_seed
-from depthnet.types import InputError
 
 
 def order(frames, batch_size, seed, epoch):

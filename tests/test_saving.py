@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from depthnet.checkpoint import newest_whole
+from depthnet.core.types import InputError
 from depthnet.saving import Clock, DurableCheckpointIO, Last
-from depthnet.types import InputError
 
 
 def test_checkpoints_are_written_with_a_digest_and_removed_with_it(tmp_path):

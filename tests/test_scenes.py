@@ -1,7 +1,7 @@
 import pytest
 
+from depthnet.core.types import InputError
 from depthnet.data.scenes import RUNS, consecutive_runs, hold_out_scenes, name_scenes, part_val
-from depthnet.types import InputError
 
 
 def test_runs_follow_the_numbers_whatever_the_order():

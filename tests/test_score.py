@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthnet.core.types import InputError
 from depthnet.data.roots import open_root
 from depthnet.metrics import METRIC_NAMES
 from depthnet.score import find_predictions, main, read_prediction, score_predictions
-from depthnet.types import InputError
 
 LABELS = ["train/rgb_00007", "train/rgb_00008", "train/rgb_00009"]
 Roots = Callable[..., Path]

@@ -18,14 +18,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import train as script
-from depthnet import durable
-from depthnet.durable import locked
+from depthnet.core import atomic_io as durable
+from depthnet.core.atomic_io import locked
+from depthnet.core.types import InputError
 from depthnet.guard import SweepStart, check_command
 from depthnet.module import DepthModule
 from depthnet.naming import job_name
 from depthnet.run import worst_figure
 from depthnet.sweep import main, note_end, note_start, read_jobs, tell
-from depthnet.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from depthnet.core.types import DepthRange
 from depthnet.models.depth_net import DepthNet
 from depthnet.sync_norm import SyncNorm
-from depthnet.types import DepthRange
 
 
 @pytest.mark.parametrize("encoder", ["test_efficientnet", "test_resnet"])

@@ -14,13 +14,13 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from depthnet.camera import Intrinsics
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.roots import open_root
 from depthnet.data.transforms import Augment, CutDepth, DepthZoom
-from depthnet.types import InputError
 
 STRONG = Path(__file__).resolve().parent.parent / "conf/augment/strong.yaml"
 

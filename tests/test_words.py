@@ -2,7 +2,7 @@
 
 import pytest
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 from depthnet.words import check_words
 
 FIT = {"mode": "fit", "split": "val", "resume": None}

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from depthnet.command import finish
+from depthnet.core.errors import finish
+from depthnet.core.images import write_image_png
+from depthnet.core.progress import progress_bar
+from depthnet.core.types import InputError
 from depthnet.data.layout import SPLITS, Layout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import add_source_options, cache_folder, open_root, source_options
-from depthnet.image import write_image_png
-from depthnet.progress import progress_bar
-from depthnet.types import InputError
 
 __all__ = ["main"]
 
@@ -90,7 +90,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from depthnet.visualize import contact_sheet
+    from depthnet.core.visualize import contact_sheet
 
     if options.count < 1:
         raise InputError(f"--count {options.count}: at least 1")

@@ -25,11 +25,11 @@ import torch
 from numpy.lib.format import open_memmap
 from torch.utils.data import DataLoader, Dataset
 
-from depthnet.camera import Intrinsics
+from depthnet.core.atomic_io import locked, open_durable
+from depthnet.core.camera import Intrinsics
+from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.layout import Layout, Pair
-from depthnet.durable import locked, open_durable
-from depthnet.image import resize_image, resize_nearest
-from depthnet.types import DepthRange, InputError
 
 __all__ = ["CachedLayout", "to_levels"]
 

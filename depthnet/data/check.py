@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.core.atomic_io import write_json
+from depthnet.core.images import depth_bits
+from depthnet.core.types import InputError
 from depthnet.data.findings import Look, inverse_share, look_at, near_duplicates, shifted_segments
 from depthnet.data.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
 from depthnet.data.manifest import Examination, PairFacts, page, write_manifest
 from depthnet.data.official import LABELLED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import RUNS, consecutive_runs
-from depthnet.durable import write_json
-from depthnet.image import depth_bits
-from depthnet.types import InputError
 
 __all__ = [
     "Examination",

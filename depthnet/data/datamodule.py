@@ -14,6 +14,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from depthnet.core.progress import progress_bar
+from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 from depthnet.data.cache import CachedLayout
 from depthnet.data.check import cheap_findings, examine, no_frames, require_sound
 from depthnet.data.dataset import DepthDataset, MixedDataset
@@ -23,8 +25,6 @@ from depthnet.data.rooms import ROOMS_CAMERA, RoomsLayout
 from depthnet.data.roots import cache_folder, open_root
 from depthnet.data.sampling import EvalSampler, OneSizeBatches, TrainSampler
 from depthnet.data.transforms import Augment
-from depthnet.progress import progress_bar
-from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 
 __all__ = ["DepthDataModule"]
 

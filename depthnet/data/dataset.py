@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.types import Sample
 from depthnet.data.layout import Layout
 from depthnet.data.sampling import derive_seed
 from depthnet.data.transforms import Augment
-from depthnet.image import resize_image, resize_nearest
-from depthnet.types import Sample
 
 __all__ = ["DepthDataset", "MixedDataset"]
 

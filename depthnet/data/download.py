@@ -9,9 +9,9 @@ import shutil
 import socket
 from pathlib import Path
 
+from depthnet.core.atomic_io import open_durable, require_writable
+from depthnet.core.types import InputError
 from depthnet.data.labelled import LABELLED_FILE
-from depthnet.durable import open_durable, require_writable
-from depthnet.types import InputError
 
 __all__ = ["MD5", "SIZE", "URL", "download"]
 

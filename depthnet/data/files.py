@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.camera import Intrinsics, from_focal
+from depthnet.core.camera import Intrinsics, from_focal
+from depthnet.core.images import depth_bits, image_size, read_depth, read_image
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.layout import Finding, Pair, Source, SourceLayout, find_truth
 from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.scenes import frame_number, name_scenes, part_val
-from depthnet.image import depth_bits, image_size, read_depth, read_image
-from depthnet.types import DepthRange, InputError
 
 __all__ = [
     "MAX_LIST_BYTES",

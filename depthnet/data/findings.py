@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from depthnet.image import resize_nearest
+from depthnet.core.images import resize_nearest
 
 __all__ = ["Look", "inverse_share", "look_at", "near_duplicates", "shifted_segments"]
 

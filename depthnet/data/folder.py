@@ -20,7 +20,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from depthnet.camera import (
+from depthnet.core.camera import (
     Intrinsics,
     check_camera,
     exif_intrinsics,
@@ -29,6 +29,8 @@ from depthnet.camera import (
     from_fov,
     intrinsics_of_file,
 )
+from depthnet.core.images import CONVERT, check_header, is_array
+from depthnet.core.types import InputError
 from depthnet.data.files import (
     DepthFiles,
     FileLayout,
@@ -40,8 +42,6 @@ from depthnet.data.files import (
     read_text,
 )
 from depthnet.data.layout import SPLITS, Finding, Source, read_unit
-from depthnet.image import CONVERT, check_header, is_array
-from depthnet.types import InputError
 
 __all__ = ["FolderLayout"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from depthnet.core.types import InputError
 from depthnet.data.files import (
     DepthFiles,
     FileLayout,
@@ -22,7 +23,6 @@ from depthnet.data.files import (
 )
 from depthnet.data.layout import Finding, Source
 from depthnet.data.scenes import has_labelled_numbers
-from depthnet.types import InputError
 
 __all__ = ["KaggleLayout"]
 

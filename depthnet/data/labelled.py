@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.camera import Intrinsics
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.files import NYU_CAMERA, nyu_camera
 from depthnet.data.layout import Pair, Source, SourceLayout
 from depthnet.data.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.scenes import part_val, scene_name
-from depthnet.types import DepthRange, InputError
 
 __all__ = ["LABELLED_FILE", "LabelledLayout"]
 

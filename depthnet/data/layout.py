@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.camera import Intrinsics
-from depthnet.types import DepthRange, InputError, RangeLike
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import DepthRange, InputError, RangeLike
 
 __all__ = [
     "FINDINGS",

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from depthnet.core.types import InputError
 from depthnet.data.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
 from depthnet.data.layout import SPLITS, Finding, Source
 from depthnet.data.scenes import has_labelled_numbers
-from depthnet.types import InputError
 
 __all__ = ["ListsLayout"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from depthnet.core.atomic_io import write_text
 from depthnet.data.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
 from depthnet.data.official import KNOWN_SETS
-from depthnet.durable import write_text
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from depthnet.core.atomic_io import require_writable, write_json, write_text
+from depthnet.core.images import write_depth_png, write_image_png
+from depthnet.core.types import InputError
 from depthnet.data.labelled import LabelledLayout
 from depthnet.data.layout import SPLITS, Source
 from depthnet.data.official import NYU_INTRINSICS
-from depthnet.durable import require_writable, write_json, write_text
-from depthnet.image import write_depth_png, write_image_png
-from depthnet.types import InputError
 
 __all__ = ["prepare"]
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.camera import Intrinsics
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data import furniture as fn
 from depthnet.data import raycast
 from depthnet.data import textures as tx
@@ -26,7 +27,6 @@ from depthnet.data.furniture import BALL, BOX, TUBE, Room
 from depthnet.data.layout import SPLITS, Layout, Pair, Truth
 from depthnet.data.raycast import Camera, Hits, Light, Scene, Vector, cast, illuminate, intrinsics, sight
 from depthnet.data.textures import Film, Material
-from depthnet.types import DepthRange, InputError
 
 __all__ = ["ROOMS_CAMERA", "RoomsLayout"]
 

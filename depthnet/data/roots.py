@@ -6,13 +6,13 @@ import argparse
 import os
 from typing import Any
 
+from depthnet.core.atomic_io import cache_folder
+from depthnet.core.types import InputError
 from depthnet.data.folder import FolderLayout
 from depthnet.data.kaggle import KaggleLayout
 from depthnet.data.labelled import LabelledLayout
 from depthnet.data.layout import Source, SourceLayout
 from depthnet.data.lists import ListsLayout
-from depthnet.durable import cache_folder
-from depthnet.types import InputError
 
 __all__ = ["LAYOUTS", "add_source_options", "cache_folder", "find_layout", "open_root", "source_options"]
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch.utils.data import Sampler
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["EvalSampler", "OneSizeBatches", "TrainSampler", "derive_seed"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from depthnet.core.types import InputError
 from depthnet.data.official import LABELLED_FRAMES
-from depthnet.types import InputError
 
 __all__ = [
     "FOLDERS",

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from depthnet.camera import Intrinsics
-from depthnet.types import DepthRange, InputError, RangeLike
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import DepthRange, InputError, RangeLike
 
 __all__ = ["Augment", "CutDepth", "DepthZoom"]
 

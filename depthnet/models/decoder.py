@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthnet.core.types import InputError
 from depthnet.models.attention import AttentionGate
-from depthnet.types import InputError
 
 __all__ = ["Decoder"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from depthnet.checkpoint import fits, read_checkpoint
+from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.basic import BasicNet
 from depthnet.models.decoder import Decoder
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 from depthnet.models.published import PublishedNet
-from depthnet.types import ImageSize, InputError, RangeLike
 
 __all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthnet.camera import Intrinsics
-from depthnet.image import resize_image
-from depthnet.types import DepthRange, ImageSize, InputError, RangeLike, read_size
+from depthnet.core.camera import Intrinsics
+from depthnet.core.images import resize_image
+from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, read_size
 
 __all__ = ["Camera", "DepthHead", "DepthNetwork", "Geometry", "focal_lengths"]
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
-from depthnet.types import ImageSize, InputError, RangeLike
 
 __all__ = ["PublishedNet"]
 

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from depthnet.command import add_run_options, finish
-from depthnet.progress import progress_bar
+from depthnet.core.errors import add_run_options, finish
+from depthnet.core.progress import progress_bar
 from depthnet.report.write import write_report
 
 __all__ = ["main"]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from depthnet.visualize import ERROR_COLORS
+from depthnet.core.visualize import ERROR_COLORS
 
 __all__ = ["Cell", "Curves", "Line", "Picture", "bar", "cell", "curves", "gradient", "number", "picture", "scatter"]
 

@@ -16,19 +16,19 @@ import numpy.typing as npt
 import torch
 from omegaconf import OmegaConf
 
+from depthnet.core.device import find_gpu
+from depthnet.core.images import resize_image
+from depthnet.core.types import BEST, DepthRange, InputError, read_size
 from depthnet.data.layout import Layout
 from depthnet.data.rooms import RoomsLayout
 from depthnet.data.roots import open_root
-from depthnet.device import find_gpu
 from depthnet.evaluation import choose_protocols
-from depthnet.image import resize_image
 from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network
 from depthnet.per_image import SAME, write_more
 from depthnet.report.atlas import Atlas
 from depthnet.run import CONFIG
 from depthnet.shipped import find_checkpoint
-from depthnet.types import BEST, DepthRange, InputError, read_size
 
 __all__ = [
     "Bench",

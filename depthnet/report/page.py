@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from depthnet.durable import file_digest
+from depthnet.core.atomic_io import file_digest
+from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
 from depthnet.evaluation import commit, describe_judged
-from depthnet.image import resize_image, resize_nearest
 from depthnet.intervals import DRAWS
 from depthnet.metrics import METRIC_NAMES
 from depthnet.per_image import count_in_words
@@ -22,7 +23,6 @@ from depthnet.report.charts import Cell, bar, cell, curves, gradient, number, pi
 from depthnet.report.judge import Judgement, Run, Shot
 from depthnet.run import CONFIG
 from depthnet.sharpness import EDGE_F1, EDGE_REACH
-from depthnet.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
 
 __all__ = ["page", "templates"]
 

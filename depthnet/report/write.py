@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from depthnet.durable import require_writable, write_text
-from depthnet.types import InputError
+from depthnet.core.atomic_io import require_writable, write_text
+from depthnet.core.types import InputError
 
 __all__ = ["write_report"]
 

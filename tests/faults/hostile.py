@@ -62,7 +62,7 @@ class _Writes:
 
 def payload(folder: Path) -> dict[str, str]:
     """Return a config node that writes the marker where it is built; Hydra's own list of bad names does not know it."""
-    return {"_target_": "depthnet.durable.write_text", "path": str(folder / "acted"), "text": "acted"}
+    return {"_target_": "depthnet.core.atomic_io.write_text", "path": str(folder / "acted"), "text": "acted"}
 
 
 def checkpoint(path: Path, record: dict[str, Any] | None = None, **extra: Any) -> Path:
@@ -166,7 +166,7 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
         f,
         checkpoint(
             f / "evil.ckpt",
-            hyper_parameters={"_instantiator": "depthnet.durable.write_text", **payload(f)},
+            hyper_parameters={"_instantiator": "depthnet.core.atomic_io.write_text", **payload(f)},
             datamodule_hyper_parameters=payload(f),
         ),
     ),
@@ -196,7 +196,7 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
     "a target nested in lists": lambda f: _experiment(f, {"augment": {"transforms": [{"x": [[payload(f)]]}]}}),
     "a target behind a YAML anchor": lambda f: _experiment(f, f"x: &x {_yaml(f)}\ncallbacks: {{x: {{<<: *x}}}}"),
     "a target by interpolation": lambda f: _experiment(
-        f, {"x": "text", "callbacks": {"x": {**payload(f), "_target_": "depthnet.durable.write_${x}"}}}
+        f, {"x": "text", "callbacks": {"x": {**payload(f), "_target_": "depthnet.core.atomic_io.write_${x}"}}}
     ),
     "a target from oc.decode": lambda f: _experiment(f, {"callbacks": {"x": f"${{oc.decode:{json.dumps(_yaml(f))}}}"}}),
     "a target by a second interpolation": lambda f: _experiment(

@@ -11,9 +11,9 @@ import pytest
 from bad_files import ARRAYS, LABELLED, LISTS, PHOTOGRAPHS, photograph
 from hostile import KINDS, REPOSITORY, Outcome, checkpoint, run_shared
 
+from depthnet.core.images import image_size, read_depth, read_image
+from depthnet.core.types import InputError
 from depthnet.data.roots import open_root
-from depthnet.image import image_size, read_depth, read_image
-from depthnet.types import InputError
 
 MEMORY = 500 << 10  # KiB more than this process has
 PATIENCE = 10.0  # seconds

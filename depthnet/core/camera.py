@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from depthnet.image import read_lens
-from depthnet.types import InputError
+from depthnet.core.images import read_lens
+from depthnet.core.types import InputError
 
 __all__ = [
     "INTRINSICS_FILES",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthnet.visualize import (
+from depthnet.core.visualize import (
     DEPTH_COLORS,
     ERROR_COLORS,
     MISSING,

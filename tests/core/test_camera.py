@@ -7,7 +7,7 @@ import pytest
 from conftest import DATA
 from PIL import Image
 
-from depthnet.camera import (
+from depthnet.core.camera import (
     Intrinsics,
     from_35mm,
     from_focal,
@@ -16,9 +16,9 @@ from depthnet.camera import (
     photo_intrinsics,
     read_intrinsics,
 )
+from depthnet.core.types import InputError
 from depthnet.data.official import NYU_INTRINSICS
 from depthnet.data.raycast import intrinsics as rooms_intrinsics
-from depthnet.types import InputError
 
 CAMERA = Intrinsics(500.0, 501.0, 322.0, 238.0)
 MATRIX = [[500.0, 0.0, 322.0], [0.0, 501.0, 238.0], [0.0, 0.0, 1.0]]

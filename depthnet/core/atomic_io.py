@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = [
     "cache_folder",

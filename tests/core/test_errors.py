@@ -1,7 +1,7 @@
 import pytest
 
-from depthnet.command import finish
-from depthnet.types import InputError
+from depthnet.core.errors import finish
+from depthnet.core.types import InputError
 
 
 def fail(error):

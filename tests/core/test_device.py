@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from gpus import show_gpus
 
-from depthnet import device
-from depthnet.device import auto_precision, claim_gpu, describe_device, find_gpu, job_devices, torch_device
-from depthnet.durable import locked
+from depthnet.core import device
+from depthnet.core.atomic_io import locked
+from depthnet.core.device import auto_precision, claim_gpu, describe_device, find_gpu, job_devices, torch_device
+from depthnet.core.types import InputError
 from depthnet.guard import build
 from depthnet.run import gpu_or_cpu
-from depthnet.types import InputError
 
 TOO_OLD = (
     "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "

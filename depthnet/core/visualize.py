@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from depthnet.image import resize_image, resize_nearest
+from depthnet.core.images import resize_image, resize_nearest
 
 __all__ = [
     "DEPTH_COLORS",

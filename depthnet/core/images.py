@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from depthnet.durable import write_bytes
-from depthnet.types import InputError
+from depthnet.core.atomic_io import write_bytes
+from depthnet.core.types import InputError
 
 __all__ = [
     "CONVERT",

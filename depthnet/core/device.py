@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from depthnet.durable import locked
-from depthnet.types import InputError
+from depthnet.core.atomic_io import locked
+from depthnet.core.types import InputError
 
 __all__ = ["BF16", "Gpu", "auto_precision", "claim_gpu", "describe_device", "find_gpu", "job_devices", "torch_device"]
 

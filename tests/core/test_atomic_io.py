@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from depthnet.durable import (
+from depthnet.core.atomic_io import (
     file_digest,
     locked,
     open_durable,
@@ -23,7 +23,7 @@ from depthnet.durable import (
     write_json,
     write_text,
 )
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 
 def test_a_file_appears_whole_and_nothing_else_is_left(tmp_path):
@@ -51,8 +51,8 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     program = textwrap.dedent(
         f"""
         import resource, signal, sys
-        from depthnet.durable import write_bytes
-        from depthnet.types import InputError
+        from depthnet.core.atomic_io import write_bytes
+        from depthnet.core.types import InputError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         write_bytes({str(tmp_path / "a.bin")!r}, b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, {resource.RLIM_INFINITY}))
@@ -75,7 +75,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     program = textwrap.dedent(
         f"""
         import os, signal
-        from depthnet.durable import open_durable
+        from depthnet.core.atomic_io import open_durable
         with open_durable({str(tmp_path / "a.bin")!r}) as file:
             file.write(b"x" * 10_000)
             file.flush()
@@ -158,7 +158,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     write_bytes(tmp_path / "below/.x.01234567.part", b"")
     program = """
         import os, signal, sys
-        from depthnet.durable import open_durable
+        from depthnet.core.atomic_io import open_durable
         with open_durable(sys.argv[1]) as file:
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -171,7 +171,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     assert remove_leftovers(tmp_path / "missing") == 0
 
 
-LOCK = "import sys; from depthnet.durable import locked\nwith locked(sys.argv[1]): pass"
+LOCK = "import sys; from depthnet.core.atomic_io import locked\nwith locked(sys.argv[1]): pass"
 
 
 def test_a_second_run_in_a_directory_is_refused_by_name(tmp_path):
@@ -206,8 +206,8 @@ def test_an_error_frees_the_lock(tmp_path):
 def test_a_killed_holder_frees_the_lock_though_its_children_live(tmp_path):
     program = """
         import os, signal, sys, time
-        from depthnet.durable import locked
-        from depthnet.types import InputError
+        from depthnet.core.atomic_io import locked
+        from depthnet.core.types import InputError
         with locked(sys.argv[1]):
             child = os.fork()
             if child == 0:
@@ -230,8 +230,8 @@ def test_a_killed_holder_frees_the_lock_though_its_children_live(tmp_path):
 def test_a_forked_child_neither_holds_nor_frees_the_lock(tmp_path):
     program = """
         import os, sys
-        from depthnet.durable import locked
-        from depthnet.types import InputError
+        from depthnet.core.atomic_io import locked
+        from depthnet.core.types import InputError
         with locked(sys.argv[1]):
             child = os.fork()
             if child == 0:

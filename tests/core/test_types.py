@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from depthnet.types import Crop, DepthRange, InputError
+from depthnet.core.types import Crop, DepthRange, InputError
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (-1, 10), (5, 5), (6, 5), (math.nan, 1), (1, math.inf)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthnet.image import (
+from depthnet.core.images import (
     Lens,
     check_header,
     depth_bits,
@@ -22,7 +22,7 @@ from depthnet.image import (
     write_depth_png,
     write_image_png,
 )
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 
 @pytest.fixture

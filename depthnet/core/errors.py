@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from depthnet.types import InputError
+from depthnet.core.types import InputError
 
 __all__ = ["add_run_options", "finish"]
 

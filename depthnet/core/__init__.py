@@ -1,0 +1,1 @@
+"""What every other folder stands on: types, errors, atomic files, images, cameras, devices."""
