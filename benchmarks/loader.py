@@ -37,8 +37,8 @@ from torchvision.transforms import functional as F
 
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.roots import open_root
-from depthnet.data.sampling import TrainSampler
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.sampler import TrainSampler
 from depthnet.data.transforms import Augment
 
 SIZE = (240, 320)

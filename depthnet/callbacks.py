@@ -29,7 +29,7 @@ from depthnet.core.images import resize_nearest, write_image_png
 from depthnet.core.types import InputError, Sample
 from depthnet.core.visualize import panel
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.data.layout import Layout
+from depthnet.data.layouts.layout import Layout
 from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES

@@ -33,9 +33,9 @@ import depthnet
 from depthnet.core.atomic_io import write_json, write_text
 from depthnet.core.images import resize_nearest
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
-from depthnet.data.layout import Layout
-from depthnet.data.official import TEST_FRAMES
-from depthnet.data.scenes import frame_number
+from depthnet.data.layouts.layout import Layout
+from depthnet.data.layouts.official import TEST_FRAMES
+from depthnet.data.layouts.scenes import frame_number
 from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.protocol import Protocol, default_protocol, find_protocols, resize_prediction

@@ -28,7 +28,7 @@ from depthnet.core.types import InputError
 from depthnet.shipped import SUFFIX, pack_weights
 
 if TYPE_CHECKING:
-    from depthnet.data.layout import Layout
+    from depthnet.data.layouts.layout import Layout
     from depthnet.models.network import DepthNetwork
     from depthnet.report.judge import Run
 
@@ -57,7 +57,7 @@ def depth_changes(
 
 def _frames(run: Run, network: DepthNetwork) -> tuple[Layout, str, str]:
     """The frames to compare on: the run's own where they are at hand, else rooms; and both in words."""
-    from depthnet.data.rooms import RoomsLayout
+    from depthnet.data.rooms.layout import RoomsLayout
     from depthnet.report.judge import open_data
 
     split = str(run.metrics["split"])

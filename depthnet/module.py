@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from depthnet.checkpoint import RECORD_KEY, make_record
 from depthnet.core.types import InputError, Sample
-from depthnet.data.sampling import derive_seed
+from depthnet.data.sampler import derive_seed
 from depthnet.ema import WeightEMA
 from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss

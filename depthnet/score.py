@@ -30,9 +30,9 @@ from depthnet.core.errors import finish
 from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
-from depthnet.data.check import cheap_findings, require_sound
-from depthnet.data.layout import SPLITS, Layout
-from depthnet.data.roots import add_source_options, open_root, source_options
+from depthnet.data.layouts.layout import SPLITS, Layout
+from depthnet.data.layouts.registry import add_source_options, open_root, source_options
+from depthnet.data.validation.check import cheap_findings, require_sound
 from depthnet.per_image import count_in_words
 
 __all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
@@ -159,7 +159,7 @@ def score_predictions(
         scale: Levels per metre of PNG files.
         allow: Names of findings in the data that do not stop the judgement.
         advance: Called after each frame with how many were judged and how many there are.
-        source: The layout and how it is to be understood, as :func:`depthnet.data.roots.open_root` takes them.
+        source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
         "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's

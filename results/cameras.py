@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from depthnet.data.official import NYU_INTRINSICS
+from depthnet.data.layouts.official import NYU_INTRINSICS
 from depthnet.prediction import predict_files
 from depthnet.score import score_predictions
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.layout import SPLITS, Layout
+from depthnet.data.layouts.layout import SPLITS, Layout
 from depthnet.evaluation import Evaluation, choose_protocols
 from depthnet.models.depth_net import DepthNet
 

@@ -11,7 +11,7 @@ from PIL import Image
 from depthnet.callbacks import Checkpoint, History, Panels, Results
 from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation import Evaluation, choose_protocols
 from depthnet.loggers import SafeLogger
 from depthnet.resume import finished

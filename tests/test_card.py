@@ -7,8 +7,8 @@ from small_run import ROOMS, from_root, write_run
 
 from depthnet.card import Export, model_card
 from depthnet.core.types import DepthRange
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.models.depth_net import load_network
 from depthnet.report.judge import read_run
 from depthnet.shipped import portable

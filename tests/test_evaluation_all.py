@@ -17,8 +17,8 @@ from rich.console import Console
 
 from depthnet.core.types import DepthRange
 from depthnet.data.cache import CachedLayout
-from depthnet.data.official import TEST_FRAMES
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.official import TEST_FRAMES
+from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation import Evaluation, describe_judged, metrics_table
 from depthnet.intervals import DRAWS, LEVEL, bootstrap
 from depthnet.metrics import METRIC_NAMES, DepthMetrics

@@ -13,8 +13,8 @@ from depthnet import export
 from depthnet.checkpoint import RECORD_KEY, load_plain
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import DepthRange
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.export import depth_changes, main
 from depthnet.models.depth_net import load_network
 from depthnet.shipped import read_weights

@@ -17,7 +17,7 @@ import torch
 
 from depthnet.checkpoint import read_checkpoint
 from depthnet.core.types import DepthRange
-from depthnet.data.rooms import RoomsLayout
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.models.depth_net import load_network
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from small_run import IMAGE_SIZE, ROOMS, from_root, write_run
 
 from depthnet.core.types import InputError
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.judge import choose_frames, judge, open_data, read_run
 

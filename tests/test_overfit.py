@@ -5,7 +5,7 @@ import torch
 
 from depthnet.core.types import DepthRange
 from depthnet.data.dataset import DepthDataset
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.data.transforms import Augment
 from depthnet.losses import DepthLoss
 from depthnet.metrics import depth_metrics

@@ -14,7 +14,7 @@ from depthnet.checkpoint import RECORD_KEY, save_plain
 from depthnet.checkpoint import make_record as describe
 from depthnet.compare import main as compare
 from depthnet.corruptions import CORRUPTIONS
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.models.depth_net import load_network
 from depthnet.report.judge import Bench, open_data, read_run
 from depthnet.report.write import write_report

@@ -8,9 +8,9 @@ from mat_file import MatFrame, random_frames, write_mat
 from small_run import IMAGE_SIZE, ROOMS, from_root, write_run
 
 from depthnet.core.types import InputError
-from depthnet.data.labelled import LABELLED_FILE
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.labelled import LABELLED_FILE
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.metrics import METRIC_NAMES
 from depthnet.report.__main__ import main
 from depthnet.report.judge import Bench, read_run

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from depthnet.core.types import InputError
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.metrics import METRIC_NAMES
 from depthnet.score import find_predictions, main, read_prediction, score_predictions
 

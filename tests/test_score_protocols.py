@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.intervals import bootstrap
 from depthnet.metrics import METRIC_NAMES
 from depthnet.score import main, score_predictions

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import depthnet
-from depthnet.data.official import TEST_FRAMES
+from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.module import DepthModule
 from depthnet.sweep import read_jobs
 

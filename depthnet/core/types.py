@@ -41,7 +41,7 @@ class InputError(ValueError):
 
     Args:
         message: The line.
-        finding: For a fault of a data file, its name among ``depthnet.data.layout.FINDINGS``.
+        finding: For a fault of a data file, its name among ``depthnet.data.layouts.layout.FINDINGS``.
     """
 
     def __init__(self, message: str, finding: str = "unreadable") -> None:

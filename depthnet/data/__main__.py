@@ -23,9 +23,9 @@ from depthnet.core.errors import finish
 from depthnet.core.images import write_image_png
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
-from depthnet.data.layout import SPLITS, Layout
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import add_source_options, cache_folder, open_root, source_options
+from depthnet.data.layouts.layout import SPLITS, Layout
+from depthnet.data.layouts.registry import add_source_options, cache_folder, open_root, source_options
+from depthnet.data.rooms.layout import RoomsLayout
 
 __all__ = ["main"]
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from depthnet.data.check import examine, page, write_manifest
+    from depthnet.data.validation.check import examine, page, write_manifest
 
     layout = open_root(options.root, **source_options(options))
     with progress_bar("pairs examined") as advance:

@@ -29,7 +29,7 @@ from depthnet.core.atomic_io import locked, open_durable
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import DepthRange, InputError
-from depthnet.data.layout import Layout, Pair
+from depthnet.data.layouts.layout import Layout, Pair
 
 __all__ = ["CachedLayout", "to_levels"]
 

@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 from depthnet.data.cache import CachedLayout
-from depthnet.data.check import cheap_findings, examine, no_frames, require_sound
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.files import NYU_CAMERA
-from depthnet.data.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
-from depthnet.data.rooms import ROOMS_CAMERA, RoomsLayout
-from depthnet.data.roots import cache_folder, open_root
-from depthnet.data.sampling import EvalSampler, OneSizeBatches, TrainSampler
+from depthnet.data.layouts.files import NYU_CAMERA
+from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
+from depthnet.data.layouts.registry import cache_folder, open_root
+from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
+from depthnet.data.sampler import EvalSampler, OneSizeBatches, TrainSampler
 from depthnet.data.transforms import Augment
+from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
 __all__ = ["DepthDataModule"]
 
@@ -50,7 +50,7 @@ class DepthDataModule(LightningDataModule):
         seed: Order and augmentation follow from it and the epoch.
         check: "full": before the first batch, every pair is decoded once and examined, and the result is kept in
             ``cache_dir`` until a file changes; "cheap": only lists and names are looked at.
-        allow: Names of findings (:data:`depthnet.data.layout.FINDINGS`) that do not stop training.
+        allow: Names of findings (:data:`depthnet.data.layouts.layout.FINDINGS`) that do not stop training.
         cache: "disk": decoded and resized pairs are kept in ``cache_dir``; "none".
         cache_dir: A folder; None for ``DEPTHNET_CACHE`` or the user's own cache.
         extra_rooms: How many built-in rooms are trained on beside the layout's frames.
@@ -131,7 +131,7 @@ class DepthDataModule(LightningDataModule):
         fov_x: float | None = None,
         **options: Any,
     ) -> DepthDataModule:
-        """Serve the pairs of a data set: arguments as in :class:`depthnet.data.layout.Source`, ``options`` as here."""
+        """Serve the pairs of a data set: arguments as in :class:`layout.Source`, ``options`` as here."""
         source = {"truth": truth, "depth_range": depth_range, "val": val, "test_root": test_root, "lists": lists}
         return cls(open_root(root, layout, **source, unit=unit, focal=focal, fov_x=fov_x), **options)
 

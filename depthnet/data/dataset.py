@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import Sample
-from depthnet.data.layout import Layout
-from depthnet.data.sampling import derive_seed
+from depthnet.data.layouts.layout import Layout
+from depthnet.data.sampler import derive_seed
 from depthnet.data.transforms import Augment
 
 __all__ = ["DepthDataset", "MixedDataset"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from depthnet.core.atomic_io import open_durable, require_writable
 from depthnet.core.types import InputError
-from depthnet.data.labelled import LABELLED_FILE
+from depthnet.data.layouts.labelled import LABELLED_FILE
 
 __all__ = ["MD5", "SIZE", "URL", "download"]
 

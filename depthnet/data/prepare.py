@@ -11,9 +11,9 @@ from pathlib import Path
 from depthnet.core.atomic_io import require_writable, write_json, write_text
 from depthnet.core.images import write_depth_png, write_image_png
 from depthnet.core.types import InputError
-from depthnet.data.labelled import LabelledLayout
-from depthnet.data.layout import SPLITS, Source
-from depthnet.data.official import NYU_INTRINSICS
+from depthnet.data.layouts.labelled import LabelledLayout
+from depthnet.data.layouts.layout import SPLITS, Source
+from depthnet.data.layouts.official import NYU_INTRINSICS
 
 __all__ = ["prepare"]
 

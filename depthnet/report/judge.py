@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from depthnet.core.device import find_gpu
 from depthnet.core.images import resize_image
 from depthnet.core.types import BEST, DepthRange, InputError, read_size
-from depthnet.data.layout import Layout
-from depthnet.data.rooms import RoomsLayout
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.layout import Layout
+from depthnet.data.layouts.registry import open_root
+from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation import choose_protocols
 from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network

@@ -17,8 +17,8 @@ from depthnet.core.camera import (
     read_intrinsics,
 )
 from depthnet.core.types import InputError
-from depthnet.data.official import NYU_INTRINSICS
-from depthnet.data.raycast import intrinsics as rooms_intrinsics
+from depthnet.data.layouts.official import NYU_INTRINSICS
+from depthnet.data.rooms.raycast import intrinsics as rooms_intrinsics
 
 CAMERA = Intrinsics(500.0, 501.0, 322.0, 238.0)
 MATRIX = [[500.0, 0.0, 322.0], [0.0, 501.0, 238.0], [0.0, 0.0, 1.0]]

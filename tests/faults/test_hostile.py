@@ -13,7 +13,7 @@ from hostile import KINDS, REPOSITORY, Outcome, checkpoint, run_shared
 
 from depthnet.core.images import image_size, read_depth, read_image
 from depthnet.core.types import InputError
-from depthnet.data.roots import open_root
+from depthnet.data.layouts.registry import open_root
 
 MEMORY = 500 << 10  # KiB more than this process has
 PATIENCE = 10.0  # seconds

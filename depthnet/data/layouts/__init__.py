@@ -1,0 +1,1 @@
+"""The forms that data sets have on disk, one file each."""

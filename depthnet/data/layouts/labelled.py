@@ -1,0 +1,271 @@
+"""The ``labelled`` layout: ``nyu_depth_v2_labeled.mat``, the official file of NYU Depth V2, read as it lies.
+
+The file is MATLAB 7.3, which is HDF5 behind a header of 512 bytes, with every array's axes reversed. It holds both
+truths, a scene and a kind of room for each frame, and the object class of each pixel.
+
+Source: Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from depthnet.core.camera import Intrinsics
+from depthnet.core.types import DepthRange, InputError
+from depthnet.data.layouts.files import NYU_CAMERA, nyu_camera
+from depthnet.data.layouts.layout import Pair, Source, SourceLayout
+from depthnet.data.layouts.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
+from depthnet.data.layouts.scenes import part_val, scene_name
+
+__all__ = ["LABELLED_FILE", "LabelledLayout"]
+
+LABELLED_FILE = "nyu_depth_v2_labeled.mat"
+
+_MEND = "bring the official file again: python -m depthnet.data download FOLDER"
+_MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
+_MAX_CHUNK = 64 << 20  # bytes; a chunk is unpacked as a whole, whatever is wanted of it, from a thousandth of its size
+_TEXT_LENGTH = 1000  # characters of a name; the longest of the official file has 24
+
+
+class _Arrays(NamedTuple):
+    """The open file and the datasets that frames are read from."""
+
+    file: Any
+    images: Any
+    depths: Any
+    labels: Any
+
+
+class LabelledLayout(SourceLayout):
+    """NYU's labelled set, straight from its one file; the official test frames, and val scenes held out of the others.
+
+    A further split, ``published``, is the frames that the published Keras project judged; most of them are official
+    training frames. A file with fewer frames than the official 1449 counts as their first ones. Each process opens the
+    file for itself.
+
+    Args:
+        source: Its ``root`` is the file, or the folder that holds it under its official name; ``truth`` "raw" chooses
+            the sensor's depth, "filled" or "auto" the in-painted one.
+
+    Raises:
+        InputError: If the file is missing, torn, of another kind, or without an array that it must hold.
+    """
+
+    name = "labelled"
+    nyu = True
+    known_by = LABELLED_FILE
+    scene_rule = "the scenes of the labelled file"
+    camera = NYU_CAMERA
+
+    def __init__(self, source: Source) -> None:
+        self._path = _mat_file(source)
+        self.description = f"NYU, {self.name} layout, {self._path}"
+        self.val = source.val
+        self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
+        self.truth = "raw" if source.truth == "raw" else "filled"
+        self._opened: tuple[int, _Arrays] | None = None
+        with _explained(str(self._path)):
+            status = self._path.stat()
+            arrays = _open_arrays(self._path, self.truth)
+            with arrays.file:
+                count, width, height = arrays.depths.shape
+                self._recordings = _texts(arrays.file, "scenes", count)
+                self._scene_types = _texts(arrays.file, "sceneTypes", count)
+                self.object_names = ("unlabelled", *_texts(arrays.file, "names"))
+        self._size = (height, width)
+        about = [self.name, self._path.name, status.st_size, status.st_mtime_ns, self.truth, source.val]
+        self._identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        self.notes = [] if count == LABELLED_FRAMES else [f"{self._path.name}: {count} of {LABELLED_FRAMES} frames"]
+        train = [number for number in range(count) if number not in TEST_FRAMES]
+        scenes = [scene_name(self._recordings[number]) for number in train]
+        val: list[int] = []
+        try:
+            train, val = part_val(train, val, scenes, [_label(number) for number in train], source.val)
+        except InputError as error:
+            self.notes.append(f"no val frames: {error}")
+        self._numbers = {
+            "train": train,
+            "val": val,
+            "test": sorted(n for n in TEST_FRAMES if n < count),
+            "published": list(range(min(PUBLISHED_FRAMES, count))),
+        }
+        self.numbered = list(self._numbers)
+
+    @staticmethod
+    def holds(source: Source) -> bool:
+        """Tell whether the source is a MATLAB file, or a folder with the official one."""
+        return _mat_file(source).is_file() and _mat_file(source).suffix.lower() == ".mat"
+
+    def count(self, split: str) -> int:
+        """Return the number of frames in a split."""
+        return len(self._numbers.get(split, ()))
+
+    def read(self, split: str, frame: int) -> Pair:
+        """Read one pair at its full size; see :meth:`Layout.read`."""
+        number = self._numbers[split][frame]
+        with _explained(self.where(split, frame)):
+            arrays = self._arrays()
+            image, depth = arrays.images[number], arrays.depths[number]
+        return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T)
+
+    def size(self, split: str, frame: int) -> tuple[int, int]:
+        """Return (height, width), the same for all frames."""
+        return self._size
+
+    def scene(self, split: str, frame: int) -> str:
+        """Return the name of the frame's scene, without the letter of its recording."""
+        return scene_name(self.recording(split, frame))
+
+    def recording(self, split: str, frame: int) -> str:
+        """Return the scene as the file names it; parts of one scene end in a letter, such as ``kitchen_0028b``."""
+        return self._recordings[self._numbers[split][frame]]
+
+    def label(self, split: str, frame: int) -> str:
+        """Return the name that the frame's image has where the labelled set lies as files: ``rgb_00018``."""
+        return _label(self._numbers[split][frame])
+
+    def where(self, split: str, frame: int) -> str:
+        """Return the file and the frame's number in it."""
+        return f"{self._path.name}: frame {self._numbers[split][frame]} (counted from 0)"
+
+    def identity(self) -> str:
+        """Return a digest of the file's name, size and time of change, of the truth, and of how val is held out."""
+        return self._identity
+
+    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
+        """Return NYU's camera."""
+        return nyu_camera(self._size)
+
+    def scene_type(self, split: str, frame: int) -> str:
+        """Return what kind of room the frame shows, such as "kitchen"."""
+        return self._scene_types[self._numbers[split][frame]]
+
+    def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16]:
+        """Return the object class of each pixel, shape ``(H, W)``; :attr:`object_names` names them."""
+        with _explained(self.where(split, frame)):
+            labels = self._arrays().labels[self._numbers[split][frame]]
+        return np.ascontiguousarray(labels.T)
+
+    def _arrays(self) -> _Arrays:
+        """Return the datasets as this process opened them: a worker must not read through its parent's handle."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), _open_arrays(self._path, self.truth)
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+
+def _label(number: int) -> str:
+    return f"rgb_{number:05d}"
+
+
+def _mat_file(source: Source) -> Path:
+    return source.root / LABELLED_FILE if source.root.is_dir() else source.root
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn every way in which HDF5 fails into one line that says where; what it says itself may have several lines."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file; {_MEND}", "missing") from None
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{where}: cannot be read: {reason}; {_MEND}", "torn") from None
+
+
+def _open_arrays(path: Path, truth: str) -> _Arrays:
+    """Open the file and make sure that the datasets of frames are what they must be, without reading them."""
+    import h5py
+
+    with path.open("rb") as start:
+        header = start.read(19)
+    if not h5py.is_hdf5(path):
+        what = "an old MATLAB file, not one of version 7.3" if header.startswith(b"MATLAB 5.0") else "no HDF5 file"
+        raise InputError(f"{path}: {what if header else 'the file is empty'}; {_MEND}", "torn" if header else "empty")
+    file = h5py.File(path, "r", locking=False)  # nobody writes it, and file locks fail on network disks
+    try:
+        depths = _dataset(file, "rawDepths" if truth == "raw" else "depths", np.float32)
+        count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
+        if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
+            raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
+        images = _dataset(file, "images", np.uint8)
+        if images.shape != (count, 3, width, height):
+            raise _wrong(images, (count, 3, width, height))
+        labels = _dataset(file, "labels", np.uint16)
+        if labels.shape != depths.shape:
+            raise _wrong(labels, depths.shape)
+    except BaseException:
+        file.close()
+        raise
+    return _Arrays(file, images, depths, labels)
+
+
+def _dataset(file: Any, name: str, dtype: npt.DTypeLike | None) -> Any:
+    """Return a dataset that lies in the file itself: a link or external storage could name any file of the machine."""
+    import h5py
+
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise InputError(f"{file.filename}: has no {name}; {_MEND}")
+    if not isinstance(link, h5py.HardLink):
+        raise InputError(f"{file.filename}: {name} leads elsewhere; {_MEND}")
+    return _own(file, file[name], name, dtype)
+
+
+def _own(file: Any, node: Any, name: str, dtype: npt.DTypeLike | None) -> Any:
+    import h5py
+
+    if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external is not None:
+        raise InputError(f"{file.filename}: {name} is no array in the file itself; {_MEND}")
+    if math.prod(node.chunks or (0,)) * node.dtype.itemsize > _MAX_CHUNK:
+        raise InputError(f"{file.filename}: {name} lies in chunks of {node.chunks}, too large to unpack; {_MEND}")
+    if dtype is None:
+        if h5py.check_ref_dtype(node.dtype) is not h5py.Reference:
+            raise InputError(f"{file.filename}: {name} is no cell array; {_MEND}")
+    elif node.dtype != dtype:
+        raise InputError(f"{file.filename}: {name} holds {node.dtype}, not {np.dtype(dtype)}; {_MEND}", "bit_depth")
+    return node
+
+
+def _wrong(dataset: Any, shape: object) -> InputError:
+    return InputError(
+        f"{dataset.file.filename}: {dataset.name[1:]} has the shape {dataset.shape}, not {shape}; {_MEND}"
+    )
+
+
+def _texts(file: Any, name: str, count: int | None = None) -> list[str]:
+    """Read a cell array of strings: references to arrays of UTF-16 characters."""
+    cells = _dataset(file, name, None)
+    if (cells.size != count) if count is not None else not 0 < cells.size < 2**16:
+        raise _wrong(cells, f"(1, {count if count is not None else '1 to 65535'})")
+    texts = []
+    for reference in cells[()].ravel():
+        characters = _own(file, file[reference], f"a cell of {name}", np.uint16)
+        if characters.size > _TEXT_LENGTH:
+            raise InputError(f"{file.filename}: a cell of {name} has {characters.size} characters; {_MEND}")
+        texts.append(characters[()].tobytes().decode("utf-16-le"))
+    return texts

@@ -1,0 +1,113 @@
+"""The ``lists`` layout: text files with ``rgb depth focal`` a row, as BTS and its successors have NYU Depth V2.
+
+Depth is 16-bit PNG in millimetres. Lists, training files and test files may lie in three places: BTS keeps the lists
+with its code, training files below ``sync`` and the official test frames below ``official_splits/test``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from depthnet.core.types import InputError
+from depthnet.data.layouts.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
+from depthnet.data.layouts.layout import SPLITS, Finding, Source
+from depthnet.data.layouts.scenes import has_labelled_numbers
+
+__all__ = ["ListsLayout"]
+
+_NAMES = ("nyudepthv2_{}_files_with_gt.txt", "nyudepthv2_{}_files_with_gt_dense.txt", "nyu_{}.txt", "{}_list.txt")
+_TRAIN_FOLDERS = ("", "sync")
+_TEST_FOLDERS = ("", "official_splits/test")
+
+
+class ListsLayout(FileLayout):
+    """NYU by list files. Where there is no val list, whole scenes of the training list are held out.
+
+    Args:
+        source: Its ``lists`` is the folder of the list files, ``root`` and ``test_root`` what their paths are relative
+            to; a leading slash in a path means that folder.
+
+    Raises:
+        InputError: If a list cannot be read, there are two for one split, or ``test_root`` is no folder or not needed.
+    """
+
+    name = "lists"
+    nyu = True
+    known_by = "nyudepthv2_train_files_with_gt.txt"
+    takes = frozenset({"test_root", "lists"})
+
+    def __init__(self, source: Source) -> None:
+        if source.test_root is not None and not (source.test_root.is_dir() and _list_file(source, "test")):
+            why = "no list of test frames to use it for" if source.test_root.is_dir() else "no such folder"
+            raise InputError(f"data.test_root={source.test_root}: {why}; leave it out or correct it")
+        rows: dict[str, list[FileRow]] = {}
+        findings: list[Finding] = []
+        notes: list[str] = []
+        for split in SPLITS:
+            path = _list_file(source, split)
+            if path is None:
+                continue
+            found = read_rows(path, None, 2, 3, split, findings)
+            kept = [(where, fields) for where, fields in found if fields[1] != "None"]
+            if len(kept) < len(found):
+                notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
+            root = (source.test_root if split == "test" else None) or source.root
+            rows[split] = []
+            for where, fields in kept:
+                image, depth = (path_inside(root, name).lstrip("/") for name in fields[:2])
+                row = FileRow(image, depth, "", where)
+                try:
+                    rows[split].append(row._replace(focal=_focal(fields)))
+                except ValueError:
+                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: correct the row"
+                    findings.append(Finding("row", where, message, (split,)))
+        trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
+        tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
+        rows, rule = name_rows(rows, labelled=True)
+        notes += hold_out_val(rows, source.val, rule)
+        roots = {split: tested if split == "test" else trained for split in SPLITS}
+        super().__init__(source, roots, rows, rule, findings, notes)
+        parts = (("train", "val"), ("test",))  # val may be held out of train
+        self.numbered = [
+            split
+            for part in parts
+            if has_labelled_numbers([row.image for split in part for row in rows.get(split, ())])
+            for split in part
+        ]
+
+    @staticmethod
+    def holds(source: Source) -> bool:
+        """Tell whether a list file of any split lies there."""
+        if source.lists is not None and source.lists.suffix == ".txt":
+            raise InputError(f"data.lists={source.lists}: for list files it is their folder")
+        return any(_candidates(source, split) for split in SPLITS)
+
+
+def _focal(fields: list[str]) -> float | None:
+    if len(fields) < 3:
+        return None
+    focal = float(fields[2])
+    if not 0 < focal < float("inf"):
+        raise ValueError
+    return focal
+
+
+def _candidates(source: Source, split: str) -> list[Path]:
+    folder = source.lists or source.root
+    return [path for path in (folder / name.format(split) for name in _NAMES) if path.is_file()]
+
+
+def _list_file(source: Source, split: str) -> Path | None:
+    found = _candidates(source, split)
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise InputError(f"{found[0].parent}: {names} both list {split}; move one away, or name a folder: data.lists")
+    return found[0] if found else None
+
+
+def _folder(root: Path, below: tuple[str, ...], rows: list[FileRow]) -> Path:
+    """Return the one of the folders that holds most of some of the rows' images; the root where none does."""
+    some = rows[:: max(1, len(rows) // 50)]
+    counts = [sum(os.path.isfile(root / name / row.image) for row in some) for name in below]  # noqa: PTH113  never raises
+    return root / below[counts.index(max(counts))]

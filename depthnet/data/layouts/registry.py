@@ -1,0 +1,104 @@
+"""Which layout a folder holds, and the layout opened."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from depthnet.core.atomic_io import cache_folder
+from depthnet.core.types import InputError
+from depthnet.data.layouts.folder import FolderLayout
+from depthnet.data.layouts.kaggle import KaggleLayout
+from depthnet.data.layouts.labelled import LabelledLayout
+from depthnet.data.layouts.layout import Source, SourceLayout
+from depthnet.data.layouts.lists import ListsLayout
+
+__all__ = ["LAYOUTS", "add_source_options", "cache_folder", "find_layout", "open_root", "source_options"]
+
+LAYOUTS: dict[str, type[SourceLayout]] = {
+    kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, FolderLayout)
+}
+"""Every layout by name."""
+
+_WAYS = (
+    "Get NYU Depth V2 with python -m depthnet.data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
+    "as BTS list files, and name its folder with data.root=PATH or NYU_ROOT; or train on the built-in rooms: data=rooms"
+)
+
+
+def find_layout(source: Source) -> str:
+    """Return the name of the layout that lies at a source.
+
+    Raises:
+        InputError: If there is no such folder, no known layout lies there, or several do.
+    """
+    looked_for = "; ".join(f"{kind.known_by} ({name})" for name, kind in LAYOUTS.items())
+    if not source.root.exists():
+        raise InputError(f"data.root={source.root}: no such folder (looked for {looked_for}). {_WAYS}")
+    found = [name for name, kind in LAYOUTS.items() if kind.holds(source)]
+    if not found and source.root.is_file():
+        raise InputError(
+            f"data.root={source.root}: a file, but not NYU's .mat file; name the folder that holds the data"
+        )
+    if not found:
+        raise InputError(f"data.root={source.root}: no data there (looked for {looked_for}). {_WAYS}")
+    if len(found) > 1:
+        raise InputError(f"data.root={source.root}: holds {' and '.join(found)}; choose with data.layout={found[0]}")
+    return found[0]
+
+
+def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any) -> SourceLayout:
+    """Open the data at a place.
+
+    What is wrong with its rows stands in the layout's ``findings``, for :func:`check.require_sound`.
+
+    Args:
+        root: The folder, or the file of the ``labelled`` layout.
+        layout: A layout's name, or "auto": known by what lies there.
+        options: As :meth:`Source.of` takes them.
+
+    Raises:
+        InputError: If no such layout lies there, its lists cannot be read, or an option means nothing to it.
+    """
+    try:
+        return _open(Source.of(root, **options), layout)
+    except OSError as error:  # such as a folder that may not be read
+        raise InputError(f"data.root={root}: {error.filename or root}: {error.strerror or error}") from None
+
+
+def _open(source: Source, layout: str) -> SourceLayout:
+    if layout == "auto":
+        layout = find_layout(source)
+    if layout not in LAYOUTS:
+        raise InputError(f"data.layout={layout}: it is auto or one of {', '.join(LAYOUTS)}")
+    kind = LAYOUTS[layout]
+    if not kind.holds(source):
+        ways = f". {_WAYS}" if kind.nyu else ""
+        raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}){ways}")
+    for option in ("test_root", "lists", "unit", "focal", "fov_x"):
+        if getattr(source, option) is not None and option not in kind.takes:
+            raise InputError(
+                f"data.{option}={getattr(source, option)}: means nothing to the {layout} layout; leave it out"
+            )
+    return kind(source)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options that say how a data root is to be understood."""
+    group = parser.add_argument_group("what ROOT holds")
+    group.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: by what lies there")
+    group.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
+    group.add_argument("--val", choices=("scenes", "random_frames"), default="scenes")
+    group.add_argument("--test-root", metavar="DIR", help="lists: where the test files lie")
+    group.add_argument("--lists", metavar="PATH", help="lists: folder of the list files; folder: the CSV file")
+    group.add_argument("--unit", help="folder: mm, cm, m, or metres per level")
+    group.add_argument("--focal", type=float, metavar="PX", help="folder: focal length in pixels of the stored image")
+    group.add_argument("--fov-x", type=float, metavar="DEG", help="folder: horizontal field of view, instead")
+    group.add_argument("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="valid depth [m]")
+
+
+def source_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what :func:`add_source_options` took, as :func:`open_root` wants it."""
+    names = ("layout", "truth", "val", "test_root", "lists", "unit", "focal", "fov_x", "depth_range")
+    return {name: getattr(options, name) for name in names}

@@ -1,0 +1,390 @@
+"""The doctor: what a data set is, and everything that is wrong with it, before a network is trained on it.
+
+The cheap part looks at lists and names only; the examination decodes every pair once and is kept until a file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthnet.core.atomic_io import write_json
+from depthnet.core.images import depth_bits
+from depthnet.core.types import InputError
+from depthnet.data.layouts.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
+from depthnet.data.layouts.official import LABELLED_FRAMES, TEST_FRAMES
+from depthnet.data.layouts.scenes import RUNS, consecutive_runs
+from depthnet.data.validation.manifest import Examination, PairFacts, page, write_manifest
+from depthnet.data.validation.similarity import Look, inverse_share, look_at, near_duplicates, shifted_segments
+
+__all__ = [
+    "Examination",
+    "PairFacts",
+    "cheap_findings",
+    "examine",
+    "no_frames",
+    "page",
+    "require_sound",
+    "write_manifest",
+]
+
+_RULES = 2  # another number whenever the examination would find something else in the same files
+_ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this
+_NYU = (0.9, 6.0)  # [m] medians of the frames of NYU are 0.96 to 6.13, so theirs is inside
+_BEYOND = 0.5  # share of the measured pixels that may lie beyond the depth range
+_FAR = (6.0, 0.35)  # [m], share of the range's end: indoor sets of 4000 levels a meter, read as mm, have 6.6 and 0.39
+_SHALLOW = 5.0  # ... and far is 1.2 to 4 times near in them; streets, whose median is as far, have 6.7
+_SATURATED = 0.3  # of the valid pixels at the greatest depth; 795 frames in steps of 4 cm have 0.011 at most
+_SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
+_LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def cheap_findings(layout: Layout) -> list[Finding]:
+    """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
+    found = [*layout.findings, *(no_frames(layout, split) for split in ("train", "val") if not layout.count(split))]
+    numbers = {split: [_numbered(label) for label in _labels(layout, split)] for split in SPLITS}
+    found += _shared_scenes(layout)
+    if layout.scene_rule == RUNS and layout.val == "scenes":
+        found += _broken_runs(layout, numbers["train"], numbers["val"])
+    if layout.nyu and layout.count("test"):
+        found += _official_test(layout, [number for _, number in numbers["test"]])
+        found += _official_frames_elsewhere(layout, {split: numbers[split] for split in ("train", "val")})
+    return found
+
+
+def no_frames(layout: Layout, split: str) -> Finding:
+    """The finding that a layout has no frames in a split, with what the layout notes about it."""
+    return Finding("no_frames", layout.description, "; ".join([f"it has no {split} frames", *layout.notes]), (split,))
+
+
+def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Sequence[str]) -> None:
+    """Refuse data whose findings spoil a result.
+
+    Args:
+        findings: What is wrong.
+        allow: Names of findings that are accepted.
+        splits: The splits that the result comes from; what is wrong with others does not matter.
+
+    Raises:
+        InputError: If a finding that is not accepted touches one of the splits, or a name is unknown.
+    """
+    for name in allow:
+        if name not in FINDINGS:
+            raise InputError(f"data.allow={name}: no such finding; known are {', '.join(FINDINGS)}")
+        if name in UNREADABLE:
+            raise InputError(f"data.allow={name}: {FINDINGS[name]}; it cannot be allowed, fix it or take it out")
+    wrong = [
+        finding for finding in findings if finding.name not in allow and not set(splits).isdisjoint(finding.splits)
+    ]
+    if not wrong:
+        return
+    others = Counter(finding.name for finding in wrong[1:])
+    more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""
+    names = list(dict.fromkeys(finding.name for finding in wrong))
+    if UNREADABLE.isdisjoint(names):
+        more += f"; to accept: data.allow=[{','.join(names)}], or --allow {' '.join(names)} of depthnet.score"
+    raise InputError(
+        f"{wrong[0].where}: {wrong[0].message}{more}; python -m depthnet.data check ROOT lists all that is wrong",
+        wrong[0].name,
+    )
+
+
+def examine(
+    layout: Layout, folder: Path | None, workers: int = 0, advance: Callable[[int, int], None] | None = None
+) -> Examination:
+    """Decode every pair once and find everything that is wrong; or return what is known of the same files.
+
+    Args:
+        layout: The data.
+        folder: Where examinations are kept; None to keep none.
+        workers: Threads that decode.
+        advance: Called with the number of pairs done and of all.
+
+    Raises:
+        InputError: If the examination cannot be written.
+    """
+    frames = [(split, frame) for split in SPLITS for frame in range(layout.count(split))]
+    identity = layout.identity()
+    names = [(layout.where(*at), layout.label(*at), layout.scene(*at)) for at in frames]
+    about = [_RULES, identity, layout.depth_range.min, layout.depth_range.max, layout.val, names]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    path = folder / f"check-{identity[:16]}.json" if folder and identity else None
+    known = _stored(path, key) if path else None
+    if known is None:
+        known = _decode_all(layout, frames, workers, advance)
+        if path:
+            try:
+                write_json(path, {"key": key, **known.as_json()})
+            except InputError as error:
+                raise InputError(
+                    f"{error}; name another folder: data.cache_dir, --cache-dir or DEPTHNET_CACHE"
+                ) from None
+    return Examination(known.pairs, (*cheap_findings(layout), *known.findings))
+
+
+def _labels(layout: Layout, split: str) -> list[str]:
+    return [layout.label(split, frame) for frame in range(layout.count(split))]
+
+
+def _numbered(label: str) -> tuple[str, int | None]:
+    """Return what stands before a label's frame number, and the number: equal numbers elsewhere mean other frames."""
+    match = re.search(r"(\d+)[^\d/]*$", label)
+    return (label[: match.start(1)], int(match[1])) if match else (label, None)
+
+
+def _shared_scenes(layout: Layout) -> Iterator[Finding]:
+    seen: dict[str, tuple[str, int]] = {}
+    for split in SPLITS:
+        before = dict(seen)
+        reported = set()
+        for frame in range(layout.count(split)):
+            scene = layout.scene(split, frame)
+            seen.setdefault(scene, (split, frame))
+            other = before.get(scene)
+            if other is None or scene in reported or (split == "val" and layout.val == "random_frames"):
+                continue
+            if re.fullmatch(r"run \d{5,}", scene):  # numbers of this split alone
+                continue
+            reported.add(scene)
+            message = f"scene {scene} is in {other[0]} too ({layout.where(*other)}); keep it in one split"
+            yield Finding("scene_leak", layout.where(split, frame), message, (other[0], split))
+
+
+def _broken_runs(
+    layout: Layout, train: list[tuple[str, int | None]], val: list[tuple[str, int | None]]
+) -> Iterator[Finding]:
+    """Find runs of consecutive frame numbers of which some frames are in train and some in val."""
+    for name in sorted({name for name, _ in train} & {name for name, _ in val}):
+        frames = [
+            (split, frame)
+            for split, some in (("train", train), ("val", val))
+            for frame, (other, _) in enumerate(some)
+            if other == name
+        ]
+        runs = consecutive_runs([(train if split == "train" else val)[frame][1] for split, frame in frames])
+        trained = {run: frame for run, (split, frame) in zip(runs, frames, strict=True) if split == "train"}
+        for run, (split, frame) in zip(runs, frames, strict=True):
+            if split == "val" and run in trained:
+                other = trained.pop(run)
+                message = (
+                    f"{layout.label('val', frame)} is in one run of frame numbers with {layout.label('train', other)} "
+                    f"of train ({layout.where('train', other)}); keep a run in one split"
+                )
+                yield Finding("scene_leak", layout.where("val", frame), message, ("train", "val"))
+
+
+def _official_test(layout: Layout, numbers: list[int | None]) -> Iterator[Finding]:
+    if len(numbers) == len(TEST_FRAMES) and set(numbers) == TEST_FRAMES:
+        return
+    right = len(TEST_FRAMES & set(numbers))
+    trained = sum(number is not None and number < LABELLED_FRAMES and number not in TEST_FRAMES for number in numbers)
+    first = next((frame for frame, number in enumerate(numbers) if number not in TEST_FRAMES), 0)
+    message = (
+        f"{layout.label('test', first)}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and "
+        f"{trained} official training frames among its {len(numbers)}; its figures compare with nobody's"
+    )
+    yield Finding("test_list", layout.where("test", first), message, ("test",))
+
+
+def _official_frames_elsewhere(layout: Layout, splits: dict[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
+    """Find official test frames in train or val, where all frames are numbered as the labelled set is."""
+    if sum(map(len, splits.values())) < _LABELLED_AT_LEAST:
+        return
+    for split, some in splits.items():
+        if split not in layout.numbered:
+            continue
+        for frame, (_, number) in enumerate(some):
+            if number in TEST_FRAMES:
+                message = f"{layout.label(split, frame)} is one of the official test frames; take it out of {split}"
+                yield Finding("scene_leak", layout.where(split, frame), message, (split, "test"))
+
+
+def _stored(path: Path, key: str) -> Examination | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Examination.from_json(value) if value["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or torn: it is made anew
+        return None
+
+
+_Measured = tuple[PairFacts | None, Look | None, list[Finding]]
+
+
+def _decode_all(
+    layout: Layout, frames: list[tuple[str, int]], workers: int, advance: Callable[[int, int], None] | None
+) -> Examination:
+    findings: list[Finding] = []
+    pairs: dict[str, list[PairFacts]] = {split: [] for split in SPLITS}
+    looks: dict[str, list[Look]] = {split: [] for split in SPLITS}
+    for done, ((split, _), (facts, look, wrong)) in enumerate(
+        zip(frames, _measure_all(layout, frames, workers), strict=True), start=1
+    ):
+        findings += wrong
+        if facts and look:
+            pairs[split].append(facts)
+            looks[split].append(look)
+        if advance:
+            advance(done, len(frames))
+    for split in SPLITS:
+        for start, length, step in shifted_segments(looks[split]):
+            facts = pairs[split][start]
+            message = (
+                f"{facts.label}: from here on, {length} images fit the depth one row {'up' if step == 1 else 'down'} "
+                "better than their own; look for a file that is missing or doubled before them"
+            )
+            findings.append(Finding("shifted", facts.where, message, (split,)))
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        if (first, second, layout.val) != ("train", "val", "random_frames"):
+            findings += _near_duplicates(pairs[first], looks[first], pairs[second], looks[second])
+    every = [pair for split in SPLITS for pair in pairs[split]]
+    findings += _wrong_unit(layout, every, findings)
+    findings += _inverse(every, [look for split in SPLITS for look in looks[split]])
+    return Examination(tuple(every), tuple(findings))
+
+
+def _wrong_unit(layout: Layout, pairs: list[PairFacts], known: list[Finding]) -> Iterator[Finding]:
+    """Find a unit that is wrong for the whole set, where it is not so wrong that most pairs show it alone."""
+    some = [(p.median, p.p95 / p.p5) for p in pairs if p.median is not None and p.p5 and p.p95]
+    if not some or 2 * sum(finding.name == "unit" for finding in known) > len(pairs):
+        return
+    limits = layout.depth_range
+    median, contrast = np.median(some, axis=0).tolist()
+    beyond = sum(pair.beyond for pair in pairs)
+    share = beyond / (beyond + sum(pair.valid * pair.height * pair.width for pair in pairs))
+    far = median > max(_FAR[0], _FAR[1] * limits.max) and contrast < _SHALLOW
+    if share > _BEYOND or far or (layout.nyu and not _NYU[0] <= median <= _NYU[1]):
+        splits = dict.fromkeys(pair.split for pair in pairs)
+        message = (
+            f"{pairs[0].label}: here and in the other pairs the median depth is {median:.3g} m, far is {contrast:.2g} "
+            f"times near, and {share:.1%} of the depth is beyond {limits.min:g} to {limits.max:g} m; is the unit of "
+            "depth right (5000, 4000 or 256 levels a metre are no millimetres)?"
+        )
+        yield Finding("unit", pairs[0].where, message, tuple(splits))
+
+
+def _inverse(pairs: list[PairFacts], looks: list[Look]) -> Iterator[Finding]:
+    share = inverse_share(looks)
+    if share:
+        first = next(pair for pair, look in zip(pairs, looks, strict=True) if look.uphill > 0)
+        message = (
+            f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat if "
+            "the values are 1 / depth, not depth; is it disparity? Store depth: focal length x baseline / disparity"
+        )
+        yield Finding("inverse", first.where, message, tuple(dict.fromkeys(pair.split for pair in pairs)))
+
+
+def _near_duplicates(
+    first: list[PairFacts], first_looks: list[Look], second: list[PairFacts], second_looks: list[Look]
+) -> Iterator[Finding]:
+    alike = near_duplicates(first_looks, second_looks)
+    digests = {pair.digest: place for place, pair in enumerate(first)}
+    alike |= {place: digests[pair.digest] for place, pair in enumerate(second) if pair.digest in digests}
+    for place, other in sorted(alike.items()):
+        one, two = second[place], first[other]
+        what = "is the same pair as" if one.digest == two.digest else "shows nearly the same as"
+        message = f"{one.label} {what} {two.label} of {two.split} ({two.where}); take one of them out"
+        yield Finding("near_duplicate", one.where, message, (two.split, one.split))
+
+
+def _measure_all(layout: Layout, frames: list[tuple[str, int]], workers: int) -> Iterator[_Measured]:
+    if workers < 2:
+        yield from (_measure(layout, *at) for at in frames)
+        return
+    with ThreadPoolExecutor(workers) as pool:  # decoding and digests leave Python's lock to the others
+        waiting = deque(pool.submit(_measure, layout, *at) for at in frames[: 4 * workers])
+        for at in [*frames[4 * workers :], *[None] * len(waiting)]:
+            yield waiting.popleft().result()
+            if at is not None:
+                waiting.append(pool.submit(_measure, layout, *at))
+
+
+def _measure(layout: Layout, split: str, frame: int) -> _Measured:
+    """Decode one pair: its facts and small pictures, if it can be read, and what is wrong with it alone."""
+    where, files = layout.where(split, frame), layout.files(split, frame)
+    try:
+        pair = layout.read(split, frame)
+        contents = [file.read_bytes() for file in files] or [array.tobytes() for array in pair]
+        bits = depth_bits(files[1]) if files else 32
+    except (InputError, OSError) as error:
+        name = error.finding if isinstance(error, InputError) else "missing"
+        return None, None, [Finding(name, where, str(error).removeprefix(f"{where}: "), (split,))]
+    names = ["/".join(file.parts[-2:]) for file in files] or [layout.label(split, frame)]
+    findings = [
+        Finding("torn", where, f"{name}: the end of the PNG file is missing; replace it", (split,))
+        for name, content in zip(names, contents, strict=False)
+        if content.startswith(b"\x89PNG") and _PNG_END not in content
+    ]
+    stats, wrong = _depth_stats(layout, pair[1])
+    findings += [Finding(name, where, f"{names[-1]}: {what}", (split,)) for name, what in wrong]
+    look = look_at(*pair)
+    facts = PairFacts(
+        split=split,
+        label=layout.label(split, frame),
+        where=where,
+        scene=layout.scene(split, frame),
+        digest=hashlib.sha256(b"".join(contents)).hexdigest(),
+        height=pair[1].shape[0],
+        width=pair[1].shape[1],
+        bits=bits,
+        **stats,
+        image_hash=look.bits.tobytes().hex(),
+    )
+    return facts, look, findings
+
+
+def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return what the facts say of depth, and what is wrong with it: names and messages."""
+    wrong = []
+    holes = 1 - np.count_nonzero(depth) / depth.size
+    finite = np.isfinite(depth)
+    not_finite = depth.size - int(np.count_nonzero(finite))
+    if not_finite:
+        share = not_finite / depth.size
+        wrong.append(("not_finite", f"{share:.2%} of its depth is NaN or infinite; write 0 for missing depth"))
+        depth = np.where(finite, depth, np.float32(0))
+    if (depth < 0).any():
+        wrong.append(("negative", f"{(depth < 0).mean():.2%} of its depth is negative; write 0 for missing depth"))
+    limits = layout.depth_range
+    valid = (depth > limits.min) & (depth < limits.max)
+    measured = depth > 0
+    counted = int(np.count_nonzero(valid))
+    positive = _sample(depth, measured)
+    median = float(np.median(positive)) if positive.size else 0.0
+    least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
+    if positive.size and not least <= median <= most:
+        wrong.append(("unit", f"its median depth is {median:.3g} m; is the unit of depth right?"))
+    elif not counted:
+        wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
+    stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))
+    if counted:
+        p5, middle, p95 = np.percentile(_sample(depth, valid), (5, 50, 95))
+        inside = depth[valid]
+        values = (inside.min(), p5, middle, p95, inside.max())
+        stats = {name: round(float(value), 4) for name, value in zip(stats, values, strict=True)}
+        greatest, level = np.count_nonzero(inside == values[-1]) / counted, f"{values[-1]:.4g} m"
+        several = counted > 1 and "unit" not in dict(wrong)  # a wrong unit makes one level of many depths
+        if several and greatest == 1.0:
+            wrong.append(("constant", f"all its valid depth is {level}; take the pair out"))
+        elif several and greatest > _SATURATED:
+            what = f"{greatest:.1%} of its valid depth is {level}, its greatest; write 0 where the sensor saw no end"
+            wrong.append(("saturated", what))
+    stats |= {"valid": round(counted / depth.size, 4), "holes": round(holes, 4)}
+    beyond = int(np.count_nonzero(measured)) - counted
+    return {**stats, "beyond": beyond, "not_finite": not_finite}, wrong
+
+
+def _sample(depth: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Return the chosen pixels of every few rows and columns; all the chosen ones where those hold none."""
+    step = max(1, round((depth.size / _SAMPLED) ** 0.5))
+    some = depth[::step, ::step][chosen[::step, ::step]]
+    return some if some.size else depth[chosen]

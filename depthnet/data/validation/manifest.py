@@ -1,0 +1,230 @@
+"""What an examination of a data set leaves: facts about every pair, a file of them, and one page to read."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from depthnet.core.atomic_io import write_text
+from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
+from depthnet.data.layouts.official import KNOWN_SETS
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["Examination", "PairFacts", "page", "write_manifest"]
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What one pair is.
+
+    Attributes:
+        split: Its split.
+        label: Its name in the split.
+        where: The place to look.
+        scene: Its scene.
+        digest: SHA-256 of its files' bytes, image first; of the arrays where it has no files of its own.
+        height: Of image and depth [pixels].
+        width: Of image and depth [pixels].
+        bits: Of a level of the depth file; 32 for floats.
+        min: Least valid depth [m]; None without a valid pixel, as the next four.
+        p5: Fifth percentile of valid depth [m]; this and the next two of some 75,000 evenly spaced pixels.
+        median: Median of valid depth [m].
+        p95: Ninety-fifth percentile of valid depth [m].
+        max: Greatest valid depth [m].
+        valid: Share of the pixels whose depth is inside the layout's range.
+        holes: Share of the pixels whose depth is 0.
+        beyond: Number of pixels whose depth is above 0 and finite, but outside the layout's range.
+        not_finite: Number of pixels whose depth is NaN or infinite.
+        image_hash: Perceptual hash of the image, 256 bits in hexadecimal.
+    """
+
+    split: str
+    label: str
+    where: str
+    scene: str
+    digest: str
+    height: int
+    width: int
+    bits: int
+    min: float | None
+    p5: float | None
+    median: float | None
+    p95: float | None
+    max: float | None
+    valid: float
+    holes: float
+    beyond: int
+    not_finite: int
+    image_hash: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was learned from every pair of a layout.
+
+    Attributes:
+        pairs: One for each pair that could be read, in the order of splits and rows.
+        findings: Everything that is wrong.
+    """
+
+    pairs: tuple[PairFacts, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def digest(self) -> str:
+        """A digest of the contents of all pairs, wherever they lie."""
+        facts = "".join(f"{pair.split} {pair.label} {pair.digest}\n" for pair in self.pairs)
+        return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        pairs = [list(vars(pair).values()) for pair in self.pairs]
+        return {"pairs": pairs, "findings": [list(finding) for finding in self.findings]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Examination:
+        """Return what :meth:`as_json` gave plain values of.
+
+        Raises:
+            KeyError, TypeError, ValueError: If they are none.
+        """
+        findings = [Finding(name, where, what, tuple(splits)) for name, where, what, splits in value["findings"]]
+        return cls(tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(findings))
+
+
+def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:
+    """Write a CSV file with a row for each pair, whole. Raises as the durable writer."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(PairFacts)])
+    for pair in examination.pairs:
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in vars(pair).values()])
+    write_text(path, text.getvalue())
+
+
+def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Text:
+    """Return one page on a data set: what it is, and what is wrong with it, grouped by kind.
+
+    Args:
+        layout: The data.
+        examination: What was learned from it.
+        limit: Findings shown of each kind; None for all.
+    """
+    from rich.text import Text
+
+    text = Text()
+    text.append(f"{layout.description}\n", "bold")
+    known = [name for name in (_known(layout, ("train", "val")), _known(layout, ("test",))) if name]
+    units = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
+    stored = ", ".join(f"{unit:.4g} m a level" if unit else "floats" for unit in sorted(units, key=lambda u: u or 0))
+    holes = float(np.mean([pair.holes for pair in examination.pairs])) if examination.pairs else 0.0
+    limits = layout.depth_range
+    about = [
+        ("set", "; ".join(known) if known else "none of the known sets, by its counts"),
+        ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits.min:g} to {limits.max:g} m"),
+        (
+            "scenes",
+            f"told apart by {layout.scene_rule}"
+            + ("; val frames are random ones" if layout.val == "random_frames" else ""),
+        ),
+        ("camera", describe_camera(layout)),
+        *(("note", note) for note in layout.notes),
+    ]
+    for name, value in about:
+        text.append(_wrapped(f"  {name:8}", value))
+    text.append("\n" + _table(layout, examination.pairs) + "\n", "default")
+    for split in SPLITS:
+        text.append(_left_out(layout, split, [pair for pair in examination.pairs if pair.split == split]))
+    if not examination.findings:
+        text.append("Nothing wrong was found.", "bold green")
+        return text
+    count = len(examination.findings)
+    text.append(f"{count} thing{'s are' if count > 1 else ' is'} wrong\n", "bold red")
+    for name, what in FINDINGS.items():
+        some = [finding for finding in examination.findings if finding.name == name]
+        if some:
+            text.append(f"{name}: {what} ({len(some)})\n", "bold")
+        for finding in some[:limit]:
+            text.append(_wrapped("  ", f"{finding.where}: {finding.message}"))
+        if len(some) > len(some[:limit]):
+            text.append(f"  ... and {len(some) - len(some[:limit])} more: --all lists them\n")
+    text.rstrip()
+    return text
+
+
+def _left_out(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> str:
+    """Return a line on a split's measured pixels that do not count; nothing where all do."""
+    pixels = sum(pair.height * pair.width for pair in pairs)
+    limits = f"beyond {layout.depth_range.min:g} to {layout.depth_range.max:g} m"
+    counts = ((sum(p.beyond for p in pairs), limits), (sum(p.not_finite for p in pairs), "NaN or infinite"))
+    some = [f"{count} of {pixels} pixels ({count / pixels:.2%}) {what}" for count, what in counts if count]
+    return f"  {split}: {', '.join(some)}\n" if some else ""
+
+
+def _wrapped(head: str, value: str) -> str:
+    # a path is never broken: it is to be copied
+    return (
+        textwrap.fill(
+            value,
+            _WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * (len(head) + 2 * (head.isspace())),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
+    )
+
+
+def _known(layout: Layout, splits: Sequence[str]) -> str:
+    """Return which known set the splits are together, by their number of frames."""
+    count = sum(layout.count(split) for split in splits)
+    for number, name in KNOWN_SETS[splits[0]].items() if layout.nyu else ():
+        if abs(count - number) <= 0.01 * number:
+            return f"{' + '.join(splits)}, {count} pairs: {name} ({number})"
+    return ""
+
+
+def _table(layout: Layout, pairs: Sequence[PairFacts]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("split", "pairs", "scenes", "width x height", "depth", "min", "p5", "median", "p95", "max", "valid")
+    ]
+    for split in SPLITS:
+        count = layout.count(split)
+        some = [pair for pair in pairs if pair.split == split]
+        if not count:
+            continue
+        scenes = {layout.scene(split, frame) for frame in range(count)}
+        sizes = Counter(f"{pair.width}x{pair.height}" for pair in some).most_common()
+        more = f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""
+        depths = np.array([(p.min, p.p5, p.median, p.p95, p.max) for p in some if p.median is not None])
+        if len(depths):
+            figures = (depths[:, 0].min(), *np.median(depths[:, 1:4], axis=0), depths[:, 4].max())
+        rows.append(
+            (
+                split,
+                f"{count}" if len(some) == count else f"{len(some)} of {count}",
+                f"{len(scenes)}",
+                sizes[0][0] + more if sizes else "-",
+                "+".join(f"{bits}-bit" for bits in sorted({pair.bits for pair in some})),
+                *(f"{depth:.3g}" for depth in (figures if len(depths) else ())),
+                *(["-"] * (0 if len(depths) else 5)),
+                f"{np.mean([pair.valid for pair in some]):.1%}" if some else "-",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([*lines, "  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame"])

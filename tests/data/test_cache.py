@@ -1,0 +1,531 @@
+import errno
+import io
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from drawing import millimetres
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from depthnet.core import atomic_io as durable
+from depthnet.core.atomic_io import locked
+from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.types import DepthRange, InputError
+from depthnet.data import cache
+from depthnet.data.cache import CachedLayout, to_levels
+from depthnet.data.dataset import DepthDataset
+from depthnet.data.layouts.folder import FolderLayout
+from depthnet.data.layouts.kaggle import KaggleLayout
+from depthnet.data.layouts.layout import Layout, Source
+from depthnet.data.layouts.lists import ListsLayout
+from depthnet.data.rooms.layout import RoomsLayout
+from depthnet.data.transforms import Augment
+
+SMALL = (24, 32)
+FORK = multiprocessing.get_context("fork")
+
+
+class Logged(ListsLayout):
+    """Lists that write down which frame which process reads, and hang at the frames that a file names."""
+
+    def __init__(self, root):
+        super().__init__(Source(root, truth="raw"))
+        self.log, self.gate = root.parent / "log", root.parent / "gate"
+
+    def read(self, split, frame):
+        with self.log.open("a") as file:
+            file.write(f"{frame} {os.getpid()}\n")
+        while self.gate.exists() and frame >= int(self.gate.read_text() or 0):
+            time.sleep(0.01)
+        return super().read(split, frame)
+
+    def reads(self):
+        """Return the frames that were read since the last call."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [int(line.split()[0]) for line in lines]
+
+
+@pytest.fixture
+def logged(make_lists):
+    return Logged(make_lists(train=7, val=3, holes=True))
+
+
+def resized(layout, split, frame, image_size, depth_size):
+    image, depth = layout.read(split, frame)
+    return resize_image(image, image_size), depth if depth_size is None else resize_nearest(depth, depth_size)
+
+
+def assert_equal(cached, layout, split="train", image_size=SMALL, depth_size=SMALL):
+    for frame in range(layout.count(split)):
+        for one, other in zip(
+            cached.read(split, frame), resized(layout, split, frame, image_size, depth_size), strict=True
+        ):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("split", "depth_size"), [("train", SMALL), ("val", None)])
+@pytest.mark.parametrize("image_size", [SMALL, (48, 64)])
+def test_pairs_of_lists_are_bit_equal(make_lists, tmp_path, workers, split, depth_size, image_size):
+    layout = ListsLayout(Source(make_lists(holes=True)))
+    cached = CachedLayout(layout, split, tmp_path / "cache", image_size, depth_size)
+    cached.build(workers)
+    assert_equal(cached, layout, split, image_size, depth_size)
+    assert (cached.read(split, 0)[1] == 0).any()
+
+
+@pytest.mark.parametrize(("split", "depth_size"), [("train", SMALL), ("test", None)])
+def test_pairs_of_kaggle_are_bit_equal(make_kaggle, tmp_path, split, depth_size):
+    layout = KaggleLayout(Source(make_kaggle()))  # 8-bit to train, 16-bit to test
+    cached = CachedLayout(layout, split, tmp_path / "cache", SMALL, depth_size)
+    cached.build()
+    assert_equal(cached, layout, split, SMALL, depth_size)
+
+
+def test_samples_are_those_of_the_files(make_lists, tmp_path):
+    layout = ListsLayout(Source(make_lists(holes=True)))
+    augment = Augment([A.HorizontalFlip(p=0.5), A.ColorJitter(p=1.0)])
+    for split, depth_size, how in (("train", SMALL, augment), ("val", None, None)):
+        cached = CachedLayout(layout, split, tmp_path / "cache", SMALL, depth_size)
+        cached.build()
+        plain, fast = (DepthDataset(some, split, SMALL, how, seed=5) for some in (layout, cached))
+        for frame in range(len(plain)):
+            for one, other in zip(plain[3, frame], fast[3, frame], strict=True):
+                assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+
+
+def test_truth_keeps_its_sizes(make_lists, tmp_path):
+    root = make_lists(val=3)  # frames 7 to 9
+    for name in ("rgb_00008.jpg", "sync_depth_00008.png"):
+        with Image.open(root / "train" / name) as old:
+            other = old.resize((32, 40), Image.Resampling.NEAREST)
+        other.save(root / "train" / name)
+    layout = ListsLayout(Source(root))
+    cached = CachedLayout(layout, "val", tmp_path / "cache", SMALL)
+    cached.build()
+    again = CachedLayout(layout, "val", tmp_path / "cache", SMALL)
+    assert [again.size("val", frame) for frame in range(3)] == [(48, 64), (40, 32), (48, 64)]
+    assert_equal(again, layout, "val", SMALL, None)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_several_sizes(make_lists, tmp_path, workers):
+    layout = ListsLayout(Source(make_lists(train=5, holes=True)))
+    sizes = [SMALL, (32, 24), SMALL, (20, 40), (32, 24)]
+    for depth_sizes in (sizes, None):
+        cached = CachedLayout(layout, "train", tmp_path / "cache", sizes, depth_sizes)
+        cached.build(workers)
+        again = CachedLayout(layout, "train", tmp_path / "cache", sizes, depth_sizes)
+        for frame, size in enumerate(sizes):
+            found, expected = again.read("train", frame), resized(layout, "train", frame, size, depth_sizes and size)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+            assert again.intrinsics("train", frame) == layout.intrinsics("train", frame).resized((48, 64), size)
+
+
+def test_equal_sizes_are_the_cache_of_one_size(make_lists, tmp_path):
+    layout = ListsLayout(Source(make_lists(train=3)))
+    paths = {CachedLayout(layout, "train", tmp_path, size, size).path for size in (SMALL, [SMALL] * 3)}
+    assert len(paths) == 1
+    assert CachedLayout(layout, "train", tmp_path, [SMALL, SMALL, (48, 64)], SMALL).path not in paths
+
+
+def test_floats_stay_within_the_bound(tmp_path):
+    layout = RoomsLayout({"train": 3}, (48, 64))
+    cached = CachedLayout(layout, "train", tmp_path, SMALL, SMALL)
+    cached.build()
+    for frame in range(3):
+        image, depth = resized(layout, "train", frame, SMALL, SMALL)
+        np.testing.assert_array_equal(cached.read("train", frame)[0], image)
+        difference = np.abs(cached.read("train", frame)[1] - depth)
+        assert 0 < difference.max() < 0.08e-3
+
+
+def test_arrays_of_whole_millimetres_are_bit_equal(tmp_path):
+    root = tmp_path / "own"
+    (root / "images").mkdir(parents=True)
+    (root / "depths").mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number, 2, 3)).save(root / f"images/{number}.png")
+        np.save(root / f"depths/{number}.npy", millimetres(number, (48, 64)).astype(np.float32) * np.float32(1e-3))
+    layout = FolderLayout(Source(root, depth_range=DepthRange(0.1, 20), unit="m", val="random_frames"))
+    cached = CachedLayout(layout, "train", tmp_path / "cache", SMALL, SMALL)
+    cached.build()
+    assert_equal(cached, layout)
+
+
+@pytest.mark.parametrize("metres", [1e-3, 1e-2, 10 / 255, 1 / 5000, 1.0])
+def test_every_level_comes_back(metres):
+    depth = np.arange(65536, dtype=np.uint16).astype(np.float32)[None] * np.float32(metres)
+    levels, scale = to_levels(depth, metres, DepthRange(1e-3, 10.0))
+    np.testing.assert_array_equal(levels.astype(np.float32) * np.float32(scale), depth)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32) | st.floats(0, 12, width=32)),
+    st.floats(1e-4, 2),
+    st.floats(2.5, 100),
+)
+def test_any_floats_stay_within_the_bound_and_the_range(depth, low, high):
+    limits = DepthRange(low, high)
+    ends = np.float32([low, high])
+    ends = np.stack([ends, np.nextafter(ends, np.float32(0)), np.nextafter(ends, np.float32(200))])
+    depth = np.concatenate([depth.ravel(), ends.ravel()])[None]
+    levels, metres = to_levels(depth, None, limits)
+    found = levels.astype(np.float32) * np.float32(metres)
+    valid = (depth > limits.min) & (depth < limits.max)
+    np.testing.assert_array_equal((found > limits.min) & (found < limits.max), valid)
+    assert (found[~(depth > 0)] == 0).all()
+    step = limits.max / 65534.5
+    bound = np.where(depth < limits.min + step, step, step / 2) + 1e-6 * limits.max
+    assert (np.abs(found - depth)[valid] <= bound[valid]).all()
+
+
+def test_all_else_is_the_layouts(make_lists, tmp_path):
+    layout = ListsLayout(Source(make_lists(holes=True)))
+    cached = CachedLayout(layout, "train", tmp_path / "cache", SMALL, SMALL)
+    for name in Layout.__annotations__:
+        assert getattr(cached, name) == getattr(layout, name)
+    methods = {name for name, value in vars(Layout).items() if callable(value) and not name.startswith("_")}
+    assert methods <= set(vars(CachedLayout))
+    for name in methods - {"count", "identity", "intrinsics", "read", "size"}:
+        assert getattr(cached, name)("train", 1) == getattr(layout, name)("train", 1)
+    assert cached.intrinsics("train", 1) == layout.intrinsics("train", 1).resized((48, 64), SMALL)
+    assert cached.intrinsics("val", 1) == layout.intrinsics("val", 1)
+    assert (cached.count("val"), cached.identity()) == (layout.count("val"), layout.identity())
+    np.testing.assert_array_equal(cached.read("val", 0)[1], layout.read("val", 0)[1])
+    assert cached.size("val", 0) == (48, 64)
+
+
+def test_reading_gives_fresh_arrays(logged, tmp_path):
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    cached.build()
+    for array in cached.read("train", 2):
+        array[:] = 0
+    assert_equal(cached, logged)
+
+
+def test_a_cache_is_made_once(logged, tmp_path):
+    progress = []
+    first = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    first.build(advance=lambda *done: progress.append(done))
+    assert progress == [(made, 7) for made in range(1, 8)]
+    assert sorted(logged.reads()) == list(range(7))
+    CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL).build()
+    assert logged.reads() == []
+
+
+def test_the_key_is_of_all_that_decides_the_pixels(make_lists, tmp_path, monkeypatch):
+    root = make_lists()
+
+    def path(split="train", image_size=SMALL, depth_size=SMALL, limits=None):
+        layout = ListsLayout(Source(root, depth_range=limits))
+        return CachedLayout(layout, split, tmp_path, image_size, depth_size).path
+
+    paths = [path(), path("val"), path(image_size=(12, 16)), path(depth_size=None), path(limits=DepthRange(1e-3, 8))]
+    monkeypatch.setattr(cache.PIL, "__version__", "0")
+    paths.append(path())
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "_FORMAT", 0)
+    paths.append(path())
+    monkeypatch.undo()
+    assert path() == paths[0]
+    Image.fromarray(millimetres(99, (48, 64))).save(root / "train/sync_depth_00001.png")
+    paths.append(path())
+    assert len(set(paths)) == len(paths)
+
+
+class StopBuildError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_made_before_an_exception_stays(logged, tmp_path, workers):
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+
+    def stop(made, total):
+        if made == 3:
+            raise StopBuildError
+
+    with pytest.raises(StopBuildError):
+        cached.build(workers, stop)
+    with pytest.raises(InputError, match="not whole"):
+        cached.read("train", 0)
+    logged.reads()
+    progress = []
+    cached.build(advance=lambda *done: progress.append(done))
+    assert {*logged.reads()} == {3, 4, 5, 6}
+    assert progress == [(made, 7) for made in range(4, 8)]
+    assert_equal(cached, logged)
+
+
+def flagged(cached):
+    """Return which frames are flagged as made; none before there are flags."""
+    path = cached.path / "frames.npy"
+    return np.flatnonzero(np.load(path)["scale"]) if path.exists() else np.array([])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_build_goes_on_at_once_and_leaves_no_process(logged, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(cache, "_SYNC_SECONDS", 0.0)
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    logged.gate.write_text("4")
+    process = FORK.Process(target=cached.build, args=(workers,))
+    process.start()
+    wait_until(lambda: len(flagged(cached)) == 4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    readers = {int(line.split()[1]) for line in logged.log.read_text().splitlines()}
+    with pytest.raises(InputError, match="not whole"):
+        cached.read("train", 0)
+    with locked(cached.path):  # though decoding processes live
+        assert not workers or any(Path(f"/proc/{reader}").exists() for reader in readers)
+    logged.gate.unlink()
+    if workers:  # they are nobody's children now, so they vanish as they end
+        wait_until(lambda: not any(Path(f"/proc/{reader}").exists() for reader in readers))
+    logged.reads()
+    cached.build()
+    assert logged.reads() == [4, 5, 6]
+    assert_equal(cached, logged)
+
+
+def test_a_frame_is_flagged_only_when_its_pixels_are_safe(logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SYNC_SECONDS", 0.0)
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    safe, seen = {"images.npy": b"", "depths.npy": b""}, []
+    fsync = os.fsync
+
+    def check(*_):
+        """Compare what a power failure would leave now, the pixels that were synced and the flags, with the files."""
+        for frame in flagged(cached):
+            found, expected = {}, resized(logged, "train", frame, SMALL, SMALL)
+            for name, content in safe.items():
+                array = np.lib.format.read_array(io.BytesIO(content)).reshape(7, *SMALL, -1)[frame]
+                found[name] = array
+            np.testing.assert_array_equal(found["images.npy"], expected[0])
+            depth = found["depths.npy"][..., 0] * np.float32(logged.metres_per_level("train", frame))
+            np.testing.assert_array_equal(depth, expected[1])
+            seen.append(frame)
+
+    def watched_fsync(descriptor):
+        check()
+        fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.name in safe:
+            safe[path.name] = path.read_bytes()
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    cached.build(advance=check)
+    assert set(seen) == set(range(7))
+
+
+def build_and_compare(cached, layout, barrier):
+    barrier.wait()
+    cached.build()
+    assert_equal(cached, ListsLayout(Source(layout.log.parent / "nyu")))
+
+
+def test_two_processes_make_one_cache(logged, tmp_path):
+    barrier = FORK.Barrier(2)
+    some = [CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL) for _ in range(2)]
+    processes = [FORK.Process(target=build_and_compare, args=(one, logged, barrier)) for one in some]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(10)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sorted(logged.reads()) == list(range(7))
+
+
+def test_a_process_that_waits_says_so(logged, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(durable.log, "warning", lambda *words: print(words[0] % words[1:], file=sys.stderr, flush=True))
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    logged.gate.write_text("0")
+    first = FORK.Process(target=cached.build)
+    first.start()
+    wait_until(logged.log.exists)
+    second = FORK.Process(target=cached.build)
+    second.start()
+    said = []
+    wait_until(lambda: said.append(capfd.readouterr().err) or said[-1])
+    logged.gate.unlink()
+    first.join(10)
+    second.join(10)
+    assert (first.exitcode, second.exitcode) == (0, 0)
+    line = f"{cached.path}: another run is at work in this directory (process {first.pid} on"
+    assert (said[-1] + capfd.readouterr().err).startswith(line)
+    assert said[-1].endswith("; waiting for its end\n")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_frame_that_cannot_be_read_is_named_and_the_others_stay(logged, tmp_path, workers):
+    path = logged.files("train", 4)[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    with pytest.raises(InputError, match=r"files_with_gt\.txt:5: .*sync_depth_00004") as caught:
+        cached.build(workers)
+    assert caught.value.finding == "torn"
+    path.write_bytes(whole)
+    logged.reads()
+    cached.build()
+    assert logged.reads() == [4, 5, 6]
+    assert_equal(cached, logged)
+
+
+def test_depth_that_is_not_of_its_headers_size_is_refused(logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(Logged, "size", lambda self, split, frame: (48, 60))
+    with pytest.raises(InputError, match=r"files_with_gt\.txt:1: its size is not what its header states"):
+        CachedLayout(logged, "val", tmp_path / "cache", SMALL).build()
+
+
+def truncate(name):
+    def damage(path):
+        with (path / name).open("r+b") as file:
+            file.truncate((path / name).stat().st_size - 8)
+
+    return damage
+
+
+def lose(name):
+    return lambda path: (path / name).unlink()
+
+
+def empty(path):
+    (path / "frames.npy").write_bytes(b"")
+
+
+def other_sizes(path):
+    frames = np.load(path / "frames.npy")
+    frames["height"] = 2
+    np.save(path / "frames.npy", frames)
+
+
+def unflag(path):
+    frames = np.load(path / "frames.npy")
+    frames["scale"][3:5] = 0
+    np.save(path / "frames.npy", frames)
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lose("images.npy"), 7),
+        (lose("frames.npy"), 7),
+        (empty, 7),
+        (other_sizes, 7),
+        (unflag, 2),
+        (truncate("images.npy"), 7),
+        (truncate("depths.npy"), 7),
+        (truncate("frames.npy"), 7),
+    ],
+)
+def test_a_cache_that_is_not_whole_is_not_trusted(logged, tmp_path, damage, again):
+    CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL).build()
+    logged.reads()
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    damage(cached.path)
+    with pytest.raises(InputError, match="not whole"):
+        cached.read("train", 0)
+    cached.build()
+    assert len(logged.reads()) == again
+    assert_equal(cached, logged)
+
+
+def full(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_before_any_work(logged, tmp_path, monkeypatch):
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    usage = shutil.disk_usage(tmp_path)
+    message = r"of 7 train frames needs 2.*e-05 GB and .* GB are free; set data\.cache=none, or data\.cache_dir"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        with pytest.raises(InputError, match=message) as caught:
+            cached.build()
+    assert "\n" not in str(caught.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(InputError, match=message):
+            cached.build()
+    assert [path.name for path in cached.path.iterdir()] == [".lock"]  # what was allocated is given back
+    assert logged.reads() == []
+    cached.build()
+    assert_equal(cached, logged)
+
+
+def test_a_disk_that_fills_up_all_the_same_is_told(logged, tmp_path, monkeypatch):
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
+    fsync = os.fsync
+
+    def full_of_pixels(descriptor):
+        return (full if Path(f"/proc/self/fd/{descriptor}").readlink().name == "depths.npy" else fsync)(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_of_pixels)
+        with pytest.raises(InputError, match=r"cannot be written: No space left on device; set data\.cache=none"):
+            cached.build()
+    assert not flagged(cached).size
+    cached.build()
+    assert_equal(cached, logged)
+
+
+def test_a_folder_that_cannot_be_made_is_told(logged, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(InputError, match=r"cannot be written: Not a directory; set data\.cache=none"):
+        CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL).build()
+
+
+def test_a_split_without_frames_is_refused(logged, tmp_path):
+    with pytest.raises(InputError, match="it has no test frames"):
+        CachedLayout(logged, "test", tmp_path / "cache", SMALL)
+
+
+def test_loader_processes_read_it(logged, tmp_path):
+    cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL)
+    cached.build()
+    cached.read("train", 0)  # opens the maps, which do not travel
+    sent = pickle.dumps(cached)
+    assert len(sent) < 10_000
+    assert_equal(pickle.loads(sent), logged, depth_size=None)
+    plain, fast = (DepthDataset(layout, "train", SMALL) for layout in (logged, cached))
+    loader = DataLoader(fast, batch_size=3, num_workers=2)
+    for one, other in zip(loader, DataLoader(plain, batch_size=3), strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.depth, other.depth)
+
+
+def test_memory_stays_flat(tmp_path):
+    cached = CachedLayout(RoomsLayout({"train": 1}, (8, 8)), "train", tmp_path, (2000, 2000), (2000, 2000))
+    cached.build()
+
+    def mapped():
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = mapped()
+    cached.read("train", 0)
+    assert mapped() - before < 4_000_000  # of 20 million
