@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no valid text
     from depthnet.core.types import InputError
-    from depthnet.shipped import default_model
+    from depthnet.models.shipped import default_model
 
     try:
         if options.ckpt is None:

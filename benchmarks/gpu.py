@@ -38,11 +38,11 @@ from profile_step import profile
 from train_step import ENTRIES, FLOOR, RANGE, Bench, Entry, sum_of_means
 
 from depthnet.callbacks import Checkpoint
-from depthnet.checkpoint import read_checkpoint
 from depthnet.core.device import BF16, describe_device, find_gpu
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.ema import WeightEMA
 from depthnet.losses import DepthLoss
+from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant

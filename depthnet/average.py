@@ -26,7 +26,7 @@ from depthnet.core.errors import finish
 from depthnet.core.types import InputError
 
 if TYPE_CHECKING:
-    from depthnet.checkpoint import Checkpoint
+    from depthnet.models.checkpoint import Checkpoint
 
 __all__ = ["average", "main"]
 
@@ -35,7 +35,7 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """Average the weights of checkpoints, normalisation statistics too; whole numbers are the first one's.
 
     Args:
-        paths: At least two, each as :func:`depthnet.shipped.find_checkpoint` takes it.
+        paths: At least two, each as :func:`depthnet.models.shipped.find_checkpoint` takes it.
 
     Returns:
         A checkpoint whose record has, for the run's config, the SHA-256 of each file and each one's own run:
@@ -46,8 +46,8 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """
     import torch
 
-    from depthnet.checkpoint import Checkpoint, read_checkpoint
-    from depthnet.shipped import find_checkpoint
+    from depthnet.models.checkpoint import Checkpoint, read_checkpoint
+    from depthnet.models.shipped import find_checkpoint
 
     files = [find_checkpoint(path) for path in paths]
     if len(files) < 2:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.checkpoint import RECORD_KEY, save_plain
+    from depthnet.models.checkpoint import RECORD_KEY, save_plain
 
     require_writable(options.output.parent)
     found = average(options.runs)

@@ -23,7 +23,6 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from depthnet.checkpoint import count_test
 from depthnet.core.atomic_io import write_text
 from depthnet.core.images import resize_nearest, write_image_png
 from depthnet.core.types import InputError, Sample
@@ -33,6 +32,7 @@ from depthnet.data.layouts.layout import Layout
 from depthnet.evaluation import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
+from depthnet.models.checkpoint import count_test
 from depthnet.per_image import count_in_words
 from depthnet.run import best_direction
 

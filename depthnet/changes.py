@@ -44,7 +44,7 @@ TRAINING = (
     "depthnet/batch_size.py",
     "depthnet/callbacks.py",
     "depthnet/core/camera.py",
-    "depthnet/checkpoint.py",
+    "depthnet/models/checkpoint.py",
     "depthnet/data/",
     "depthnet/ema.py",
     "depthnet/evaluation.py",

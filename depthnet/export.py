@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from depthnet.core.atomic_io import file_digest, require_writable, write_bytes, write_text
 from depthnet.core.errors import finish
 from depthnet.core.types import InputError
-from depthnet.shipped import SUFFIX, pack_weights
+from depthnet.models.shipped import SUFFIX, pack_weights
 
 if TYPE_CHECKING:
     from depthnet.data.layouts.layout import Layout
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from depthnet.card import Export, model_card
-    from depthnet.checkpoint import read_checkpoint
+    from depthnet.models.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
     from depthnet.report.judge import judged_checkpoint, read_run
     from depthnet.terms import find_origin, license_of

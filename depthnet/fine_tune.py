@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf, open_dict
 
 from depthnet.arguments import accepts
-from depthnet.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
 from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.models.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
 from depthnet.run import CONFIG, has_last

@@ -12,8 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from depthnet.checkpoint import save_plain
 from depthnet.core.types import InputError, Sample
+from depthnet.models.checkpoint import save_plain
 
 __all__ = ["FiniteSteps"]
 

@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "augment": ("depthnet.data.transforms.Augment",),
     "model": (
         "depthnet.models.basic.BasicNet", "depthnet.models.depth_net.DepthNet",
-        "depthnet.models.published.PublishedNet",
+        "depthnet.models.keras.PublishedNet",
     ),
     "loss": ("depthnet.losses.DepthLoss",),
     "optimizer": ("depthnet.optim.build_optimizer",),

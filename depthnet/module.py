@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from depthnet.checkpoint import RECORD_KEY, make_record
 from depthnet.core.types import InputError, Sample
 from depthnet.data.sampler import derive_seed
 from depthnet.ema import WeightEMA
 from depthnet.evaluation import Evaluation
 from depthnet.losses import DepthLoss
 from depthnet.metrics import delta_accuracy
+from depthnet.models.checkpoint import RECORD_KEY, make_record
 from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.protocol import Protocol
 

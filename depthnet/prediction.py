@@ -35,7 +35,7 @@ from depthnet.core.device import torch_device
 from depthnet.core.images import image_size, read_image, write_depth_png, write_image_png
 from depthnet.core.types import InputError, read_size
 from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
-from depthnet.shipped import find_checkpoint
+from depthnet.models.shipped import find_checkpoint
 
 if TYPE_CHECKING:
     from depthnet.models.network import DepthNetwork

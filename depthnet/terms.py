@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from depthnet.checkpoint import read_checkpoint
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import read_checkpoint
 
 __all__ = ["NYU_LAYOUTS", "NYU_LICENSE", "Origin", "find_origin", "license_of"]
 

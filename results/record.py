@@ -42,13 +42,13 @@ from depthnet.evaluation import training_mean
 from depthnet.intervals import DRAWS, LEVEL
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.depth_net import load_network
+from depthnet.models.shipped import portable, shipped_models
 from depthnet.per_image import flat
 from depthnet.per_image import read_run as read_images
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, judge, read_run, store_images
 from depthnet.robustness import LIGHT, evaluate, losses
 from depthnet.sharpness import EDGE_F1, edge_f1
-from depthnet.shipped import portable, shipped_models
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
 """What a record measures of each image beside the nine figures of an evaluation."""

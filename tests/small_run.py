@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.layouts.layout import SPLITS, Layout
 from depthnet.evaluation import Evaluation, choose_protocols
+from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
 
 IMAGE_SIZE = (48, 64)

@@ -85,9 +85,9 @@ def test_what_training_imports_is_listed():
         "depthnet/naming.py",
         "depthnet/core/progress.py",
         "depthnet/run.py",
-        "depthnet/shipped.py",
+        "depthnet/models/shipped.py",
         "depthnet/signals.py",
-        "depthnet/weights_kind.py",
+        "depthnet/models/weights_kind.py",
     }
     program = f"""import importlib, sys
 for name in {roots}: importlib.import_module(name)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange
 from depthnet.data.layouts.official import NYU_INTRINSICS
 from depthnet.metrics import METRIC_NAMES
+from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.prediction import predict_files
 from depthnet.score import score_predictions

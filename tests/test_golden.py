@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from depthnet.checkpoint import read_checkpoint
 from depthnet.core.types import DepthRange
 from depthnet.data.rooms.layout import RoomsLayout
+from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import load_network
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,12 +5,12 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
-from depthnet.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.finite import FiniteSteps
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
+from depthnet.models.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant

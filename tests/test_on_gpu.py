@@ -9,7 +9,7 @@ from depthnet.core.types import DepthRange
 from depthnet.losses import TERMS, DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.models.published import PublishedNet
+from depthnet.models.keras import PublishedNet
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (64, 96)

@@ -225,7 +225,7 @@ def test_interrupted_with_ctrl_c(predict: ModuleType) -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A real checkpoint of a tiny network."""
     torch = pytest.importorskip("torch")
-    from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
+    from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
     from depthnet.models.depth_net import DepthNet
 
     torch.manual_seed(0)
@@ -274,8 +274,8 @@ def test_a_real_checkpoint_gives_what_infer_gives(
 def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     predict: ModuleType, tiny: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depthnet import shipped
-    from depthnet.checkpoint import read_checkpoint
+    from depthnet.models import shipped
+    from depthnet.models.checkpoint import read_checkpoint
 
     weights = Path("package").resolve()
     monkeypatch.setattr(shipped, "WEIGHTS", weights)

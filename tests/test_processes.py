@@ -24,8 +24,8 @@ from torch.distributed.run import main as torchrun
 
 import train as script
 from depthnet import resume
-from depthnet.checkpoint import load_plain
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import load_plain
 from depthnet.module import DepthModule
 from depthnet.sweep import check_job
 

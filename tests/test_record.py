@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_run import ROOMS, from_root, write_run
 
-from depthnet.checkpoint import RECORD_KEY, save_plain
-from depthnet.checkpoint import make_record as describe
 from depthnet.compare import main as compare
 from depthnet.corruptions import CORRUPTIONS
 from depthnet.data.layouts.registry import open_root
+from depthnet.models.checkpoint import RECORD_KEY, save_plain
+from depthnet.models.checkpoint import make_record as describe
 from depthnet.models.depth_net import load_network
 from depthnet.report.judge import Bench, open_data, read_run
 from depthnet.report.write import write_report

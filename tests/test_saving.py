@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from depthnet.checkpoint import newest_whole
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import newest_whole
 from depthnet.saving import Clock, DurableCheckpointIO, Last
 
 

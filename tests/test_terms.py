@@ -1,8 +1,8 @@
 import pytest
 from small_run import ROOMS
 
-from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
 from depthnet.terms import NYU_LICENSE, find_origin, license_of
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from depthnet.checkpoint import fits, read_checkpoint
 from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.basic import BasicNet
-from depthnet.models.decoder import Decoder
+from depthnet.models.checkpoint import fits, read_checkpoint
+from depthnet.models.decoders.unet import Decoder
 from depthnet.models.encoder import Encoder
+from depthnet.models.keras import PublishedNet
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
-from depthnet.models.published import PublishedNet
 
 __all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
 

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthnet.core.types import BEST, InputError
-from depthnet.shipped import shipped_models
-from depthnet.weights_kind import torch_owner, weights_kind
+from depthnet.models.shipped import shipped_models
+from depthnet.models.weights_kind import torch_owner, weights_kind
 
 __all__ = ["Encoder", "choose_weights", "resolve_pretrained"]
 

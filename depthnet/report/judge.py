@@ -25,10 +25,10 @@ from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation import choose_protocols
 from depthnet.metrics import METRIC_NAMES, depth_metrics
 from depthnet.models.depth_net import load_network
+from depthnet.models.shipped import find_checkpoint
 from depthnet.per_image import SAME, write_more
 from depthnet.report.atlas import Atlas
 from depthnet.run import CONFIG
-from depthnet.shipped import find_checkpoint
 
 __all__ = [
     "Bench",

@@ -21,8 +21,8 @@ import torch
 import yaml
 from PIL import Image
 
-from depthnet.checkpoint import RECORD_KEY, make_record
 from depthnet.models.basic import BasicNet
+from depthnet.models.checkpoint import RECORD_KEY, make_record
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SECRET = "correct-horse-battery-staple"

@@ -34,10 +34,10 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY)]
 
-from depthnet import checkpoint  # noqa: E402
-from depthnet.checkpoint import RECORD_KEY, load_plain, make_record, newest_whole, previous, save_plain  # noqa: E402
 from depthnet.core.atomic_io import remove_leftovers  # noqa: E402
 from depthnet.core.types import DepthRange, InputError  # noqa: E402
+from depthnet.models import checkpoint  # noqa: E402
+from depthnet.models.checkpoint import RECORD_KEY, load_plain, make_record, newest_whole, previous, save_plain  # noqa: E402
 
 Row = tuple[str, int, int, int, int]  # fault, tries, landed, survived, lost
 

@@ -12,13 +12,13 @@ import yaml
 from conftest import REPOSITORY
 from safetensors.torch import save, save_file
 
-from depthnet import shipped
-from depthnet.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import InputError
+from depthnet.models import shipped
+from depthnet.models.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
+from depthnet.models.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
 from depthnet.report.__main__ import main as report
-from depthnet.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
 
 
 def small(seed=0):

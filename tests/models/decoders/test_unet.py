@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from depthnet.core.types import InputError
-from depthnet.models.decoder import Decoder, _PartMeans
+from depthnet.models.decoders.unet import Decoder, _PartMeans
 
 CHANNELS = (8, 16, 32, 48)
 SIZES = [(29, 39), (13, 18), (6, 8), (2, 3)]  # the ratios of VALID convolutions, not of exact halving

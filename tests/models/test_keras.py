@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from depthnet.checkpoint import RECORD_KEY, fitting_weights, make_record, save_plain
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import RECORD_KEY, fitting_weights, make_record, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.models.published import PublishedNet
+from depthnet.models.keras import PublishedNet
 
 RANGE = (1e-3, 10.0)
 TAPS = ("conv2d_1a", "conv2d_3b", "mixed_6a.branch1.1", "mixed_7a.branch2.1")

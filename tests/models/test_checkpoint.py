@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from depthnet.checkpoint import (
+from depthnet.core.atomic_io import file_digest, write_json
+from depthnet.core.types import InputError
+from depthnet.models.checkpoint import (
     FORMAT,
     RECORD_KEY,
     count_test,
@@ -25,8 +27,6 @@ from depthnet.checkpoint import (
     read_checkpoint,
     save_plain,
 )
-from depthnet.core.atomic_io import file_digest, write_json
-from depthnet.core.types import InputError
 
 
 class Net(nn.Module):
@@ -147,7 +147,7 @@ def test_a_test_of_a_lent_checkpoint_is_counted_in_the_users_cache(tmp_path, mon
             raise InputError(f"cannot write {place}")
         write_json(place, content)
 
-    monkeypatch.setattr("depthnet.checkpoint.write_json", refuse)
+    monkeypatch.setattr("depthnet.models.checkpoint.write_json", refuse)
     assert [count_test(path, {}) for _ in range(2)] == [2, 3]
     assert len(list((tmp_path / "cache/tests").iterdir())) == 1
 
@@ -204,7 +204,7 @@ def test_a_full_disk_is_a_users_error_that_names_the_room_for_all_tensors(tmp_pa
         yield Full()
 
     weight = torch.zeros(1_000_000)
-    monkeypatch.setattr("depthnet.checkpoint.open_durable", full)
+    monkeypatch.setattr("depthnet.models.checkpoint.open_durable", full)
     with pytest.raises(OSError, match="No space left"):  # which open_durable makes a line of; not torch's RuntimeError
         save_plain(tmp_path / "a.ckpt", {"a": weight, "same": [weight[:3]], "b": ({"c": torch.zeros(100)}, 1, "x")})
 
@@ -239,7 +239,7 @@ def test_reading_while_a_run_saves_is_no_damage(tmp_path, monkeypatch):
         save_plain(path, {"step": 1})  # between reading the digest beside it and the file
         return file_digest(read)
 
-    monkeypatch.setattr("depthnet.checkpoint.file_digest", slow_digest)
+    monkeypatch.setattr("depthnet.models.checkpoint.file_digest", slow_digest)
     assert load_plain(path) == {"step": 1}
 
 
@@ -288,7 +288,7 @@ def test_no_environment_makes_loading_run_code(tmp_path):
     torch.save({"state_dict": {}, "x": Evil(str(mark))}, tmp_path / "evil.ckpt")
     program = """
 import sys
-from depthnet.checkpoint import load_plain, newest_whole
+from depthnet.models.checkpoint import load_plain, newest_whole
 from depthnet.core.types import InputError
 assert newest_whole(sys.argv[1])[0] is None
 try:

@@ -105,7 +105,7 @@ def pack_weights(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> byte
 
     Args:
         state: A network's state, by its own names.
-        record: As :func:`depthnet.checkpoint.make_record` gives it; of its paths only the files' names are kept.
+        record: As :func:`depthnet.models.checkpoint.make_record` gives it; of its paths only the files' names are kept.
     """
     from safetensors.torch import save
 

@@ -18,11 +18,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from depthnet.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.core.types import InputError
+from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
 from depthnet.models.encoder import Encoder, resolve_pretrained
-from depthnet.shipped import pack_weights
+from depthnet.models.shipped import pack_weights
 
 NAMES = [
     "resnet50",
@@ -34,7 +34,7 @@ NAMES = [
     "lambda_resnet26t",  # takes multiples of 32 only
     "darknet17",  # has a level at the input's own size
 ]
-DATA = Path(os.environ.get("DEPTHNET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
+DATA = Path(os.environ.get("DEPTHNET_TEST_DATA", Path(__file__).resolve().parents[3] / "shared"))
 REAL = DATA / "weights/mobilenetv2_100.imagenet.safetensors"
 needs_real = pytest.mark.skipif(not REAL.is_file(), reason="no real encoder weights here")
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from depthnet.core.atomic_io import cache_folder, file_digest, open_durable, temporary_name, write_json, write_text
 from depthnet.core.types import InputError
-from depthnet.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
-from depthnet.weights_kind import torch_owner, weights_kind
+from depthnet.models.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
+from depthnet.models.weights_kind import torch_owner, weights_kind
 
 __all__ = [
     "FORMAT",
@@ -230,7 +230,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read one of this project's checkpoints, or a file of half-precision weights.
 
     Args:
-        path: As :func:`depthnet.shipped.find_checkpoint` takes it.
+        path: As :func:`depthnet.models.shipped.find_checkpoint` takes it.
 
     Raises:
         InputError: If it cannot be loaded, was not written by this project or by a newer form of it, or its weights are
@@ -302,7 +302,7 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
     be written beside the checkpoint, that is ``tests/<SHA-256>.json`` in the user's cache.
 
     Args:
-        path: As :func:`depthnet.shipped.find_checkpoint` takes it.
+        path: As :func:`depthnet.models.shipped.find_checkpoint` takes it.
         entry: What to keep of this evaluation, as plain values.
 
     Returns:
