@@ -13,21 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import depthnet
-from depthnet.changes import SETTLED
 from depthnet.core.device import claim_gpu, describe_device, job_devices
 from depthnet.core.types import InputError
-from depthnet.guard import (
-    GROUPS,
-    USER_ERRORS,
-    SweepStart,
-    build,
-    check_command,
-    check_groups,
-    plain_errors,
-    restrict_environment,
-)
-from depthnet.naming import name_run
-from depthnet.run import (
+from depthnet.run.config import (
     CONFIG,
     check_choices,
     config_of,
@@ -41,9 +29,21 @@ from depthnet.run import (
     started_processes,
     stored_text,
 )
-from depthnet.signals import Signals
+from depthnet.run.naming import name_run
+from depthnet.run.overrides import MULTIRUN, check_words
+from depthnet.run.provenance import SETTLED
+from depthnet.run.signals import Signals
+from depthnet.run.targets import (
+    GROUPS,
+    USER_ERRORS,
+    SweepStart,
+    build,
+    check_command,
+    check_groups,
+    plain_errors,
+    restrict_environment,
+)
 from depthnet.sweep import JOB, check_job, note_end, note_start, sweeping
-from depthnet.words import MULTIRUN, check_words
 
 CONF = Path(__file__).resolve().parent / "conf"
 

@@ -48,7 +48,7 @@ from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.prediction import predict_files
 from depthnet.protocol import PROTOCOLS
-from depthnet.run import quiet_libraries
+from depthnet.run.config import quiet_libraries
 from depthnet.saving import DurableCheckpointIO, Last
 
 PRECISIONS = {"32": "fp32", "tf32": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}

@@ -33,7 +33,7 @@ from depthnet.loggers import SafeLogger, wandb_logger
 from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet
 from depthnet.optim import build_optimizer, one_cycle
-from depthnet.run import quiet_libraries
+from depthnet.run.config import quiet_libraries
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
 

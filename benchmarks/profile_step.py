@@ -39,7 +39,7 @@ from depthnet.batch_size import settle_batch_size
 from depthnet.core.device import describe_device
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.module import DepthModule
-from depthnet.run import quiet_libraries, register_resolvers
+from depthnet.run.config import quiet_libraries, register_resolvers
 
 PARTS = ("data wait", "transfer", "forward and loss", "backward", "optimizer", "callbacks", "Trainer")
 OWNERS = {

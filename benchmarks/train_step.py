@@ -39,7 +39,7 @@ from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, one_cycle
 from depthnet.protocol import PROTOCOLS
-from depthnet.run import quiet_libraries
+from depthnet.run.config import quiet_libraries
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"

@@ -34,7 +34,7 @@ from depthnet.loggers import SafeLogger, last_step
 from depthnet.metrics import METRIC_NAMES
 from depthnet.models.checkpoint import count_test
 from depthnet.per_image import count_in_words
-from depthnet.run import best_direction
+from depthnet.run.config import best_direction
 
 __all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
 

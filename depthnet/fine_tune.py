@@ -10,13 +10,13 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from depthnet.arguments import accepts
 from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.models.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
-from depthnet.run import CONFIG, has_last
+from depthnet.run.arguments import accepts
+from depthnet.run.config import CONFIG, has_last
 
 __all__ = ["check_reach", "load_start", "resolve_camera", "start_config", "use_record"]
 

@@ -21,10 +21,10 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from depthnet.changes import note_url
 from depthnet.core.atomic_io import write_text
 from depthnet.core.types import InputError
 from depthnet.metrics import METRIC_NAMES
+from depthnet.run.provenance import note_url
 
 __all__ = ["SafeLogger", "WandbRun", "last_step", "logged", "make_loggers", "tensorboard_logger", "wandb_logger"]
 

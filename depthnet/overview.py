@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from depthnet.core.types import LAST
 from depthnet.models.encoder import choose_weights
-from depthnet.run import has_last
+from depthnet.run.config import has_last
 
 __all__ = ["TimeEstimate", "duration", "resolve_weights"]
 

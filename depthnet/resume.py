@@ -18,7 +18,6 @@ from rich.console import Console
 from torch import nn
 
 from depthnet.batch_size import settle_batch_size
-from depthnet.changes import check_changes, note_overrides
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation import metrics_table, versions
@@ -27,7 +26,7 @@ from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_chec
 from depthnet.overview import resolve_weights
 from depthnet.per_image import count_in_words
 from depthnet.report.write import write_report
-from depthnet.run import (
+from depthnet.run.config import (
     CONFIG,
     METRICS,
     altered,
@@ -36,8 +35,9 @@ from depthnet.run import (
     started_processes,
     store,
 )
+from depthnet.run.provenance import check_changes, note_overrides
+from depthnet.run.signals import Signals, Stopped
 from depthnet.saving import Last
-from depthnet.signals import Signals, Stopped
 
 __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 
@@ -74,7 +74,7 @@ def begin(
 
     Args:
         trainer: Its directory is the run's.
-        text: The run's config, as :func:`depthnet.run.stored_text` gives it.
+        text: The run's config, as :func:`depthnet.run.config.stored_text` gives it.
         module: What learns.
         data: What it learns from; None where it does not learn.
         allow: The kinds of change that do not stop a resumed run.

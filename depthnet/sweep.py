@@ -35,10 +35,10 @@ from rich.text import Text
 from depthnet.core.atomic_io import write_json, write_text
 from depthnet.core.errors import finish
 from depthnet.core.types import InputError
-from depthnet.naming import job_overrides, short_keys, short_number
-from depthnet.run import METRICS, error_line, first_process, remove_start, worst_figure
-from depthnet.signals import Signals
-from depthnet.words import MULTIRUN
+from depthnet.run.config import METRICS, error_line, first_process, remove_start, worst_figure
+from depthnet.run.naming import job_overrides, short_keys, short_number
+from depthnet.run.overrides import MULTIRUN
+from depthnet.run.signals import Signals
 
 __all__ = ["JOB", "Job", "check_job", "main", "note_end", "note_start", "read_jobs", "sweeping", "tell"]
 

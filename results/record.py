@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from cost import measure_cost
 
-from depthnet.changes import RECORD
 from depthnet.compare import compare, differing_keys
 from depthnet.core.atomic_io import file_digest, require_writable, write_json
 from depthnet.core.errors import finish
@@ -48,6 +47,7 @@ from depthnet.per_image import read_run as read_images
 from depthnet.report.atlas import mean_figures
 from depthnet.report.judge import Bench, Run, judge, read_run, store_images
 from depthnet.robustness import LIGHT, evaluate, losses
+from depthnet.run.provenance import RECORD
 from depthnet.sharpness import EDGE_F1, edge_f1
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))

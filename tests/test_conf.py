@@ -13,10 +13,10 @@ from omegaconf import open_dict
 from PIL import Image
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
-from depthnet.changes import SETTLED
 from depthnet.core.types import InputError
-from depthnet.guard import GROUPS, build, check_groups
-from depthnet.run import check_choices
+from depthnet.run.config import check_choices
+from depthnet.run.provenance import SETTLED
+from depthnet.run.targets import GROUPS, build, check_groups
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))

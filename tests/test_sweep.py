@@ -21,10 +21,10 @@ import train as script
 from depthnet.core import atomic_io as durable
 from depthnet.core.atomic_io import locked
 from depthnet.core.types import InputError
-from depthnet.guard import SweepStart, check_command
 from depthnet.module import DepthModule
-from depthnet.naming import job_name
-from depthnet.run import worst_figure
+from depthnet.run.config import worst_figure
+from depthnet.run.naming import job_name
+from depthnet.run.targets import SweepStart, check_command
 from depthnet.sweep import main, note_end, note_start, read_jobs, tell
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,7 +28,7 @@ from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
 from depthnet.per_image import SAME, write_more
 from depthnet.report.atlas import Atlas
-from depthnet.run import CONFIG
+from depthnet.run.config import CONFIG
 
 __all__ = [
     "Bench",

@@ -21,7 +21,7 @@ from depthnet.protocol import PROTOCOLS
 from depthnet.report.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
 from depthnet.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
 from depthnet.report.judge import Judgement, Run, Shot
-from depthnet.run import CONFIG
+from depthnet.run.config import CONFIG
 from depthnet.sharpness import EDGE_F1, EDGE_REACH
 
 __all__ = ["page", "templates"]

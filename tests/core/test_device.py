@@ -10,8 +10,8 @@ from depthnet.core import device
 from depthnet.core.atomic_io import locked
 from depthnet.core.device import auto_precision, claim_gpu, describe_device, find_gpu, job_devices, torch_device
 from depthnet.core.types import InputError
-from depthnet.guard import build
-from depthnet.run import gpu_or_cpu
+from depthnet.run.config import gpu_or_cpu
+from depthnet.run.targets import build
 
 TOO_OLD = (
     "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "

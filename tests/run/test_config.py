@@ -1,9 +1,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from depthnet import run
 from depthnet.core.types import InputError
-from depthnet.run import best_direction, check_choices, default_data, error_line, resumable, run_directory
+from depthnet.run import config as run
+from depthnet.run.config import best_direction, check_choices, default_data, error_line, resumable, run_directory
 
 CHOICES = {
     "mode": "fit",

@@ -17,13 +17,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.arguments import check_value, nearest, written
-from depthnet.changes import KINDS, SETTLED, config_changes, noted_overrides
 from depthnet.core.atomic_io import locked, remove_leftovers, require_writable, write_text
 from depthnet.core.device import auto_precision, find_gpu
 from depthnet.core.types import HIGHER_IS_BETTER, LAST, InputError
-from depthnet.naming import job_name, start_name
-from depthnet.signals import Signals, Stopped, requeue
+from depthnet.run.arguments import check_value, nearest, written
+from depthnet.run.naming import job_name, start_name
+from depthnet.run.provenance import KINDS, SETTLED, config_changes, noted_overrides
+from depthnet.run.signals import Signals, Stopped, requeue
 
 __all__ = [
     "CHOICES",

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from depthnet.changes import FREE
+from depthnet.run.provenance import FREE
 
 __all__ = ["job_name", "job_overrides", "name_run", "short_keys", "short_number", "start_name"]
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from depthnet.signals import Signals, Stopped, requeue
+from depthnet.run.signals import Signals, Stopped, requeue
 
 
 def test_a_first_signal_is_noted_by_the_patient_and_ends_the_others():
@@ -37,7 +37,7 @@ def test_a_second_signal_ends_the_process_at_once():
     program = textwrap.dedent(
         """
         import os, signal, time
-        from depthnet.signals import Signals
+        from depthnet.run.signals import Signals
         with Signals() as signals:
             signals.patient = True
             os.kill(os.getpid(), signal.SIGINT)

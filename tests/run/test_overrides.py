@@ -3,7 +3,7 @@
 import pytest
 
 from depthnet.core.types import InputError
-from depthnet.words import check_words
+from depthnet.run.overrides import check_words
 
 FIT = {"mode": "fit", "split": "val", "resume": None}
 TEST = FIT | {"mode": "test", "split": "test"}

@@ -23,9 +23,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.arguments import accepts, check_arguments, nearest, written
 from depthnet.core.types import DepthRange, InputError
-from depthnet.words import MULTIRUN
+from depthnet.run.arguments import accepts, check_arguments, nearest, written
+from depthnet.run.overrides import MULTIRUN
 
 __all__ = ["ALLOWED", "GROUPS", "USER_ERRORS", "SweepStart", "build", "check_command", "check_groups", "check_targets"]
 __all__ += ["plain_errors", "restrict_environment"]
@@ -102,7 +102,7 @@ def check_targets(config: Any, place: str = "") -> None:
         if not _is_one_of(target, ALLOWED):
             raise InputError(
                 f"{place or 'config'}: _target_ {target} is not on the list of what a config may build; the list "
-                "stands in depthnet/guard.py"
+                "stands in depthnet/run/targets.py"
             )
         for key, value in config.items():
             check_targets(value, f"{place}.{key}" if place else str(key))

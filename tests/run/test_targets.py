@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import train as script
 from depthnet.core.types import InputError
-from depthnet.guard import ALLOWED, build, check_command, check_groups, check_targets
+from depthnet.run.targets import ALLOWED, build, check_command, check_groups, check_targets
 
 HOSTILE = [
     "os.system",
@@ -59,7 +59,7 @@ def test_what_conf_names_is_allowed():
         name for path in script.CONF.rglob("*.yaml") for name in re.findall(r"_target_: *([\w.]+)", path.read_text())
     }
     assert len(named) > 20
-    for target in named - {"depthnet.guard.SweepStart"}:
+    for target in named - {"depthnet.run.targets.SweepStart"}:
         check_targets({"a": [{"_target_": target}]})
 
 

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 import train  # noqa: F401  registers the resolvers that conf/ calls
-from depthnet.guard import GROUPS, check_targets
-from depthnet.naming import job_name, name_run
-from depthnet.run import best_direction, check_choices
+from depthnet.run.config import best_direction, check_choices
+from depthnet.run.naming import job_name, name_run
+from depthnet.run.targets import GROUPS, check_targets
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @pytest.fixture

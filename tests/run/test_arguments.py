@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from depthnet.arguments import check_arguments, check_value, nearest, written
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike
+from depthnet.run.arguments import check_arguments, check_value, nearest, written
 
 ROOMS = {
     "_target_": "depthnet.data.datamodule.DepthDataModule.rooms",

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import depthnet
-from depthnet.changes import TRAINING, add_seconds, check_changes, config_changes, note_overrides
 from depthnet.core.types import InputError
+from depthnet.run.provenance import TRAINING, add_seconds, check_changes, config_changes, note_overrides
 
 DATA = {"contents": "a" * 64, "frames": {"train": 4}}
 VERSIONS = {"torch": "2.15.0", "wandb": None}
@@ -18,7 +18,7 @@ def test_a_run_is_compared_with_what_it_was_started_with(tmp_path):
     check_changes(tmp_path, DATA, VERSIONS, [])
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["data"] == DATA
-    assert len(record["code"]["depthnet/changes.py"]) == 64
+    assert len(record["code"]["depthnet/run/provenance.py"]) == 64
     assert [resumed["code"] for resumed in record["resumed"]] == [[]]
 
 
@@ -77,16 +77,16 @@ def test_what_training_imports_is_listed():
         "depthnet.sync_norm",
     )
     tools = {
-        "depthnet/arguments.py",
-        "depthnet/changes.py",
+        "depthnet/run/arguments.py",
+        "depthnet/run/provenance.py",
         "depthnet/core/device.py",
         "depthnet/core/atomic_io.py",
         "depthnet/intervals.py",
-        "depthnet/naming.py",
+        "depthnet/run/naming.py",
         "depthnet/core/progress.py",
-        "depthnet/run.py",
+        "depthnet/run/config.py",
         "depthnet/models/shipped.py",
-        "depthnet/signals.py",
+        "depthnet/run/signals.py",
         "depthnet/models/weights_kind.py",
     }
     program = f"""import importlib, sys
