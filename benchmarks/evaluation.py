@@ -4,8 +4,9 @@
 
 One frame at a time, as an evaluation has them: truth of 480x640 without holes, a prediction of 240x320, the protocol
 nyu_eigen_filled. The one pass is ``depthnet.evaluation.Evaluation``; the nine are the functions of
-``depthnet.metrics``, each after the protocol, as nine metrics that know nothing of each other would be, and each after
-one use of the protocol. The network is irv2_attn at 240x320, with random weights. All are measured in one run, their
+``depthnet.metrics``, each after the protocol, as nine metrics that know nothing of each other would be, and
+each after one use of the protocol. The network is irv2_attn at 240x320, with random weights. All are measured in one
+run, their
 rounds interleaved, so that a machine that slows down slows them alike; a share is the median of the rounds' shares.
 """
 

@@ -1,6 +1,6 @@
 """Average the weights of networks that began alike into one checkpoint.
 
-    python -m depthnet.average RUN RUN... --output soup.ckpt
+    depthnet average RUN RUN... --output soup.ckpt
 
 RUN is a run's directory, whose best checkpoint counts, or a checkpoint. All must be of one network, and should have
 begun with the same weights, as runs of several seeds do that have the same `ckpt=`: of networks that did not, the
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -70,10 +69,10 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m depthnet.average", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser("depthnet average", description=__doc__, formatter_class=style)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a checkpoint")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
-    return finish("depthnet.average", partial(_run, parser.parse_args(arguments)))
+    return finish("depthnet average", partial(_run, parser.parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -85,7 +84,3 @@ def _run(options: argparse.Namespace) -> int:
     save_plain(options.output, {"state_dict": state, RECORD_KEY: found.record})
     print(f"{options.output}: the average of {len(options.runs)} checkpoints; judge it before you use it")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

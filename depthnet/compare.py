@@ -1,11 +1,11 @@
 """Put finished runs side by side: figures with intervals, and what sets each run apart from the first, image by image.
 
-    python -m depthnet.compare RUN RUN...
-    python -m depthnet.compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
+    depthnet compare RUN RUN...
+    depthnet compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
 
 A RUN is a run's directory, with its metrics.json and per_image.csv; all must have judged the same images. --metrics may
-also name edge_f1, the sharpness of depth boundaries, which `python -m depthnet.report` stores; and, of what
-`python -m depthnet.robustness` stores: robustness, which is how far delta1 changes when images are corrupted;
+also name edge_f1, the sharpness of depth boundaries, which `depthnet report` stores; and, of what
+`depthnet robustness` stores: robustness, which is how far delta1 changes when images are corrupted;
 robustness_light, the same in varying light; and robustness_dark and its like.
 
 Intervals are of 95 %, by bootstrap over scenes. A difference is a run's figure less the baseline's, image by image, so
@@ -138,7 +138,7 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
             for metric in metrics:
                 if metric not in known:
                     tool = next((tool for begins, tool in _STORED_BY.items() if metric.startswith(begins)), None)
-                    more = f"; python -m depthnet.{tool} measures it" if tool else ""
+                    more = f"; depthnet {tool} measures it" if tool else ""
                     raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}{more}")
     return [_compare(runs, metrics, each) for each in chosen]
 
@@ -282,7 +282,7 @@ def _csv(comparisons: Sequence[Comparison], split: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m depthnet.compare", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser("depthnet compare", description=__doc__, formatter_class=style)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="held against the others (default: the first)")
     parser.add_argument("--protocol", metavar="NAME", help="only this one (default: all that the runs share)")
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("terminal", "markdown", "csv"), default="terminal")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, not to the terminal")
     options = parser.parse_args(arguments)
-    return finish("depthnet.compare", partial(_run, options))
+    return finish("depthnet compare", partial(_run, options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -316,7 +316,3 @@ def _text(options: argparse.Namespace) -> str:
         return _csv(comparisons, found[0].split)
     terminal = options.output is None and sys.stdout.isatty()
     return _document(comparisons, runs, options.format == "markdown", None if terminal else _WIDTH)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """A run's best weights as one small file to hand on, with its card.
 
-    python -m depthnet.export RUN --name nyu_small --output DIR --command "python train.py experiment=nyu_small"
+    depthnet export RUN --name nyu_small --output DIR --command "python train.py experiment=nyu_small"
 
 RUN is the directory of a fit that has ended, or of a mode=test, as of an average of several fits. DIR/NAME.safetensors
 holds its best weights in half precision and what a checkpoint knows of the network; whatever takes a checkpoint takes
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -74,7 +73,7 @@ def _frames(run: Run, network: DepthNetwork) -> tuple[Layout, str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m depthnet.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="depthnet export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
     parser.add_argument("--name", required=True, help="the model's name, and its files'")
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--license", metavar="TEXT", help="of the weights (default: what follows from their data)")
     parser.add_argument("--note", action="append", default=[], metavar="TEXT", help="a limit, for the card; repeatable")
     options = parser.parse_args(arguments)
-    return finish("depthnet.export", partial(_run, options))
+    return finish("depthnet export", partial(_run, options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -122,7 +121,3 @@ def _run(options: argparse.Namespace) -> int:
     parameters = sum(parameter.numel() for parameter in rounded.parameters())
     print(f"{output / options.name}{SUFFIX}: {len(content) / 1e6:.2f} MB, {parameters:,} parameters\n{said}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

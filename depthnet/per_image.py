@@ -1,7 +1,7 @@
 """A finished run as its files tell of it, image by image: metrics.json, per_image.csv, and config.yaml.
 
 ``per_image_edges.csv`` and ``per_image_robustness.csv``, where a run has them, hold in the same form what
-``python -m depthnet.report`` and ``python -m depthnet.robustness`` measured beside its figures.
+``depthnet report`` and ``depthnet robustness`` measured beside its figures.
 """
 
 from __future__ import annotations

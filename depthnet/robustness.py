@@ -1,11 +1,11 @@
 """How the figures of a run fall when its images are corrupted.
 
-    python -m depthnet.robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
+    depthnet robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
 
 RUN is the directory of a run that was evaluated. Its checkpoint evaluates the same frames under the run's first
 protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference
 from the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
-RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `python -m depthnet.compare`.
+RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `depthnet compare`.
 
 Exit code: 0, done; 2, something is wrong, and nothing was written; 130, interrupted.
 """
@@ -152,13 +152,13 @@ def _print(found: dict[str, dict[str, Any]], title: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m depthnet.robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="depthnet robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_run_options(parser)
     parser.add_argument("--corrupt", default=",".join(CORRUPTIONS), metavar="NAMES", help="default: all of them")
     parser.add_argument("--output", metavar="FILE", help="the figures as JSON (default: RUN/robustness.json)")
     options = parser.parse_args(arguments)
-    return finish("depthnet.robustness", partial(_run, options))
+    return finish("depthnet robustness", partial(_run, options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -179,9 +179,5 @@ def _run(options: argparse.Namespace) -> int:
     print(path)
     why = "--ckpt names another checkpoint" if options.ckpt else store_images(run, "robustness", *losses(bench, found))
     if why:
-        print(f"nothing is stored for depthnet.compare: {why}")
+        print(f"nothing is stored for depthnet compare: {why}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

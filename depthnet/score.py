@@ -1,6 +1,6 @@
 """Judge anybody's prediction files against a data root.
 
-    python -m depthnet.score PREDICTIONS ROOT --split val --protocol NAME --output score.json
+    depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
 
 PREDICTIONS is a folder of .npy files (floats, metres, HxW or 1xHxW) or 16-bit PNG files (--scale levels per metre). A
 frame's file is found by the frame's label, the path of its image below ROOT without the suffix: that of train/rgb_00018
@@ -239,7 +239,7 @@ def _pair(layout: Layout, split: str, frame: int, path: Path, scale: float) -> t
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m depthnet.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="depthnet evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of .npy or .png files")
     parser.add_argument("root", metavar="ROOT", help="folder of the data")
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
     options = parser.parse_args(arguments)
-    return finish("depthnet.score", partial(_run, options))
+    return finish("depthnet evaluate", partial(_run, options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -297,7 +297,3 @@ def _warn(result: dict[str, Any]) -> int:
     missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
     print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What became of a sweep's jobs: a ranked table, and sweep.csv with a row for each.
 
-    python -m depthnet.sweep DIR
+    depthnet runs DIR
 
 DIR is the directory of a sweep that has ended, was killed, or is under way. The jobs are ranked by the figure that they
 watch, under the first protocol. The 95 % interval of a job is over scenes, as its metrics.json has it. Jobs that differ
@@ -297,15 +297,11 @@ def _csv(jobs: Sequence[Job]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m depthnet.sweep", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser("depthnet runs", description=__doc__, formatter_class=style)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a sweep's directory")
     options = parser.parse_args(arguments)
-    return finish("depthnet.sweep", partial(_run, options.directory))
+    return finish("depthnet runs", partial(_run, options.directory))
 
 
 def _run(directory: Path) -> int:
     return int(tell(directory) > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

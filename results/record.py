@@ -6,7 +6,7 @@
 
 What the run has measured is taken from its files. Its best checkpoint then evaluates the same images again, as they are
 for the sharpness of depth boundaries and with every corruption for robustness; both are stored in the run, image by
-image, as `python -m depthnet.report` and `python -m depthnet.robustness` do. Last the network is timed on one core.
+image, as `depthnet report` and `depthnet robustness` do. Last the network is timed on one core.
 
 A record holds no path of this machine: PATH, FILE and BEST stand in its commands, BEST for checkpoints/best.ckpt of the
 command before.

@@ -77,7 +77,7 @@ def refusal(capsys, *arguments) -> str:
     assert main([*map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("depthnet.compare: ")
+    assert err.startswith("depthnet compare: ")
     assert err.count("\n") == 1
     return err
 

@@ -98,7 +98,7 @@ def test_what_float16_would_spoil_is_not_exported(command, capsys, monkeypatch):
 def test_a_mistake_is_one_line(command, capsys, arguments, says):
     assert main([arguments[0], *command[1:], *arguments[1:]]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("depthnet.export: ")
+    assert err.startswith("depthnet export: ")
     assert says in err
     assert err.count("\n") == 1
 

@@ -121,7 +121,7 @@ def run_command(line, train, capfd):
     elif tool == "score":
         from depthnet.score import main
     else:
-        from depthnet.data.__main__ import main
+        from depthnet.data.cli import main
     capfd.readouterr()
     code = main(arguments)
     return code, capfd.readouterr().err.strip().splitlines()[-1]

@@ -137,7 +137,7 @@ def test_a_users_error_is_one_line_and_exit_code_2(
     out, err = capsys.readouterr()
     assert end.value.code == 2
     assert out == ""
-    assert err.startswith("predict.py: ")
+    assert err.startswith("depthnet predict: ")
     assert says in err
     assert err.count("\n") == 1
     assert not list(Path().rglob("*_depth.npy"))
@@ -267,7 +267,8 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert np.array_equal(np.load("again/odd_depth.npy"), np.load("out/odd_depth.npy"))
     assert predict.main(["in/odd.png", "--ckpt", "runs", "--output", "again"]) == 2
     assert capsys.readouterr().err == (
-        "predict.py: checkpoint runs: a folder, and no run with checkpoints (looked for checkpoints/best.ckpt in it)\n"
+        "depthnet predict: checkpoint runs: a folder, and no run with checkpoints "
+        "(looked for checkpoints/best.ckpt in it)\n"
     )
 
 
@@ -282,7 +283,7 @@ def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     assert predict.main(["in"]) == 2
     assert capsys.readouterr() == (
         "",
-        "predict.py: no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt\n",
+        "depthnet predict: no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt\n",
     )
     weights.mkdir()
     source = read_checkpoint(tiny.path)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import depthnet
 from depthnet import prediction
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import DepthRange, InputError
@@ -626,7 +627,7 @@ def command(source: str, output: str, pause: float) -> list[str]:
 def test_killed_at_any_time_every_output_is_whole_and_the_next_run_does_the_rest(ckpt: Path) -> None:
     for number in range(40):
         photo(Path(f"in/{number % 3}/{number:02d}.jpg"), seed=number)
-    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(prediction.__file__).parents[1])}}
+    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(depthnet.__file__).parents[1])}}
     dice = random.Random(0)
     done: dict[Path, int] = {}
     for _ in range(4):
@@ -659,7 +660,7 @@ def test_killed_at_any_time_every_output_is_whole_and_the_next_run_does_the_rest
 
 
 def test_memory_does_not_grow_with_the_number_of_files(ckpt: Path) -> None:
-    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(prediction.__file__).parents[1])}}
+    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(depthnet.__file__).parents[1])}}
     peak = []
     for count in (8, 80):
         for number in range(count):

@@ -126,7 +126,7 @@ def test_the_tools_store_the_same_for_compare(runs, record, tmp_path, capsys):
     other = made(tmp_path / "other", "data=rooms")
     for metric, tool in (("edge_f1", "report"), ("robustness_light", "robustness")):
         assert compare([str(other), str(runs[0]), "--metrics", metric]) == 2
-        assert f"python -m depthnet.{tool} measures it" in capsys.readouterr().err
+        assert f"depthnet {tool} measures it" in capsys.readouterr().err
     write_report(other)
     assert robustness([str(other)]) == 0
     for tool in ("edges", "robustness"):
@@ -136,7 +136,7 @@ def test_the_tools_store_the_same_for_compare(runs, record, tmp_path, capsys):
     capsys.readouterr()
     before = {path.name: path.read_bytes() for path in other.glob("per_image_*.csv")}
     assert robustness([str(other), "--limit", "2", "--output", str(tmp_path / "few.json")]) == 0
-    assert "nothing is stored for depthnet.compare: only 2 of 5 images" in capsys.readouterr().out
+    assert "nothing is stored for depthnet compare: only 2 of 5 images" in capsys.readouterr().out
     write_report(other, limit=2)
     assert {path.name: path.read_bytes() for path in other.glob("per_image_*.csv")} == before
 

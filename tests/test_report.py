@@ -12,7 +12,7 @@ from depthnet.data.layouts.labelled import LABELLED_FILE
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.metrics import METRIC_NAMES
-from depthnet.report.__main__ import main
+from depthnet.report.cli import main
 from depthnet.report.judge import Bench, read_run
 from depthnet.report.write import write_report
 from depthnet.sharpness import edge_f1
@@ -154,7 +154,7 @@ def test_the_command_line(run, tmp_path, capsys):
         assert main([*arguments, "--output", str(tmp_path / "b.html")]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert re.fullmatch(r"depthnet\.report: [^\n]+\n", err)
+        assert re.fullmatch(r"depthnet report: [^\n]+\n", err)
     assert not (tmp_path / "b.html").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write in"):

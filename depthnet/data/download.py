@@ -61,7 +61,7 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         if wrong:
             raise InputError(
                 f"{url}: {wrong}; try again, or bring the file by hand ({size} bytes, MD5 {md5}) to {path}; then run "
-                f"python -m depthnet.data check {path.parent}"
+                f"depthnet data check {path.parent}"
             )
     return path
 

@@ -1,1 +1,1 @@
-"""The error atlas of a run: ``python -m depthnet.report RUN``."""
+"""The error atlas of a run: ``depthnet report RUN``."""

@@ -1,4 +1,4 @@
-"""python -m depthnet.data: what a person types, and what comes back."""
+"""depthnet data: what a person types, and what comes back."""
 
 import csv
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from mat_file import random_frames, write_mat
 from PIL import Image
 
-from depthnet.data.__main__ import main
+from depthnet.data.cli import main
 from depthnet.data.layouts.registry import open_root
 
 
@@ -99,7 +99,7 @@ def test_prepare_makes_a_root_that_can_be_checked(tmp_path, capsys):
 
 def test_the_tools_start_without_torch():
     program = (
-        "import sys, depthnet.data.__main__; "
+        "import sys, depthnet.data.cli; "
         "print(*sorted({'torch', 'lightning', 'albumentations', 'h5py'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -43,7 +43,7 @@ def test_an_attack_does_nothing_and_is_told_in_a_line(outcomes, kind):
     first = ("device:", "encoder:", "weights:", "data:", "      ", "run:", "fit:", "ckpt=")
     told = [line for line in outcome.output.splitlines() if line.strip() and not line.startswith(first)]
     assert len(told) == 1, outcome.output
-    assert told[0].startswith(("error: ", "predict.py: "))
+    assert told[0].startswith(("error: ", "depthnet predict: "))
 
 
 def bounded(work) -> str:
@@ -201,4 +201,4 @@ def test_a_checkpoint_that_is_no_file_is_refused(tmp_path, make):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == f"predict.py: checkpoint {tmp_path}/evil.ckpt: not a regular file\n"
+    assert done.stderr == f"depthnet predict: checkpoint {tmp_path}/evil.ckpt: not a regular file\n"

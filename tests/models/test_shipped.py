@@ -18,7 +18,7 @@ from depthnet.models import shipped
 from depthnet.models.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.models.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
-from depthnet.report.__main__ import main as report
+from depthnet.report.cli import main as report
 
 
 def small(seed=0):

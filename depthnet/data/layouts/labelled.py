@@ -31,7 +31,7 @@ __all__ = ["LABELLED_FILE", "LabelledLayout"]
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
-_MEND = "bring the official file again: python -m depthnet.data download FOLDER"
+_MEND = "bring the official file again: depthnet data download FOLDER"
 _MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
 _MAX_CHUNK = 64 << 20  # bytes; a chunk is unpacked as a whole, whatever is wanted of it, from a thousandth of its size
 _TEXT_LENGTH = 1000  # characters of a name; the longest of the official file has 24

@@ -22,7 +22,7 @@ LAYOUTS: dict[str, type[SourceLayout]] = {
 """Every layout by name."""
 
 _WAYS = (
-    "Get NYU Depth V2 with python -m depthnet.data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
+    "Get NYU Depth V2 with depthnet data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
     "as BTS list files, and name its folder with data.root=PATH or NYU_ROOT; or train on the built-in rooms: data=rooms"
 )
 

@@ -92,9 +92,9 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
     more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""
     names = list(dict.fromkeys(finding.name for finding in wrong))
     if UNREADABLE.isdisjoint(names):
-        more += f"; to accept: data.allow=[{','.join(names)}], or --allow {' '.join(names)} of depthnet.score"
+        more += f"; to accept: data.allow=[{','.join(names)}], or --allow {' '.join(names)} of depthnet evaluate"
     raise InputError(
-        f"{wrong[0].where}: {wrong[0].message}{more}; python -m depthnet.data check ROOT lists all that is wrong",
+        f"{wrong[0].where}: {wrong[0].message}{more}; depthnet data check ROOT lists all that is wrong",
         wrong[0].name,
     )
 

@@ -125,7 +125,7 @@ def refused(path, match=None):
     with pytest.raises(InputError, match=match) as caught:
         read_all(LabelledLayout(Source(path)))
     assert "\n" not in str(caught.value)
-    assert "python -m depthnet.data download" in str(caught.value)
+    assert "depthnet data download" in str(caught.value)
     assert LABELLED_FILE in str(caught.value)
     return caught.value
 

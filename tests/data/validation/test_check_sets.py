@@ -8,7 +8,7 @@ from conftest import DATA
 from PIL import Image
 
 from depthnet.core.types import DepthRange, InputError
-from depthnet.data.__main__ import main
+from depthnet.data.cli import main
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.rooms.layout import RoomsLayout

@@ -1,9 +1,9 @@
 """Get data, look at it, and find what is wrong with it before a network is trained on it.
 
-    python -m depthnet.data check ROOT           one page on what lies there and everything wrong with it
-    python -m depthnet.data show ROOT|rooms      a contact sheet of images and depth
-    python -m depthnet.data download ROOT        bring the official labelled file of NYU Depth V2 (3 GB)
-    python -m depthnet.data prepare MAT OUT      turn that file into list files and PNG pairs
+    depthnet data check ROOT           one page on what lies there and everything wrong with it
+    depthnet data show ROOT|rooms      a contact sheet of images and depth
+    depthnet data download ROOT        bring the official labelled file of NYU Depth V2 (3 GB)
+    depthnet data prepare MAT OUT      turn that file into list files and PNG pairs
 
 Exit code: 0, done, and nothing is wrong; 1, check found something wrong; 2, it could not be done; 130, interrupted.
 """
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
     again = "every file written is whole, and the same command goes on"
-    return finish("depthnet.data", partial(options.run, options), again)
+    return finish("depthnet data", partial(options.run, options), again)
 
 
 def _parser() -> argparse.ArgumentParser:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m depthnet.data", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser("depthnet data", description=__doc__, formatter_class=style)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     check = commands.add_parser("check", help="say what a data set is, and everything wrong with it")
@@ -117,7 +117,7 @@ def _download(options: argparse.Namespace) -> int:
     from depthnet.data.download import download
 
     path = download(Path(options.root).expanduser())
-    print(f"{path}: whole, by its digest. Look at it with python -m depthnet.data check {options.root}")
+    print(f"{path}: whole, by its digest. Look at it with depthnet data check {options.root}")
     return 0
 
 
@@ -128,7 +128,3 @@ def _prepare(options: argparse.Namespace) -> int:
         prepare(Path(options.mat).expanduser(), Path(options.out).expanduser(), options.truth, advance)
     print(f"{options.out}: list files and pairs, {options.truth} depth in whole millimetres")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

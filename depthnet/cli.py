@@ -1,0 +1,43 @@
+"""The command ``depthnet``: one tool a word, imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import depthnet
+
+__all__ = ["TOOLS", "main"]
+
+TOOLS = {
+    "predict": ("depthnet.inference_cli", "depth for photographs"),
+    "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
+    "evaluate": ("depthnet.score", "metrics of anybody's predictions against a data set"),
+    "compare": ("depthnet.compare", "runs side by side, with paired differences and intervals"),
+    "runs": ("depthnet.sweep", "the table of a sweep's runs"),
+    "report": ("depthnet.report.cli", "a page on where a run's network errs"),
+    "robustness": ("depthnet.robustness", "how metrics fall when images are corrupted"),
+    "export": ("depthnet.export", "a run's weights as one small file with a model card"),
+    "average": ("depthnet.average", "the mean of several runs' weights"),
+}
+"""Each tool's module, whose ``main`` takes the arguments and returns the exit code, and what it gives, in words."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``depthnet TOOL ARGUMENTS`` and return the exit code: 0, 1 or 2 by the tool, 2 for a wrong tool."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    tool = given[0] if given else "--help"
+    if tool in ("-h", "--help"):
+        lines = [f"  {name:11} {about}" for name, (_, about) in TOOLS.items()]
+        print(
+            "usage: depthnet TOOL ...\n", *lines, "\ndepthnet TOOL --help lists its options; train.py trains", sep="\n"
+        )
+        return 0
+    if tool == "--version":
+        print(f"depthnet {depthnet.__version__}")
+        return 0
+    if tool not in TOOLS:
+        print(f"depthnet: no tool {tool}; there are {', '.join(TOOLS)}", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(TOOLS[tool][0]).main(given[1:]))

@@ -1,0 +1,92 @@
+"""Predict depth for photographs.
+
+    depthnet predict PHOTO... --output DIR                 (the model that ships with depthnet, nyu_small)
+    depthnet predict PHOTO... --ckpt RUN --output DIR
+
+PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
+millimetres), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run does only what
+is missing or was made from another photograph, checkpoint or setting.
+
+Distances in meters need the camera's focal length. It is taken from --focal or --fov-x, else from a K.txt or
+intrinsics.json beside the photograph or up to two folders above, else from EXIF (35-mm focal length); where none is
+known, the field of view of the training camera is assumed. The last lines and <stem>.json say which was used.
+
+Exit code: 0, all is there; 1, some photographs failed, each with a line on stderr; 2, nothing could be done; 130,
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from depthnet.core.errors import finish
+from depthnet.core.progress import progress_bar
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("depthnet predict", description=__doc__, formatter_class=style, allow_abbrev=False)
+    parser.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
+    )
+    parser.add_argument("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
+    parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
+    parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--color-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="ends of the colour scale [m] (default: each picture's own)",
+    )
+    parser.add_argument("--focal", type=float, metavar="PX", help="focal length of the photographs [px]")
+    parser.add_argument("--fov-x", type=float, metavar="DEGREES", help="horizontal field of view of the photographs")
+    size_help = "what the network sees [px] (default: what it was trained at)"
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=size_help)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    options = parser.parse_intermixed_args(given[:end])  # photographs may stand between options, but not around "--"
+    options.photos += given[end + 1 :]
+    if not options.photos:
+        parser.error("no photograph: name files, folders or globs")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parse(arguments)
+    again = "every file written is whole, and the same command resumes"
+    return finish("depthnet predict", functools.partial(_run, options), again)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from depthnet.models.shipped import default_model
+
+    if options.ckpt is None:
+        options.ckpt, line = default_model()
+        print(line, flush=True)
+    from depthnet.prediction import predict_files
+
+    settings = {name: getattr(options, name) for name in ("color_range", "device", "focal", "fov_x", "overwrite")}
+    with progress_bar("photographs") as advance:
+        report = predict_files(
+            options.photos, options.ckpt, options.output, size=options.size, advance=advance, **settings
+        )
+    if report.camera_line:
+        print(report.camera_line)
+    if report.stretched:
+        print(f"squeezed: {report.stretched} of another aspect than the network takes")
+    print(report)
+    return 1 if report.failed else 0

@@ -1,0 +1,34 @@
+"""The command depthnet: its list of tools, and what a wrong one gives."""
+
+import subprocess
+import sys
+
+import pytest
+
+from depthnet.cli import TOOLS, main
+
+
+def test_help_lists_every_tool(capsys):
+    assert main(["--help"]) == main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in TOOLS)
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_has_its_own_help(tool, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([tool, "--help"])
+    assert stop.value.code == 0
+    assert f"depthnet {tool}" in capsys.readouterr().out
+
+
+def test_a_wrong_tool_is_one_line(capsys):
+    assert main(["judge"]) == 2
+    assert capsys.readouterr().err.startswith("depthnet: no tool judge; there are predict, data, ")
+
+
+def test_the_command_imports_nothing_heavy():
+    program = "import sys; from depthnet.cli import main; main(['--help']); print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
