@@ -56,13 +56,13 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     from torch import nn
 
     from depthnet.callbacks import Panels, Results
-    from depthnet.evaluation import choose_protocols
+    from depthnet.evaluation.evaluator import choose_protocols
+    from depthnet.evaluation.report.write import write_report
     from depthnet.fine_tune import check_reach, load_start, resolve_camera
     from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
     from depthnet.module import DepthModule
     from depthnet.overview import TimeEstimate
-    from depthnet.report.write import write_report
     from depthnet.resume import begin, finished, fit_and_judge, settle
     from depthnet.saving import Clock, DurableCheckpointIO
     from depthnet.sync_norm import SyncNorm

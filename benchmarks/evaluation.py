@@ -3,8 +3,8 @@
     python benchmarks/evaluation.py          (about a minute on one core)
 
 One frame at a time, as an evaluation has them: truth of 480x640 without holes, a prediction of 240x320, the protocol
-nyu_eigen_filled. The one pass is ``depthnet.evaluation.Evaluation``; the nine are the functions of
-``depthnet.metrics``, each after the protocol, as nine metrics that know nothing of each other would be, and
+nyu_eigen_filled. The one pass is ``depthnet.evaluation.evaluator.Evaluation``; the nine are the functions of
+``depthnet.evaluation.metrics``, each after the protocol, as nine metrics that know nothing of each other would be, and
 each after one use of the protocol. The network is irv2_attn at 240x320, with random weights. All are measured in one
 run, their
 rounds interleaved, so that a machine that slows down slows them alike; a share is the median of the rounds' shares.
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from depthnet.core.types import DepthRange
-from depthnet.evaluation import Evaluation
-from depthnet.metrics import abs_rel, delta_accuracy, log10, rmse, rmse_log, silog, sq_rel
+from depthnet.evaluation.evaluator import Evaluation
+from depthnet.evaluation.metrics import abs_rel, delta_accuracy, log10, rmse, rmse_log, silog, sq_rel
+from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.models.depth_net import DepthNet
-from depthnet.protocol import PROTOCOLS
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (240, 320)

@@ -41,13 +41,13 @@ from depthnet.callbacks import Checkpoint
 from depthnet.core.device import BF16, describe_device, find_gpu
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.ema import WeightEMA
+from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.losses import DepthLoss
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.prediction import predict_files
-from depthnet.protocol import PROTOCOLS
 from depthnet.run.config import quiet_libraries
 from depthnet.saving import DurableCheckpointIO, Last
 

@@ -33,12 +33,12 @@ from torch.utils.data import DataLoader
 
 from depthnet.callbacks import History
 from depthnet.core.types import DepthRange, Sample
+from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, one_cycle
-from depthnet.protocol import PROTOCOLS
 from depthnet.run.config import quiet_libraries
 
 IRV2 = "inception_resnet_v2"

@@ -14,13 +14,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from depthnet.intervals import DRAWS, LEVEL
-from depthnet.metrics import METRIC_NAMES
+from depthnet.evaluation.atlas import mean_figures
+from depthnet.evaluation.bootstrap import DRAWS, LEVEL
+from depthnet.evaluation.frames import Run
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.per_image import count_in_words
 from depthnet.models.network import DepthNetwork
 from depthnet.models.shipped import portable
-from depthnet.per_image import count_in_words
-from depthnet.report.atlas import mean_figures
-from depthnet.report.judge import Run
 from depthnet.terms import NYU_LAYOUTS, Origin
 
 __all__ = ["Export", "model_card"]

@@ -28,8 +28,8 @@ from depthnet.models.shipped import SUFFIX, pack_weights
 
 if TYPE_CHECKING:
     from depthnet.data.layouts.layout import Layout
+    from depthnet.evaluation.frames import Run
     from depthnet.models.network import DepthNetwork
-    from depthnet.report.judge import Run
 
 __all__ = ["depth_changes", "main"]
 
@@ -57,7 +57,7 @@ def depth_changes(
 def _frames(run: Run, network: DepthNetwork) -> tuple[Layout, str, str]:
     """The frames to compare on: the run's own where they are at hand, else rooms; and both in words."""
     from depthnet.data.rooms.layout import RoomsLayout
-    from depthnet.report.judge import open_data
+    from depthnet.evaluation.frames import open_data
 
     split = str(run.metrics["split"])
     try:
@@ -89,9 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from depthnet.card import Export, model_card
+    from depthnet.evaluation.frames import judged_checkpoint, read_run
     from depthnet.models.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
-    from depthnet.report.judge import judged_checkpoint, read_run
     from depthnet.terms import find_origin, license_of
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):

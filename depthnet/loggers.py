@@ -23,7 +23,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.core.atomic_io import write_text
 from depthnet.core.types import InputError
-from depthnet.metrics import METRIC_NAMES
+from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.run.provenance import note_url
 
 __all__ = ["SafeLogger", "WandbRun", "last_step", "logged", "make_loggers", "tensorboard_logger", "wandb_logger"]

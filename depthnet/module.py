@@ -15,12 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from depthnet.core.types import InputError, Sample
 from depthnet.data.sampler import derive_seed
 from depthnet.ema import WeightEMA
-from depthnet.evaluation import Evaluation
+from depthnet.evaluation.evaluator import Evaluation
+from depthnet.evaluation.metrics import delta_accuracy
+from depthnet.evaluation.protocols import Protocol
 from depthnet.losses import DepthLoss
-from depthnet.metrics import delta_accuracy
 from depthnet.models.checkpoint import RECORD_KEY, make_record
 from depthnet.models.network import DepthNetwork, focal_lengths
-from depthnet.protocol import Protocol
 
 __all__ = ["DepthModule"]
 

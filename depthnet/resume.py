@@ -20,12 +20,12 @@ from torch import nn
 from depthnet.batch_size import settle_batch_size
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.evaluation import metrics_table, versions
+from depthnet.evaluation.evaluator import metrics_table, versions
+from depthnet.evaluation.per_image import count_in_words
+from depthnet.evaluation.report.write import write_report
 from depthnet.loggers import logged
 from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.overview import resolve_weights
-from depthnet.per_image import count_in_words
-from depthnet.report.write import write_report
 from depthnet.run.config import (
     CONFIG,
     METRICS,

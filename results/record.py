@@ -31,24 +31,24 @@ import numpy as np
 import torch
 from cost import measure_cost
 
-from depthnet.compare import compare, differing_keys
 from depthnet.core.atomic_io import file_digest, require_writable, write_json
 from depthnet.core.errors import finish
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
-from depthnet.corruptions import CORRUPTIONS, STRENGTHS
-from depthnet.evaluation import training_mean
-from depthnet.intervals import DRAWS, LEVEL
-from depthnet.metrics import METRIC_NAMES
+from depthnet.evaluation.atlas import mean_figures
+from depthnet.evaluation.bootstrap import DRAWS, LEVEL
+from depthnet.evaluation.compare import compare, differing_keys
+from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
+from depthnet.evaluation.evaluator import training_mean
+from depthnet.evaluation.frames import Bench, Run, judge, read_run, store_images
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.per_image import flat
+from depthnet.evaluation.per_image import read_run as read_images
+from depthnet.evaluation.robustness import LIGHT, evaluate, losses
+from depthnet.evaluation.sharpness import EDGE_F1, edge_f1
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import portable, shipped_models
-from depthnet.per_image import flat
-from depthnet.per_image import read_run as read_images
-from depthnet.report.atlas import mean_figures
-from depthnet.report.judge import Bench, Run, judge, read_run, store_images
-from depthnet.robustness import LIGHT, evaluate, losses
 from depthnet.run.provenance import RECORD
-from depthnet.sharpness import EDGE_F1, edge_f1
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
 """What a record measures of each image beside the nine figures of an evaluation."""

@@ -12,7 +12,7 @@ from depthnet.callbacks import Checkpoint, History, Panels, Results
 from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.registry import open_root
-from depthnet.evaluation import Evaluation, choose_protocols
+from depthnet.evaluation.evaluator import Evaluation, choose_protocols
 from depthnet.loggers import SafeLogger
 from depthnet.resume import finished
 

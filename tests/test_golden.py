@@ -119,7 +119,7 @@ def run_command(line, train, capfd):
     if tool == "predict":
         from predict import main
     elif tool == "score":
-        from depthnet.score import main
+        from depthnet.evaluation.predictions import main
     else:
         from depthnet.data.cli import main
     capfd.readouterr()

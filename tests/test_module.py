@@ -7,6 +7,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.evaluation.protocols import PROTOCOLS, find_protocols
 from depthnet.finite import FiniteSteps
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
@@ -14,7 +15,6 @@ from depthnet.models.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.models.depth_net import DepthNet
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
-from depthnet.protocol import PROTOCOLS, find_protocols
 from depthnet.saving import DurableCheckpointIO
 
 RANGE = DepthRange(1e-3, 10.0)

@@ -7,8 +7,8 @@ from depthnet.core.types import DepthRange
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.transforms import Augment
+from depthnet.evaluation.metrics import depth_metrics
 from depthnet.losses import DepthLoss
-from depthnet.metrics import depth_metrics
 from depthnet.models.depth_net import DepthNet
 from depthnet.optim import build_optimizer
 

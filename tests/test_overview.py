@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 from depthnet import overview
 from depthnet.core.types import DepthRange
 from depthnet.data.datamodule import DepthDataModule
+from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.encoder import choose_weights
 from depthnet.module import DepthModule
 from depthnet.optim import build_optimizer, constant
 from depthnet.overview import TimeEstimate, resolve_weights
-from depthnet.protocol import PROTOCOLS
 from depthnet.saving import DurableCheckpointIO
 
 RANGE = DepthRange(1e-3, 10.0)

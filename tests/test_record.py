@@ -10,17 +10,17 @@ import pytest
 import torch
 from small_run import ROOMS, from_root, write_run
 
-from depthnet.compare import main as compare
-from depthnet.corruptions import CORRUPTIONS
 from depthnet.data.layouts.registry import open_root
+from depthnet.evaluation.compare import main as compare
+from depthnet.evaluation.corruptions import CORRUPTIONS
+from depthnet.evaluation.frames import Bench, open_data, read_run
+from depthnet.evaluation.report.write import write_report
+from depthnet.evaluation.robustness import evaluate, summarize
+from depthnet.evaluation.robustness import main as robustness
+from depthnet.evaluation.sharpness import edge_f1
 from depthnet.models.checkpoint import RECORD_KEY, save_plain
 from depthnet.models.checkpoint import make_record as describe
 from depthnet.models.depth_net import load_network
-from depthnet.report.judge import Bench, open_data, read_run
-from depthnet.report.write import write_report
-from depthnet.robustness import evaluate, summarize
-from depthnet.robustness import main as robustness
-from depthnet.sharpness import edge_f1
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "results"))
 from record import MORE, command, main, make_record

@@ -106,7 +106,7 @@ def _serve() -> None:
     import lightning.pytorch.callbacks  # noqa: F401
     import timm  # noqa: F401
 
-    import depthnet.report.write
+    import depthnet.evaluation.report.write
     import depthnet.resume  # noqa: F401
     import train  # noqa: F401
 

@@ -14,11 +14,11 @@ from safetensors.torch import save, save_file
 
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import InputError
+from depthnet.evaluation.report.cli import main as report
 from depthnet.models import shipped
 from depthnet.models.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.models.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
-from depthnet.report.cli import main as report
 
 
 def small(seed=0):

@@ -50,15 +50,15 @@ def test_code_that_does_not_train_may_change_and_is_logged(tmp_path, caplog):
     check_changes(tmp_path, DATA, VERSIONS, [])
     path = tmp_path / "run.json"
     record = json.loads(path.read_text())
-    record["code"]["depthnet/report/charts.py"] = "0" * 64
-    del record["code"]["depthnet/compare.py"]
+    record["code"]["depthnet/evaluation/report/charts.py"] = "0" * 64
+    del record["code"]["depthnet/evaluation/compare.py"]
     path.write_text(json.dumps(record))
     with caplog.at_level("INFO", "depthnet"):
         check_changes(tmp_path, DATA, VERSIONS, [])
     assert "code that does not train has changed" in caplog.text
-    assert "depthnet/compare.py, depthnet/report/charts.py" in caplog.text
+    assert "depthnet/evaluation/compare.py, depthnet/evaluation/report/charts.py" in caplog.text
     resumed = json.loads(path.read_text())["resumed"]
-    assert resumed[-1]["code"] == ["depthnet/compare.py", "depthnet/report/charts.py"]
+    assert resumed[-1]["code"] == ["depthnet/evaluation/compare.py", "depthnet/evaluation/report/charts.py"]
     caplog.clear()
     check_changes(tmp_path, DATA, VERSIONS, [])
     assert not caplog.text
@@ -81,7 +81,7 @@ def test_what_training_imports_is_listed():
         "depthnet/run/provenance.py",
         "depthnet/core/device.py",
         "depthnet/core/atomic_io.py",
-        "depthnet/intervals.py",
+        "depthnet/evaluation/bootstrap.py",
         "depthnet/run/naming.py",
         "depthnet/core/progress.py",
         "depthnet/run/config.py",

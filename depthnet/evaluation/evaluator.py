@@ -36,9 +36,9 @@ from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.scenes import frame_number
-from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
-from depthnet.metrics import METRIC_NAMES, DepthMetrics
-from depthnet.protocol import Protocol, default_protocol, find_protocols, resize_prediction
+from depthnet.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
+from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
+from depthnet.evaluation.protocols import Protocol, default_protocol, find_protocols, resize_prediction
 
 __all__ = [
     "Evaluation",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from depthnet.core.types import DepthRange
-from depthnet.report.atlas import MIN_PIXELS, SHARPNESS, Atlas, group_figures, mean_figures
+from depthnet.evaluation.atlas import MIN_PIXELS, SHARPNESS, Atlas, group_figures, mean_figures
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (24, 32)

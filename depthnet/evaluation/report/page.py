@@ -13,16 +13,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
-from depthnet.evaluation import commit, describe_judged
-from depthnet.intervals import DRAWS
-from depthnet.metrics import METRIC_NAMES
-from depthnet.per_image import count_in_words
-from depthnet.protocol import PROTOCOLS
-from depthnet.report.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
-from depthnet.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
-from depthnet.report.judge import Judgement, Run, Shot
+from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
+from depthnet.evaluation.bootstrap import DRAWS
+from depthnet.evaluation.evaluator import commit, describe_judged
+from depthnet.evaluation.frames import Judgement, Run, Shot
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.per_image import count_in_words
+from depthnet.evaluation.protocols import PROTOCOLS
+from depthnet.evaluation.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
+from depthnet.evaluation.sharpness import EDGE_F1, EDGE_REACH
 from depthnet.run.config import CONFIG
-from depthnet.sharpness import EDGE_F1, EDGE_REACH
 
 __all__ = ["page", "templates"]
 

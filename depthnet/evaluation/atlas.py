@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.types import DepthRange
-from depthnet.intervals import Interval, bootstrap
-from depthnet.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
+from depthnet.evaluation.bootstrap import Interval, bootstrap
+from depthnet.evaluation.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
 
 __all__ = [
     "GROUP_FIGURES",

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from depthnet.data.layouts.registry import open_root
-from depthnet.intervals import bootstrap
-from depthnet.metrics import METRIC_NAMES
-from depthnet.score import main, score_predictions
+from depthnet.evaluation.bootstrap import bootstrap
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.predictions import main, score_predictions
 
 Roots = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from depthnet.metrics import (
+from depthnet.evaluation.metrics import (
     METRIC_NAMES,
     DepthMetric,
     DepthMetrics,

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from depthnet.core.visualize import DEPTH_COLORS
-from depthnet.report.charts import bar, cell, curves, gradient, number, picture, scatter
-from depthnet.report.page import templates
+from depthnet.evaluation.report.charts import bar, cell, curves, gradient, number, picture, scatter
+from depthnet.evaluation.report.page import templates
 
 MACROS = templates().get_template("charts.html.j2").module
 

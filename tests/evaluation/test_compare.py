@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthnet.compare import compare, main
-from depthnet.intervals import bootstrap
-from depthnet.per_image import read_run
+from depthnet.evaluation.bootstrap import bootstrap
+from depthnet.evaluation.compare import compare, main
+from depthnet.evaluation.per_image import read_run
 
 METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 DATA = {
@@ -346,8 +346,8 @@ def test_what_an_evaluation_writes_is_read(tmp_path):
     import torch
 
     from depthnet.core.types import DepthRange
-    from depthnet.evaluation import Evaluation
-    from depthnet.protocol import PROTOCOLS
+    from depthnet.evaluation.evaluator import Evaluation
+    from depthnet.evaluation.protocols import PROTOCOLS
 
     runs = {}
     for name, factor in (("a", 1.1), ("b", 1.3)):
@@ -375,7 +375,7 @@ def test_what_an_evaluation_writes_is_read(tmp_path):
 
 def test_it_starts_without_the_heavy_libraries(pair):
     program = (
-        f"import sys; from depthnet.compare import main; main({[*map(str, pair)]!r}); "
+        f"import sys; from depthnet.evaluation.compare import main; main({[*map(str, pair)]!r}); "
         "print(*sorted({'torch', 'lightning', 'hydra', 'timm', 'PIL'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from depthnet import evaluation as module
 from depthnet.core.types import Crop, DepthRange, InputError
-from depthnet.evaluation import Evaluation, commit, mean_map, metrics_table, versions
-from depthnet.metrics import METRIC_NAMES
-from depthnet.protocol import PROTOCOLS, Protocol
+from depthnet.evaluation import evaluator as module
+from depthnet.evaluation.evaluator import Evaluation, commit, mean_map, metrics_table, versions
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.protocols import PROTOCOLS, Protocol
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from depthnet.sharpness import EDGE_REACH, boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
+from depthnet.evaluation.sharpness import EDGE_REACH, boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
 
 
 def blocks(seed=0, size=(40, 56), cell=8):

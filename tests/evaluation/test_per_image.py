@@ -4,8 +4,8 @@ import pytest
 from small_run import ROOMS, write_run
 
 from depthnet.core.types import InputError
-from depthnet.per_image import exact_mean, read_run, write_more
-from depthnet.report.judge import open_data
+from depthnet.evaluation.frames import open_data
+from depthnet.evaluation.per_image import exact_mean, read_run, write_more
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from depthnet.core.types import Crop, DepthRange
-from depthnet.protocol import PROTOCOLS, default_protocol, find_protocols
+from depthnet.evaluation.protocols import PROTOCOLS, default_protocol, find_protocols
 
 NYU = (480, 640)
 

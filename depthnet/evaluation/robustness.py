@@ -23,14 +23,14 @@ from depthnet.core.atomic_io import require_writable, write_json
 from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
-from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from depthnet.per_image import count_in_words
+from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from depthnet.evaluation.per_image import count_in_words
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from depthnet.report.judge import Bench
+    from depthnet.evaluation.frames import Bench
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
         bench: The checkpoint and its frames.
-        names: Corruptions, each one of :data:`depthnet.corruptions.CORRUPTIONS`.
+        names: Corruptions, each one of :data:`depthnet.evaluation.corruptions.CORRUPTIONS`.
         advance: Called with how many images were evaluated and how many there are.
 
     Returns:
@@ -86,8 +86,8 @@ def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[s
     """
     import numpy as np
 
-    from depthnet.intervals import bootstrap
-    from depthnet.metrics import METRIC_NAMES
+    from depthnet.evaluation.bootstrap import bootstrap
+    from depthnet.evaluation.metrics import METRIC_NAMES
 
     kept = ~np.isnan(found["clean"][:, 0])  # an image without a valid pixel has no figures, however it is corrupted
     scenes = [bench.rows[frame][1] for frame, keep in zip(bench.frames, kept, strict=True) if keep]
@@ -107,7 +107,7 @@ def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[s
 
 
 def losses(bench: Bench, found: Mapping[str, FloatArray]) -> tuple[list[str], dict[int, list[float]]]:
-    """Return how far each image's delta1 changes, as :mod:`depthnet.compare` knows it.
+    """Return how far each image's delta1 changes, as :mod:`depthnet.evaluation.compare` knows it.
 
     Returns:
         Names: ``delta1``, the clean one; ``robustness_<corruption>``; the means ``robustness`` over all corruptions and
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.report.judge import Bench, read_run, store_images
+    from depthnet.evaluation.frames import Bench, read_run, store_images
 
     names = list(dict.fromkeys(name for name in options.corrupt.split(",") if name))
     path = Path(options.output or Path(options.run, "robustness.json"))

@@ -21,12 +21,12 @@ def write_report(
     limit: int | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Judge a run's frames again, write its report, and store each image's ``edge_f1`` for :mod:`depthnet.compare`.
+    """Judge a run's frames again, write its report, and store each image's ``edge_f1`` for :mod:`evaluation.compare`.
 
     Args:
         directory: The run's.
         output: The file; None: ``report.html`` in the run's directory.
-        checkpoint, root, limit, advance: As :func:`depthnet.report.judge.judge`.
+        checkpoint, root, limit, advance: As :func:`depthnet.evaluation.frames.judge`.
 
     Returns:
         The file.
@@ -37,8 +37,8 @@ def write_report(
     """
     from jinja2 import UndefinedError
 
-    from depthnet.report.judge import judge, read_run, store_images
-    from depthnet.report.page import page
+    from depthnet.evaluation.frames import judge, read_run, store_images
+    from depthnet.evaluation.report.page import page
 
     run = read_run(directory)
     path = Path(output) if output is not None else run.directory / "report.html"

@@ -3,7 +3,7 @@ import pytest
 from drawing import picture
 
 from depthnet.core.types import InputError
-from depthnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 
 TEXTURE = np.random.default_rng(0).integers(-20, 21, (240, 320, 3))
 IMAGE = np.clip(picture(3, (240, 320)) + TEXTURE, 0, 255).astype(np.uint8)

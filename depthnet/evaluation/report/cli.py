@@ -19,7 +19,7 @@ from functools import partial
 
 from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
-from depthnet.report.write import write_report
+from depthnet.evaluation.report.write import write_report
 
 __all__ = ["main"]
 

@@ -11,11 +11,11 @@ from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LABELLED_FILE
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.metrics import METRIC_NAMES
-from depthnet.report.cli import main
-from depthnet.report.judge import Bench, read_run
-from depthnet.report.write import write_report
-from depthnet.sharpness import edge_f1
+from depthnet.evaluation.frames import Bench, read_run
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.report.cli import main
+from depthnet.evaluation.report.write import write_report
+from depthnet.evaluation.sharpness import edge_f1
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ import numpy as np
 from depthnet.core.atomic_io import write_text
 from depthnet.core.errors import finish
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
-from depthnet.intervals import Interval, bootstrap
-from depthnet.per_image import Run, count_in_words, exact_mean, read_run
+from depthnet.evaluation.bootstrap import Interval, bootstrap
+from depthnet.evaluation.per_image import Run, count_in_words, exact_mean, read_run
 
 __all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
 

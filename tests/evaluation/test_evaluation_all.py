@@ -19,11 +19,11 @@ from depthnet.core.types import DepthRange
 from depthnet.data.cache import CachedLayout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.registry import open_root
-from depthnet.evaluation import Evaluation, describe_judged, metrics_table
-from depthnet.intervals import DRAWS, LEVEL, bootstrap
-from depthnet.metrics import METRIC_NAMES, DepthMetrics
+from depthnet.evaluation.bootstrap import DRAWS, LEVEL, bootstrap
+from depthnet.evaluation.evaluator import Evaluation, describe_judged, metrics_table
+from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
+from depthnet.evaluation.protocols import Protocol, find_protocols
 from depthnet.models.depth_net import DepthNet
-from depthnet.protocol import Protocol, find_protocols
 
 SIZE = (12, 16)
 

@@ -22,12 +22,12 @@ from depthnet.core.types import BEST, DepthRange, InputError, read_size
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.evaluation import choose_protocols
-from depthnet.metrics import METRIC_NAMES, depth_metrics
+from depthnet.evaluation.atlas import Atlas
+from depthnet.evaluation.evaluator import choose_protocols
+from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
+from depthnet.evaluation.per_image import SAME, write_more
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
-from depthnet.per_image import SAME, write_more
-from depthnet.report.atlas import Atlas
 from depthnet.run.config import CONFIG
 
 __all__ = [
@@ -264,7 +264,7 @@ def judge(
 
 
 def store_images(run: Run, tool: str, names: Sequence[str], figures: Mapping[int, Sequence[float]]) -> str:
-    """Write figures of each image beside ``per_image.csv``, from where :mod:`depthnet.compare` reads them.
+    """Write figures of each image beside ``per_image.csv``, from where :mod:`depthnet.evaluation.compare` reads them.
 
     They have to be of all images, and of the checkpoint that the run was judged by.
 

@@ -11,9 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthnet import per_image
 from depthnet.core.types import Crop, DepthRange, InputError
-from depthnet.protocol import PROTOCOLS, Align, Protocol, default_protocol, find_protocols, resize_prediction
+from depthnet.evaluation import per_image
+from depthnet.evaluation.protocols import (
+    PROTOCOLS,
+    Align,
+    Protocol,
+    default_protocol,
+    find_protocols,
+    resize_prediction,
+)
 
 RANGE = DepthRange(1e-3, 10.0)
 NYU = (480, 640)

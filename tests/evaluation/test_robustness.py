@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from small_run import ROOMS, write_run
 
-from depthnet.corruptions import corrupt
-from depthnet.intervals import bootstrap
-from depthnet.metrics import METRIC_NAMES
-from depthnet.report.judge import Bench, open_data, read_run
-from depthnet.robustness import evaluate, main, summarize
+from depthnet.evaluation.bootstrap import bootstrap
+from depthnet.evaluation.corruptions import corrupt
+from depthnet.evaluation.frames import Bench, open_data, read_run
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.robustness import evaluate, main, summarize
 
 
 @pytest.fixture(scope="module")

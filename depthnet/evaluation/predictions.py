@@ -33,7 +33,7 @@ from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import SPLITS, Layout
 from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.validation.check import cheap_findings, require_sound
-from depthnet.per_image import count_in_words
+from depthnet.evaluation.per_image import count_in_words
 
 __all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
 
@@ -172,8 +172,8 @@ def score_predictions(
     """
     import torch
 
-    from depthnet.evaluation import Evaluation, choose_protocols, describe_judged
-    from depthnet.protocol import default_protocol
+    from depthnet.evaluation.evaluator import Evaluation, choose_protocols, describe_judged
+    from depthnet.evaluation.protocols import default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from depthnet.evaluation import metrics_table
+    from depthnet.evaluation.evaluator import metrics_table
 
     if options.output is not None:
         require_writable(Path(options.output).parent)

@@ -8,8 +8,8 @@ from small_run import IMAGE_SIZE, ROOMS, from_root, write_run
 from depthnet.core.types import InputError
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.metrics import METRIC_NAMES
-from depthnet.report.judge import choose_frames, judge, open_data, read_run
+from depthnet.evaluation.frames import choose_frames, judge, open_data, read_run
+from depthnet.evaluation.metrics import METRIC_NAMES
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from depthnet.intervals import DRAWS, LEVEL, Interval, bootstrap
+from depthnet.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 
 
 def images(seed, scenes, frames, columns=2):

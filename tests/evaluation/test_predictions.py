@@ -14,8 +14,8 @@ from PIL import Image
 
 from depthnet.core.types import InputError
 from depthnet.data.layouts.registry import open_root
-from depthnet.metrics import METRIC_NAMES
-from depthnet.score import find_predictions, main, read_prediction, score_predictions
+from depthnet.evaluation.metrics import METRIC_NAMES
+from depthnet.evaluation.predictions import find_predictions, main, read_prediction, score_predictions
 
 LABELS = ["train/rgb_00007", "train/rgb_00008", "train/rgb_00009"]
 Roots = Callable[..., Path]
@@ -375,11 +375,11 @@ def test_a_users_error_is_one_line_and_exit_code_2(
 
 def test_help_is_quick_and_imports_no_torch() -> None:
     check = (
-        "import sys\nfrom depthnet.score import main\n"
+        "import sys\nfrom depthnet.evaluation.predictions import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, env=environment)
 
 

@@ -1,0 +1,1 @@
+"""From predictions to metrics: protocols, intervals, comparisons and reports."""

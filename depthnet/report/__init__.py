@@ -1,1 +1,0 @@
-"""The error atlas of a run: ``depthnet report RUN``."""
