@@ -43,7 +43,7 @@ from depthnet.run.targets import (
     plain_errors,
     restrict_environment,
 )
-from depthnet.sweep import JOB, check_job, note_end, note_start, sweeping
+from depthnet.training.sweep import JOB, check_job, note_end, note_start, sweeping
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -55,17 +55,17 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
     from torch import nn
 
-    from depthnet.callbacks import Panels, Results
     from depthnet.evaluation.evaluator import choose_protocols
     from depthnet.evaluation.report.write import write_report
-    from depthnet.fine_tune import check_reach, load_start, resolve_camera
-    from depthnet.loggers import make_loggers
     from depthnet.models.depth_net import load_network
-    from depthnet.module import DepthModule
-    from depthnet.overview import TimeEstimate
-    from depthnet.resume import begin, finished, fit_and_judge, settle
-    from depthnet.saving import Clock, DurableCheckpointIO
-    from depthnet.sync_norm import SyncNorm
+    from depthnet.training.callbacks.results import Panels, Results
+    from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO
+    from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
+    from depthnet.training.fit import begin, finished, fit_and_judge, settle
+    from depthnet.training.loggers import make_loggers
+    from depthnet.training.module import DepthModule
+    from depthnet.training.overview import TimeEstimate
+    from depthnet.training.sync_norm import SyncNorm
 
     if (figure := finished(cfg, directory)) is not None:
         return figure
@@ -124,7 +124,7 @@ def job(cfg: DictConfig) -> float | None:
             cfg = config_of(cfg, directory, about.overrides.task)
             check_choices(cfg, GROUPS)
             if cfg.ckpt:
-                from depthnet.fine_tune import start_config
+                from depthnet.training.fine_tune import start_config
 
                 start_config(cfg, directory, about.overrides.task)
             check_groups(cfg, SETTLED)

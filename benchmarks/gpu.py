@@ -37,19 +37,19 @@ from PIL import Image
 from profile_step import profile
 from train_step import ENTRIES, FLOOR, RANGE, Bench, Entry, sum_of_means
 
-from depthnet.callbacks import Checkpoint
 from depthnet.core.device import BF16, describe_device, find_gpu
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.ema import WeightEMA
 from depthnet.evaluation.protocols import PROTOCOLS
-from depthnet.losses import DepthLoss
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer, constant
 from depthnet.prediction import predict_files
 from depthnet.run.config import quiet_libraries
-from depthnet.saving import DurableCheckpointIO, Last
+from depthnet.training.callbacks.ema import WeightEMA
+from depthnet.training.callbacks.results import Checkpoint
+from depthnet.training.checkpoint_io import DurableCheckpointIO, Last
+from depthnet.training.losses import DepthLoss
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer, constant
 
 PRECISIONS = {"32": "fp32", "tf32": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 TINY = "test_resnet"

@@ -25,15 +25,15 @@ import torch
 from lightning import Callback, Trainer
 from train_step import RANGE, FixedData, bare_step, fit, random_batch
 
-from depthnet.callbacks import History
 from depthnet.core.types import Sample
-from depthnet.dashboard import Dashboard
-from depthnet.finite import FiniteSteps
-from depthnet.loggers import SafeLogger, wandb_logger
-from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet
-from depthnet.optim import build_optimizer, one_cycle
 from depthnet.run.config import quiet_libraries
+from depthnet.training.callbacks.dashboard import Dashboard
+from depthnet.training.callbacks.finite import FiniteSteps
+from depthnet.training.callbacks.results import History
+from depthnet.training.loggers import SafeLogger, wandb_logger
+from depthnet.training.losses import DepthLoss
+from depthnet.training.optimizers import build_optimizer, one_cycle
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
 

@@ -35,11 +35,11 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from depthnet.batch_size import settle_batch_size
 from depthnet.core.device import describe_device
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.module import DepthModule
 from depthnet.run.config import quiet_libraries, register_resolvers
+from depthnet.training.batch_size import settle_batch_size
+from depthnet.training.module import DepthModule
 
 PARTS = ("data wait", "transfer", "forward and loss", "backward", "optimizer", "callbacks", "Trainer")
 OWNERS = {

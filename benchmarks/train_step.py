@@ -31,15 +31,15 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from depthnet.callbacks import History
 from depthnet.core.types import DepthRange, Sample
 from depthnet.evaluation.protocols import PROTOCOLS
-from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer, one_cycle
 from depthnet.run.config import quiet_libraries
+from depthnet.training.callbacks.results import History
+from depthnet.training.losses import DepthLoss
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer, one_cycle
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"

@@ -15,7 +15,7 @@ TOOLS = {
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
     "evaluate": ("depthnet.evaluation.predictions", "metrics of anybody's predictions against a data set"),
     "compare": ("depthnet.evaluation.compare", "runs side by side, with paired differences and intervals"),
-    "runs": ("depthnet.sweep", "the table of a sweep's runs"),
+    "runs": ("depthnet.training.sweep", "the table of a sweep's runs"),
     "report": ("depthnet.evaluation.report.cli", "a page on where a run's network errs"),
     "robustness": ("depthnet.evaluation.robustness", "how metrics fall when images are corrupted"),
     "export": ("depthnet.export", "a run's weights as one small file with a model card"),

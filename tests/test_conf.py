@@ -113,7 +113,10 @@ def test_the_defaults_follow_the_machine(tmp_path, monkeypatch):
         (["++loss._partial_=true"], "loss._partial_=true: leave it as conf/loss has it"),
         (["optimizer._partial_=false"], "optimizer._partial_=false: leave it as conf/optimizer has it"),
         (["~loss._target_"], "loss: has no _target_, so nothing is built of it"),
-        (["model._target_=depthnet.losses.DepthLoss"], "model._target_=depthnet.losses.DepthLoss: it is no model"),
+        (
+            ["model._target_=depthnet.training.losses.DepthLoss"],
+            "model._target_=depthnet.training.losses.DepthLoss: it is no model",
+        ),
         (["+logger.x=1", "logger=none"], "logger.x=1: it is no logger"),
         (["+callbacks.x=1"], "callbacks.x=1: it is no callback; to leave one out write ~callbacks.x"),
         (["+trainer.default_root_dir=x"], "trainer.default_root_dir=x: the run sets it itself"),
@@ -153,7 +156,7 @@ def test_published_is_what_was_published(tmp_path):
     assert list(cfg.data.image_size) == [240, 320]
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (16, 15)
     assert (cfg.optimizer.algorithm, cfg.optimizer.amsgrad, cfg.optimizer.lr) == ("Adam", True, 1e-4)
-    assert cfg.scheduler._target_ == "depthnet.optim.linear"
+    assert cfg.scheduler._target_ == "depthnet.training.optimizers.linear"
     assert cfg.loss.terms == {"ssim": 1.0, "gradient": 1.0, "l1": 0.3}
     assert [entry["_target_"] for entry in cfg.augment.transforms] == ["albumentations.HorizontalFlip"]
 

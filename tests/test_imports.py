@@ -85,7 +85,7 @@ def test_no_module_imports_itself_in_a_circle():
         ("depthnet.evaluation.compare", {"torch", "lightning", "hydra", "timm", "PIL"}),
         ("depthnet.evaluation.report.write", {"lightning", "hydra", "albumentations", "wandb", "torch"}),
         ("depthnet.evaluation.report.page", {"lightning", "hydra", "albumentations", "wandb"}),
-        ("depthnet.sweep", {"torch", "lightning", "hydra", "timm", "PIL"}),
+        ("depthnet.training.sweep", {"torch", "lightning", "hydra", "timm", "PIL"}),
         ("depthnet.evaluation.predictions", {"lightning", "hydra", "albumentations", "wandb"}),
         ("depthnet.models.depth_net", {"lightning", "hydra", "albumentations", "wandb"}),
         ("predict", {"lightning", "hydra", "albumentations", "wandb", "torch", "timm"}),

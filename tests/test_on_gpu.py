@@ -6,10 +6,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from depthnet.core.types import DepthRange
-from depthnet.losses import TERMS, DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
 from depthnet.models.keras import PublishedNet
+from depthnet.training.losses import TERMS, DepthLoss
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (64, 96)

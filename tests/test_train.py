@@ -16,8 +16,8 @@ from PIL import Image
 
 import depthnet
 from depthnet.data.layouts.official import TEST_FRAMES
-from depthnet.module import DepthModule
-from depthnet.sweep import read_jobs
+from depthnet.training.module import DepthModule
+from depthnet.training.sweep import read_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [

@@ -20,13 +20,15 @@ from depthnet.core.types import InputError
 __all__ = ["accepts", "check_arguments", "check_value", "nearest", "written"]
 
 _REACHED = {
-    "depthnet.optim.build_optimizer": ("torch.optim.{algorithm}",),
-    "depthnet.loggers.wandb_logger": ("wandb.init",),
+    "depthnet.training.optimizers.build_optimizer": ("torch.optim.{algorithm}",),
+    "depthnet.training.loggers.wandb_logger": ("wandb.init",),
     "lightning.pytorch.loggers.TensorBoardLogger": ("torch.utils.tensorboard.SummaryWriter",),
 }
 """What further keyword arguments are handed to, where it is neither the class of a class method nor a base class."""
 
-_WANDB = "depthnet.loggers.wandb_logger"  # turns what a config gives into text, so that names alone are checked
+_WANDB = (
+    "depthnet.training.loggers.wandb_logger"  # turns what a config gives into text, so that names alone are checked
+)
 _WANDB_OWN = ("mode", "settings", "dir", "resume")  # what it sets itself
 
 _KINDS = {

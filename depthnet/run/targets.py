@@ -34,25 +34,36 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("depthnet.data.datamodule.DepthDataModule.from_root", "depthnet.data.datamodule.DepthDataModule.rooms"),
     "augment": ("depthnet.data.transforms.Augment",),
     "model": (
-        "depthnet.models.basic.BasicNet", "depthnet.models.depth_net.DepthNet",
+        "depthnet.models.basic.BasicNet",
+        "depthnet.models.depth_net.DepthNet",
         "depthnet.models.keras.PublishedNet",
     ),
-    "loss": ("depthnet.losses.DepthLoss",),
-    "optimizer": ("depthnet.optim.build_optimizer",),
+    "loss": ("depthnet.training.losses.DepthLoss",),
+    "optimizer": ("depthnet.training.optimizers.build_optimizer",),
     "scheduler": (
-        "depthnet.optim.constant", "depthnet.optim.cosine", "depthnet.optim.linear", "depthnet.optim.one_cycle",
+        "depthnet.training.optimizers.constant",
+        "depthnet.training.optimizers.cosine",
+        "depthnet.training.optimizers.linear",
+        "depthnet.training.optimizers.one_cycle",
     ),
     "trainer": ("lightning.Trainer",),
     "callbacks": (
-        "depthnet.callbacks.Checkpoint", "depthnet.callbacks.History", "depthnet.callbacks.Progress",
-        "depthnet.dashboard.Dashboard", "depthnet.ema.WeightEMA", "depthnet.finite.FiniteSteps",
-        "depthnet.saving.Last", "lightning.pytorch.callbacks.",
+        "depthnet.training.callbacks.results.Checkpoint",
+        "depthnet.training.callbacks.results.History",
+        "depthnet.training.callbacks.results.Progress",
+        "depthnet.training.callbacks.dashboard.Dashboard",
+        "depthnet.training.callbacks.ema.WeightEMA",
+        "depthnet.training.callbacks.finite.FiniteSteps",
+        "depthnet.training.checkpoint_io.Last",
+        "lightning.pytorch.callbacks.",
     ),
     "logger": (
-        "depthnet.loggers.wandb_logger", "depthnet.loggers.tensorboard_logger", "lightning.pytorch.loggers.CSVLogger",
+        "depthnet.training.loggers.wandb_logger",
+        "depthnet.training.loggers.tensorboard_logger",
+        "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
     ),
-}  # fmt: skip
+}
 """What may stand as ``_target_`` of each group of conf/, in full: a module of ours also holds what it imports, such as
 a writer of files. A package that ends with a dot allows all its classes, but not its functions."""
 
@@ -66,7 +77,8 @@ ALLOWED = (
 
 _REPLACED = {
     f"lightning.pytorch.callbacks.{name}": "it averages constants too, so best.ckpt is not what was validated; write "
-    "callbacks=ema (depthnet.ema.WeightEMA); a run stored with it is resumed by its whole command line with "
+    "callbacks=ema (depthnet.training.callbacks.ema.WeightEMA); a run "
+    "stored with it is resumed by its whole command line with "
     "resume=auto and resume_allow=[config,code]"
     for name in ("EMAWeightAveraging", "WeightAveraging")
 }
@@ -93,7 +105,7 @@ def check_targets(config: Any, place: str = "") -> None:
         InputError: For the first ``_target_`` that is not allowed, or text that would be resolved once more.
 
     Example:
-        >>> check_targets({"loss": {"_target_": "depthnet.losses.DepthLoss"}})
+        >>> check_targets({"loss": {"_target_": "depthnet.training.losses.DepthLoss"}})
     """
     if isinstance(config, Mapping):
         target = config.get("_target_", ALLOWED[0])

@@ -107,7 +107,7 @@ def _serve() -> None:
     import timm  # noqa: F401
 
     import depthnet.evaluation.report.write
-    import depthnet.resume  # noqa: F401
+    import depthnet.training.fit  # noqa: F401
     import train  # noqa: F401
 
     for line in sys.stdin:
@@ -150,8 +150,8 @@ def _work(order: Mapping[str, Any]) -> None:
 
 
 def _tell_phases(tell: int) -> None:
-    import depthnet.saving
-    from depthnet.module import DepthModule
+    import depthnet.training.checkpoint_io
+    from depthnet.training.module import DepthModule
 
     def around(owner: Any, name: str, before: bytes, after: bytes) -> None:
         inner = getattr(owner, name)
@@ -164,7 +164,7 @@ def _tell_phases(tell: int) -> None:
 
         setattr(owner, name, outer)
 
-    around(depthnet.saving, "save_plain", b"S", b"s")
+    around(depthnet.training.checkpoint_io, "save_plain", b"S", b"s")
     around(DepthModule, "on_train_batch_start", b"", b"t")
     around(DepthModule, "on_validation_epoch_start", b"V", b"")
     around(DepthModule, "on_validation_epoch_end", b"", b"v")

@@ -15,7 +15,7 @@ from kills import RUN, differences, send, whole
 
 SLOW = """
 import time
-from depthnet.module import DepthModule
+from depthnet.training.module import DepthModule
 step = DepthModule.training_step
 DepthModule.training_step = lambda self, *a: (time.sleep(20), step(self, *a))[1]
 """

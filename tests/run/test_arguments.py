@@ -16,7 +16,7 @@ ROOMS = {
     "image_size": [48, 64],
     "depth_range": {"min": 1e-3, "max": 10},
 }
-ADAMW = {"_target_": "depthnet.optim.build_optimizer", "_partial_": True, "algorithm": "AdamW"}
+ADAMW = {"_target_": "depthnet.training.optimizers.build_optimizer", "_partial_": True, "algorithm": "AdamW"}
 TRAINER = {"_target_": "lightning.Trainer", "max_epochs": 1}
 
 
@@ -90,7 +90,10 @@ def test_a_value_of_another_type_is_one_line(hint, value, line):
         (TRAINER | {"accelerator": 3}, "part.accelerator=3: it is text"),  # or an object, which is none here
         ({"x": [{"_target_": "albumentations.HorizontalFlip", "p": "x"}]}, "part.x[0].p=x: it is a number"),
         ({"_target_": "albumentations.HorizontalFlp"}, "did you mean HorizontalFlip"),
-        ({"_target_": "depthnet.callbacks.Progress", "refresh_rate": "x"}, "part.refresh_rate=x"),  # of its base
+        (
+            {"_target_": "depthnet.training.callbacks.results.Progress", "refresh_rate": "x"},
+            "part.refresh_rate=x",
+        ),  # of its base
     ],
 )
 def test_a_call_that_cannot_be_is_one_line_with_the_key(node, line):
@@ -105,7 +108,7 @@ def test_sound_calls_pass_and_keep_what_is_built_from_other_calls():
     check_arguments(ADAMW | {"betas": [0.9, 0.95], "weight_decay": 0}, "optimizer")
     check_arguments(ADAMW | {"algorithm": "SGD", "momentum": 0.9}, "optimizer")
     check_arguments(ADAMW | {"algorithm": "Adamm", "any": 1}, "optimizer")  # the constructor refuses its name
-    check_arguments({"_target_": "depthnet.optim.build_optimizer"}, "optimizer", ["network"])
+    check_arguments({"_target_": "depthnet.training.optimizers.build_optimizer"}, "optimizer", ["network"])
     check_arguments({"_target_": "lightning.pytorch.callbacks.Callback"}, "callbacks.x")
 
 

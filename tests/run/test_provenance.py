@@ -40,7 +40,7 @@ def test_other_code_is_named_by_file_and_version(tmp_path):
         check_changes(tmp_path, DATA, VERSIONS, [])
     record = json.loads(path.read_text())
     record["code"]["torch"] = "2.15.0"
-    record["code"]["depthnet/losses.py"] = "0" * 64
+    record["code"]["depthnet/training/losses.py"] = "0" * 64
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"its code has changed .*: depthnet/losses\.py;"):
         check_changes(tmp_path, DATA, VERSIONS, ["data", "config"])
@@ -68,13 +68,13 @@ def test_what_training_imports_is_listed():
     roots = (
         "depthnet.data.datamodule",
         "depthnet.models.depth_net",
-        "depthnet.losses",
-        "depthnet.optim",
-        "depthnet.module",
-        "depthnet.ema",
-        "depthnet.finite",
-        "depthnet.saving",
-        "depthnet.sync_norm",
+        "depthnet.training.losses",
+        "depthnet.training.optimizers",
+        "depthnet.training.module",
+        "depthnet.training.callbacks.ema",
+        "depthnet.training.callbacks.finite",
+        "depthnet.training.checkpoint_io",
+        "depthnet.training.sync_norm",
     )
     tools = {
         "depthnet/run/arguments.py",

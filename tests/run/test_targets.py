@@ -18,19 +18,19 @@ HOSTILE = [
     "torch.load",
     "builtins.eval",
     "depthnet.models.depth_net.os.system",
-    "depthnet.callbacks.os.system",
-    "depthnet.callbacks.socket.create_connection",
-    "depthnet.losses.DepthLossX",
+    "depthnet.training.callbacks.results.os.system",
+    "depthnet.training.callbacks.results.socket.create_connection",
+    "depthnet.training.losses.DepthLossX",
     "lightning.Trainer.fit",
     "lightning.pytorch.callbacks.model_checkpoint.os.remove",
     "hydra.utils.instantiate",
     "albumentations.core.os.system",
     "depthnet.data.datamodule.DepthDataModule.__init__.__globals__",
     "depthnet..types",
-    "depthnet.callbacks.write_text",
-    "depthnet.callbacks.Path",
+    "depthnet.training.callbacks.results.write_text",
+    "depthnet.training.callbacks.results.Path",
     "depthnet.data.datamodule.DepthDataModule.load_from_checkpoint",
-    "depthnet.losses.DepthLoss\n",
+    "depthnet.training.losses.DepthLoss\n",
     "albumentations.load",
     "albumentations.Compose.from_dict",
     "albumentations.",
@@ -101,7 +101,11 @@ def test_text_that_would_be_resolved_once_more_is_refused():
 
 
 def test_build_checks_what_it_builds():
-    node = {"_target_": "depthnet.losses.DepthLoss", "terms": {"l1": 1.0}, "depth_range": {"min": 0.1, "max": 10.0}}
+    node = {
+        "_target_": "depthnet.training.losses.DepthLoss",
+        "terms": {"l1": 1.0},
+        "depth_range": {"min": 0.1, "max": 10.0},
+    }
     root = OmegaConf.create({"range": node["depth_range"], "loss": {**node, "depth_range": "${range}"}})
     assert type(build(root.loss, "loss")).__name__ == "DepthLoss"
     assert build(None, "logger") is None

@@ -4,7 +4,7 @@ from torch import nn
 
 from depthnet.core.types import DepthRange
 from depthnet.models.depth_net import DepthNet
-from depthnet.sync_norm import SyncNorm
+from depthnet.training.sync_norm import SyncNorm
 
 
 @pytest.mark.parametrize("encoder", ["test_efficientnet", "test_resnet"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from depthnet.core.types import DepthRange, InputError
-from depthnet.losses import TERMS, DepthLoss, berhu_loss, l1_loss, silog_loss, ssim_loss
+from depthnet.training.losses import TERMS, DepthLoss, berhu_loss, l1_loss, silog_loss, ssim_loss
 
 RANGE = DepthRange(1e-3, 10.0)
 

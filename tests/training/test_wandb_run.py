@@ -8,9 +8,9 @@ import torch
 from faults.loggers import Server
 from wandb_files import records, summary
 
-from depthnet import loggers
-from depthnet.callbacks import History
-from depthnet.loggers import SafeLogger, wandb_logger
+from depthnet.training import loggers
+from depthnet.training.callbacks.results import History
+from depthnet.training.loggers import SafeLogger, wandb_logger
 
 pytest.importorskip("wandb")
 

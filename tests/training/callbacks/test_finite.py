@@ -7,9 +7,9 @@ from forked import forks, gloo
 from torch import nn
 
 from depthnet.core.types import DepthRange, InputError, Sample
-from depthnet.finite import FiniteSteps
-from depthnet.losses import DepthLoss
-from depthnet.saving import Last
+from depthnet.training.callbacks.finite import FiniteSteps
+from depthnet.training.checkpoint_io import Last
+from depthnet.training.losses import DepthLoss
 
 
 class Scaled(nn.Module):

@@ -32,9 +32,9 @@ from depthnet.data.layouts.layout import Layout
 from depthnet.evaluation.evaluator import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.per_image import count_in_words
-from depthnet.loggers import SafeLogger, last_step
 from depthnet.models.checkpoint import count_test
 from depthnet.run.config import best_direction
+from depthnet.training.loggers import SafeLogger, last_step
 
 __all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
 

@@ -14,13 +14,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from depthnet.core.types import InputError, Sample
 from depthnet.data.sampler import derive_seed
-from depthnet.ema import WeightEMA
 from depthnet.evaluation.evaluator import Evaluation
 from depthnet.evaluation.metrics import delta_accuracy
 from depthnet.evaluation.protocols import Protocol
-from depthnet.losses import DepthLoss
 from depthnet.models.checkpoint import RECORD_KEY, make_record
 from depthnet.models.network import DepthNetwork, focal_lengths
+from depthnet.training.callbacks.ema import WeightEMA
+from depthnet.training.losses import DepthLoss
 
 __all__ = ["DepthModule"]
 

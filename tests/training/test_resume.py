@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from depthnet.core.types import InputError
-from depthnet.resume import _why_no_best, settle
+from depthnet.training.fit import _why_no_best, settle
 
 
 def test_settle_decides_pretrained_once(tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from depthnet.core.types import InputError
-from depthnet.optim import build_optimizer, constant, cosine, linear, one_cycle
+from depthnet.training.optimizers import build_optimizer, constant, cosine, linear, one_cycle
 
 
 class Net(nn.Module):

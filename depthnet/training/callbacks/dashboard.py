@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
 from depthnet.core.types import DepthRange, RangeLike, Sample
-from depthnet.loggers import SafeLogger, last_step
+from depthnet.training.loggers import SafeLogger, last_step
 
 __all__ = ["Dashboard"]
 

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from depthnet.core.device import job_devices
 from depthnet.core.types import InputError, Sample
-from depthnet.module import DepthModule
 from depthnet.run.config import started_processes
 from depthnet.run.targets import build
+from depthnet.training.module import DepthModule
 
 __all__ = ["find_batch_size", "settle_batch_size"]
 

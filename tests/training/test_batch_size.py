@@ -6,11 +6,11 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 from torch import nn
 
-from depthnet.batch_size import find_batch_size, settle_batch_size
 from depthnet.core.types import DepthRange, InputError
-from depthnet.losses import DepthLoss
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer, constant
+from depthnet.training.batch_size import find_batch_size, settle_batch_size
+from depthnet.training.losses import DepthLoss
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer, constant
 
 
 class Hungry(nn.Module):

@@ -8,13 +8,13 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from PIL import Image
 
-from depthnet.callbacks import Checkpoint, History, Panels, Results
 from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.evaluator import Evaluation, choose_protocols
-from depthnet.loggers import SafeLogger
-from depthnet.resume import finished
+from depthnet.training.callbacks.results import Checkpoint, History, Panels, Results
+from depthnet.training.fit import finished
+from depthnet.training.loggers import SafeLogger
 
 
 def epoch(number, **metrics):

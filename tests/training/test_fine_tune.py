@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from depthnet.core.types import DepthRange, InputError
-from depthnet.fine_tune import check_reach, load_start, resolve_camera, use_record
 from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import RECORD_KEY, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
+from depthnet.training.fine_tune import check_reach, load_start, resolve_camera, use_record
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (48, 64)

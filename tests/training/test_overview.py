@@ -5,17 +5,17 @@ import pytest
 from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 
-from depthnet import overview
 from depthnet.core.types import DepthRange
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.protocols import PROTOCOLS
-from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.encoder import choose_weights
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer, constant
-from depthnet.overview import TimeEstimate, resolve_weights
-from depthnet.saving import DurableCheckpointIO
+from depthnet.training import overview
+from depthnet.training.checkpoint_io import DurableCheckpointIO
+from depthnet.training.losses import DepthLoss
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer, constant
+from depthnet.training.overview import TimeEstimate, resolve_weights
 
 RANGE = DepthRange(1e-3, 10.0)
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

@@ -8,14 +8,14 @@ from lightning.pytorch.plugins import MixedPrecision
 from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.protocols import PROTOCOLS, find_protocols
-from depthnet.finite import FiniteSteps
-from depthnet.losses import DepthLoss
 from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import RECORD_KEY, read_checkpoint
 from depthnet.models.depth_net import DepthNet
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer, constant
-from depthnet.saving import DurableCheckpointIO
+from depthnet.training.callbacks.finite import FiniteSteps
+from depthnet.training.checkpoint_io import DurableCheckpointIO
+from depthnet.training.losses import DepthLoss
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer, constant
 
 RANGE = DepthRange(1e-3, 10.0)
 

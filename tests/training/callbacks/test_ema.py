@@ -10,8 +10,8 @@ from test_train import ROOMS
 from torch import nn
 
 from depthnet.core.types import InputError
-from depthnet.ema import WeightEMA
-from depthnet.module import DepthModule
+from depthnet.training.callbacks.ema import WeightEMA
+from depthnet.training.module import DepthModule
 
 
 class Net(nn.Module):

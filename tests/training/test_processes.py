@@ -23,13 +23,13 @@ from torch import nn
 from torch.distributed.run import main as torchrun
 
 import train as script
-from depthnet import resume
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import load_plain
-from depthnet.module import DepthModule
-from depthnet.sweep import check_job
+from depthnet.training import fit as resume
+from depthnet.training.module import DepthModule
+from depthnet.training.sweep import check_job
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data=rooms",
     "data.frames={train: 9, val: 5, test: 2}",  # of two processes, neither share is even

@@ -17,15 +17,12 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from torch import nn
 
-from depthnet.batch_size import settle_batch_size
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.evaluator import metrics_table, versions
 from depthnet.evaluation.per_image import count_in_words
 from depthnet.evaluation.report.write import write_report
-from depthnet.loggers import logged
 from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_checkpoint
-from depthnet.overview import resolve_weights
 from depthnet.run.config import (
     CONFIG,
     METRICS,
@@ -37,7 +34,10 @@ from depthnet.run.config import (
 )
 from depthnet.run.provenance import check_changes, note_overrides
 from depthnet.run.signals import Signals, Stopped
-from depthnet.saving import Last
+from depthnet.training.batch_size import settle_batch_size
+from depthnet.training.checkpoint_io import Last
+from depthnet.training.loggers import logged
+from depthnet.training.overview import resolve_weights
 
 __all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
 

@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 from torch import nn
 from wandb_files import records, summary
 
-from depthnet import dashboard, loggers
 from depthnet.core.types import Sample
-from depthnet.dashboard import Dashboard
-from depthnet.module import DepthModule
-from depthnet.optim import build_optimizer
+from depthnet.training import loggers
+from depthnet.training.callbacks import dashboard
+from depthnet.training.callbacks.dashboard import Dashboard
+from depthnet.training.module import DepthModule
+from depthnet.training.optimizers import build_optimizer
 
 ROOMS = [
     "data=rooms",

@@ -8,9 +8,9 @@ from depthnet.data.dataset import DepthDataset
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.transforms import Augment
 from depthnet.evaluation.metrics import depth_metrics
-from depthnet.losses import DepthLoss
 from depthnet.models.depth_net import DepthNet
-from depthnet.optim import build_optimizer
+from depthnet.training.losses import DepthLoss
+from depthnet.training.optimizers import build_optimizer
 
 
 @pytest.mark.slow

@@ -21,13 +21,13 @@ import train as script
 from depthnet.core import atomic_io as durable
 from depthnet.core.atomic_io import locked
 from depthnet.core.types import InputError
-from depthnet.module import DepthModule
 from depthnet.run.config import worst_figure
 from depthnet.run.naming import job_name
 from depthnet.run.targets import SweepStart, check_command
-from depthnet.sweep import main, note_end, note_start, read_jobs, tell
+from depthnet.training.module import DepthModule
+from depthnet.training.sweep import main, note_end, note_start, read_jobs, tell
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data=rooms",
     "data.frames={train:4,val:2,test:1}",

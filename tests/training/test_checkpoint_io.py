@@ -7,7 +7,7 @@ import torch
 
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import newest_whole
-from depthnet.saving import Clock, DurableCheckpointIO, Last
+from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO, Last
 
 
 def test_checkpoints_are_written_with_a_digest_and_removed_with_it(tmp_path):

@@ -12,9 +12,9 @@ from faults.loggers import Server
 from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
-from depthnet import loggers
 from depthnet.core.types import InputError
-from depthnet.loggers import SafeLogger, make_loggers, tensorboard_logger, wandb_logger
+from depthnet.training import loggers
+from depthnet.training.loggers import SafeLogger, make_loggers, tensorboard_logger, wandb_logger
 
 
 class Faulty(Logger):
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
 
 KILLED = """
 import os, pathlib, sys
-from depthnet.loggers import SafeLogger, wandb_logger
+from depthnet.training.loggers import SafeLogger, wandb_logger
 safe = SafeLogger(wandb_logger(sys.argv[1], "p"))
 while not any(path.stat().st_size > 10000 for path in pathlib.Path(sys.argv[1]).rglob("*.wandb")):
     safe.log_metrics({"loss": 1.0, "filling": "x" * 10000})

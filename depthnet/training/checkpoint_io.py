@@ -20,10 +20,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 
 from depthnet.core.types import LAST, InputError
-from depthnet.ema import WeightEMA
 from depthnet.models.checkpoint import load_plain, not_finite, remove_plain, save_plain
 from depthnet.run.provenance import add_seconds
 from depthnet.run.signals import Signals, Stopped
+from depthnet.training.callbacks.ema import WeightEMA
 
 __all__ = ["Clock", "DurableCheckpointIO", "Last"]
 
