@@ -2,7 +2,7 @@
 
 import sys
 
-from depthnet.inference_cli import main
+from depthnet.inference.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -40,9 +40,9 @@ from train_step import ENTRIES, FLOOR, RANGE, Bench, Entry, sum_of_means
 from depthnet.core.device import BF16, describe_device, find_gpu
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.protocols import PROTOCOLS
+from depthnet.inference.predict import predict_files
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.prediction import predict_files
 from depthnet.run.config import quiet_libraries
 from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.callbacks.results import Checkpoint

@@ -11,7 +11,7 @@ import depthnet
 __all__ = ["TOOLS", "main"]
 
 TOOLS = {
-    "predict": ("depthnet.inference_cli", "depth for photographs"),
+    "predict": ("depthnet.inference.cli", "depth for photographs"),
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
     "evaluate": ("depthnet.evaluation.predictions", "metrics of anybody's predictions against a data set"),
     "compare": ("depthnet.evaluation.compare", "runs side by side, with paired differences and intervals"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from depthnet.data.layouts.official import NYU_INTRINSICS
 from depthnet.evaluation.predictions import score_predictions
-from depthnet.prediction import predict_files
+from depthnet.inference.predict import predict_files
 
 SETS = {  # images, depth and its ending, levels a meter, fx fy cx cy, the range that counts [m]
     "hololens": ("images", "depth", ".png", 1000, (495.57, 495.48, 269.50, 169.19), 10.0),

@@ -81,7 +81,7 @@ def test_no_module_imports_itself_in_a_circle():
 @pytest.mark.parametrize(
     ("module", "banned"),
     [
-        ("depthnet.prediction", {"lightning", "hydra", "albumentations", "wandb"}),
+        ("depthnet.inference.predict", {"lightning", "hydra", "albumentations", "wandb"}),
         ("depthnet.evaluation.compare", {"torch", "lightning", "hydra", "timm", "PIL"}),
         ("depthnet.evaluation.report.write", {"lightning", "hydra", "albumentations", "wandb", "torch"}),
         ("depthnet.evaluation.report.page", {"lightning", "hydra", "albumentations", "wandb"}),

@@ -12,7 +12,7 @@ PROGRAM = f"""
 import sys
 for name in {POSIX!r}:
     sys.modules[name] = None
-import depthnet.prediction, depthnet.evaluation.predictions, predict
+import depthnet.inference.predict, depthnet.evaluation.predictions, predict
 """
 
 

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 import depthnet
-from depthnet import prediction
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import DepthRange, InputError
 from depthnet.core.visualize import colorize
-from depthnet.prediction import PredictionReport, predict_files
+from depthnet.inference import predict as prediction
+from depthnet.inference.predict import PredictionReport, predict_files
 
 ENDINGS = ("_depth.npy", "_depth.png", "_color.png", ".json")
 

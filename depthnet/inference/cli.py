@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.ckpt is None:
         options.ckpt, line = default_model()
         print(line, flush=True)
-    from depthnet.prediction import predict_files
+    from depthnet.inference.predict import predict_files
 
     settings = {name: getattr(options, name) for name in ("color_range", "device", "focal", "fov_x", "overwrite")}
     with progress_bar("photographs") as advance:

@@ -14,9 +14,9 @@ from depthnet.core.types import DepthRange
 from depthnet.data.layouts.official import NYU_INTRINSICS
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.predictions import score_predictions
+from depthnet.inference.predict import predict_files
 from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.prediction import predict_files
 
 SIZES = {"landscape": (48, 64), "portrait": (64, 48), "square": (56, 56), "panorama": (40, 120)}
 CAMERA = {"focal": 52.0, "size": [48, 64]}
