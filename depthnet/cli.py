@@ -18,8 +18,8 @@ TOOLS = {
     "runs": ("depthnet.training.sweep", "the table of a sweep's runs"),
     "report": ("depthnet.evaluation.report.cli", "a page on where a run's network errs"),
     "robustness": ("depthnet.evaluation.robustness", "how metrics fall when images are corrupted"),
-    "export": ("depthnet.export", "a run's weights as one small file with a model card"),
-    "average": ("depthnet.average", "the mean of several runs' weights"),
+    "export": ("depthnet.export.weights", "a run's weights as one small file with a model card"),
+    "average": ("depthnet.export.average", "the mean of several runs' weights"),
 }
 """Each tool's module, whose ``main`` takes the arguments and returns the exit code, and what it gives, in words."""
 

@@ -88,11 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.card import Export, model_card
     from depthnet.evaluation.frames import judged_checkpoint, read_run
+    from depthnet.export.card import Export, model_card
+    from depthnet.export.terms import find_origin, license_of
     from depthnet.models.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
-    from depthnet.terms import find_origin, license_of
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")

@@ -9,16 +9,16 @@ import yaml
 from omegaconf import OmegaConf
 from small_run import ROOMS, from_root, write_run
 
-from depthnet import export
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import DepthRange
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.export import depth_changes, main
+from depthnet.export import weights as export
+from depthnet.export.terms import NYU_LICENSE
+from depthnet.export.weights import depth_changes, main
 from depthnet.models.checkpoint import RECORD_KEY, load_plain
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import read_weights
-from depthnet.terms import NYU_LICENSE
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -2,9 +2,9 @@ import pytest
 from small_run import ROOMS
 
 from depthnet.core.types import InputError
+from depthnet.export.terms import NYU_LICENSE, find_origin, license_of
 from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
-from depthnet.terms import NYU_LICENSE, find_origin, license_of
 
 NYU = {"_target_": "depthnet.data.datamodule.DepthDataModule.from_root", "layout": "auto"}
 FOLDER = NYU | {"layout": "folder", "unit": "mm"}

@@ -19,9 +19,9 @@ from depthnet.evaluation.bootstrap import DRAWS, LEVEL
 from depthnet.evaluation.frames import Run
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.per_image import count_in_words
+from depthnet.export.terms import NYU_LAYOUTS, Origin
 from depthnet.models.network import DepthNetwork
 from depthnet.models.shipped import portable
-from depthnet.terms import NYU_LAYOUTS, Origin
 
 __all__ = ["Export", "model_card"]
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from depthnet.average import average, main
 from depthnet.core.atomic_io import file_digest
+from depthnet.export.average import average, main
 from depthnet.models.checkpoint import RECORD_KEY, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
 

@@ -1,0 +1,1 @@
+"""A run's weights for others: shipped files, model cards, averages."""
