@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / folder) for folder in (".", "tests", "tests/faults")]
+sys.path[:0] = [str(REPOSITORY / folder) for folder in (".", "tests", "tests/support", "tests/faults")]
 
 import hostile  # noqa: E402
 import kills  # noqa: E402

@@ -8,7 +8,7 @@ import torch
 
 from depthnet.models.basic import BasicNet
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import profile_step
 from profile_step import PARTS, WARMUP, StepTimes
 

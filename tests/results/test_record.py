@@ -22,7 +22,7 @@ from depthnet.models.checkpoint import RECORD_KEY, save_plain
 from depthnet.models.checkpoint import make_record as describe
 from depthnet.models.depth_net import load_network
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "results"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "results"))
 from record import MORE, command, main, make_record
 
 SECONDS = {"2 CPU cores, torch on 1": 90.0}

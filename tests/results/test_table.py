@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("results_table", ROOT / "results/table.py")
 table = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(table)

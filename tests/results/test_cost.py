@@ -7,7 +7,7 @@ import torch
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "results"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "results"))
 from cost import measure_cost
 
 
