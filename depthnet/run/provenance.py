@@ -41,26 +41,11 @@ KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
 
 TRAINING = (
-    "depthnet/training/batch_size.py",
-    "depthnet/training/callbacks/results.py",
-    "depthnet/core/camera.py",
-    "depthnet/models/checkpoint.py",
+    "depthnet/core/",
     "depthnet/data/",
-    "depthnet/training/callbacks/ema.py",
-    "depthnet/evaluation/evaluator.py",
-    "depthnet/training/fine_tune.py",
-    "depthnet/training/callbacks/finite.py",
-    "depthnet/core/images.py",
-    "depthnet/training/losses.py",
-    "depthnet/evaluation/metrics.py",
     "depthnet/models/",
-    "depthnet/training/module.py",
-    "depthnet/training/optimizers.py",
-    "depthnet/evaluation/protocols.py",
-    "depthnet/training/fit.py",
-    "depthnet/training/checkpoint_io.py",
-    "depthnet/training/sync_norm.py",
-    "depthnet/core/types.py",
+    "depthnet/training/",
+    *(f"depthnet/evaluation/{name}.py" for name in ("evaluator", "metrics", "protocols")),
 )
 """Files and folders of the package by whose code a run learns and its best checkpoint is chosen."""
 

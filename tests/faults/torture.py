@@ -34,7 +34,7 @@ def judged(outcomes: Iterable[tuple[str, bool, str]], group: str, good: bool) ->
 
 def tested(folder: Path) -> list[Row]:
     """Run the tests that plant bad data, each kind of it a row."""
-    files = [f"{REPOSITORY}/tests/{name}.py" for name in ("test_check", "faults/test_hostile")]
+    files = [f"{REPOSITORY}/tests/{name}.py" for name in ("data/validation/test_check", "faults/test_hostile")]
     command = [
         sys.executable,
         "-m",
