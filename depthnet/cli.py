@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import depthnet
 
-__all__ = ["TOOLS", "main"]
-
 TOOLS = {
     "predict": ("depthnet.inference.cli", "depth for photographs"),
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),

@@ -13,8 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from depthnet.models.network import DepthNetwork
 
-__all__ = ["Cost", "measure_cost"]
-
 _ROUNDS = 21
 
 

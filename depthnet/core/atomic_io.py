@@ -26,19 +26,6 @@ from filelock import FileLock, Timeout
 
 from depthnet.core.types import InputError
 
-__all__ = [
-    "cache_folder",
-    "file_digest",
-    "locked",
-    "open_durable",
-    "remove_leftovers",
-    "require_writable",
-    "temporary_name",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
-
 log = logging.getLogger("depthnet")
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)

@@ -15,20 +15,6 @@ from typing import Any, NamedTuple
 from depthnet.core.images import read_lens
 from depthnet.core.types import InputError
 
-__all__ = [
-    "INTRINSICS_FILES",
-    "Intrinsics",
-    "check_camera",
-    "exif_intrinsics",
-    "find_intrinsics_file",
-    "from_35mm",
-    "from_focal",
-    "from_fov",
-    "intrinsics_of_file",
-    "photo_intrinsics",
-    "read_intrinsics",
-]
-
 INTRINSICS_FILES = ("K.txt", "intrinsics.txt", "intrinsics.json", "camera.json")
 """The names under which a camera may lie beside images, the first that is there counts."""
 

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 from depthnet.core.atomic_io import locked
 from depthnet.core.types import InputError
 
-__all__ = ["BF16", "Gpu", "auto_precision", "claim_gpu", "describe_device", "find_gpu", "job_devices", "torch_device"]
-
 BF16 = (8, 0)
 """The first compute capability that has units for bfloat16."""
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from depthnet.core.types import InputError
 
-__all__ = ["add_run_options", "finish"]
-
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Give a command line the options of a tool that judges a run's frames again."""

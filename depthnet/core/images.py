@@ -22,23 +22,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from depthnet.core.atomic_io import write_bytes
 from depthnet.core.types import InputError
 
-__all__ = [
-    "CONVERT",
-    "MAX_PIXELS",
-    "Lens",
-    "check_header",
-    "depth_bits",
-    "image_size",
-    "is_array",
-    "read_depth",
-    "read_image",
-    "read_lens",
-    "resize_image",
-    "resize_nearest",
-    "write_depth_png",
-    "write_image_png",
-]
-
 MAX_PIXELS = 200_000_000
 """More pixels than this are refused from the header alone; the largest phones take 200 megapixels."""
 

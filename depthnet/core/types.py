@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BEST", "HIGHER_IS_BETTER", "LAST", "Crop", "DepthRange", "ImageSize", "InputError", "RangeLike", "Sample"]
-__all__ += ["read_size"]
 
 BEST = Path("checkpoints", "best.ckpt")
 """A run's best checkpoint, below its directory."""

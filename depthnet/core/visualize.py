@@ -16,18 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from depthnet.core.images import resize_image, resize_nearest
 
-__all__ = [
-    "DEPTH_COLORS",
-    "ERROR_COLORS",
-    "MISSING",
-    "colorize",
-    "contact_sheet",
-    "depth_limits",
-    "error_map",
-    "panel",
-    "with_scale_bar",
-]
-
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]

@@ -31,8 +31,6 @@ from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import DepthRange, InputError
 from depthnet.data.layouts.layout import Layout, Pair
 
-__all__ = ["CachedLayout", "to_levels"]
-
 _FORMAT = 2  # part of every key: raise it when the files' form, or what decoding or resizing gives, changes
 _WAYS = "set data.cache=none, or data.cache_dir=PATH on another disk"
 _SYNC_SECONDS = 1.0  # a kill costs at most the frames of this time

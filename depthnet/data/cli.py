@@ -19,15 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
+from depthnet.core.atomic_io import cache_folder
 from depthnet.core.errors import finish
 from depthnet.core.images import write_image_png
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import SPLITS, Layout
-from depthnet.data.layouts.registry import add_source_options, cache_folder, open_root, source_options
+from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.rooms.layout import RoomsLayout
-
-__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from depthnet.data.validation.check import examine, page, write_manifest
+    from depthnet.data.validation.check import examine
+    from depthnet.data.validation.manifest import page, write_manifest
 
     layout = open_root(options.root, **source_options(options))
     with progress_bar("pairs examined") as advance:

@@ -14,19 +14,18 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from depthnet.core.atomic_io import cache_folder
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 from depthnet.data.cache import CachedLayout
 from depthnet.data.dataset import DepthDataset, MixedDataset
 from depthnet.data.layouts.files import NYU_CAMERA
 from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
-from depthnet.data.layouts.registry import cache_folder, open_root
+from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
 from depthnet.data.sampler import EvalSampler, OneSizeBatches, TrainSampler
 from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
-
-__all__ = ["DepthDataModule"]
 
 _STRETCHED = 1.15  # in aspect; sides are rounded
 _SIZES_NAMED = 3  # in a line

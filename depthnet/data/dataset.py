@@ -16,9 +16,6 @@ from depthnet.data.layouts.layout import Layout
 from depthnet.data.sampler import derive_seed
 from depthnet.data.transforms import Augment
 
-__all__ = ["DepthDataset", "MixedDataset"]
-
-
 _UNKNOWN = (math.nan,) * 4  # intrinsics
 
 

@@ -13,8 +13,6 @@ from depthnet.core.atomic_io import open_durable, require_writable
 from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LABELLED_FILE
 
-__all__ = ["MD5", "SIZE", "URL", "download"]
-
 URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{LABELLED_FILE}"
 SIZE = 2_972_037_809
 """Bytes of the official file."""

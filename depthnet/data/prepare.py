@@ -15,8 +15,6 @@ from depthnet.data.layouts.labelled import LabelledLayout
 from depthnet.data.layouts.layout import SPLITS, Source
 from depthnet.data.layouts.official import NYU_INTRINSICS
 
-__all__ = ["prepare"]
-
 _MARKER = "prepare.json"
 
 

@@ -18,8 +18,6 @@ from torch.utils.data import Sampler
 
 from depthnet.core.types import InputError
 
-__all__ = ["EvalSampler", "OneSizeBatches", "TrainSampler", "derive_seed"]
-
 log = logging.getLogger("depthnet")
 
 Key = tuple[int, int]

@@ -23,8 +23,6 @@ import numpy.typing as npt
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange, InputError, RangeLike
 
-__all__ = ["Augment", "CutDepth", "DepthZoom"]
-
 cv2.setNumThreads(0)  # a worker process is one thread; OpenCV's pool would fight the others for the cores
 
 

@@ -21,17 +21,6 @@ from depthnet.core.types import DepthRange
 from depthnet.evaluation.bootstrap import Interval, bootstrap
 from depthnet.evaluation.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
 
-__all__ = [
-    "GROUP_FIGURES",
-    "MIN_PIXELS",
-    "SHARPNESS",
-    "Atlas",
-    "Figure",
-    "Group",
-    "group_figures",
-    "mean_figures",
-]
-
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 

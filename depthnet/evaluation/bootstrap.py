@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DRAWS", "LEVEL", "Interval", "bootstrap"]
-
 LEVEL = 0.95
 DRAWS = 5000
 

@@ -36,8 +36,6 @@ from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import Interval, bootstrap
 from depthnet.evaluation.per_image import Run, count_in_words, exact_mean, read_run
 
-__all__ = ["Comparison", "Row", "compare", "differing_keys", "main", "name_runs"]
-
 _METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
 _NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
 _STORED_BY = {"edge_f1": "report", "robustness": "robustness"}  # of both, more is better

@@ -16,8 +16,6 @@ from PIL import Image, ImageFilter
 
 from depthnet.core.types import InputError
 
-__all__ = ["CORRUPTIONS", "STRENGTHS", "corrupt"]
-
 UInt8Array = npt.NDArray[np.uint8]
 
 STRENGTHS = {

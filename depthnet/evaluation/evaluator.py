@@ -40,17 +40,6 @@ from depthnet.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.evaluation.protocols import Protocol, default_protocol, find_protocols, resize_prediction
 
-__all__ = [
-    "Evaluation",
-    "choose_protocols",
-    "commit",
-    "describe_judged",
-    "mean_map",
-    "metrics_table",
-    "training_mean",
-    "versions",
-]
-
 _MEAN_MAP_FRAMES = 300
 
 Figures = Mapping[str, Mapping[str, float]]

@@ -30,19 +30,6 @@ from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
 from depthnet.run.config import CONFIG
 
-__all__ = [
-    "Bench",
-    "Judgement",
-    "Run",
-    "Shot",
-    "choose_frames",
-    "judge",
-    "judged_checkpoint",
-    "open_data",
-    "read_run",
-    "store_images",
-]
-
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
 
 

@@ -24,20 +24,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from depthnet.core.types import HIGHER_IS_BETTER
 
-__all__ = [
-    "METRIC_NAMES",
-    "DepthMetric",
-    "DepthMetrics",
-    "abs_rel",
-    "delta_accuracy",
-    "depth_metrics",
-    "log10",
-    "rmse",
-    "rmse_log",
-    "silog",
-    "sq_rel",
-]
-
 _CHUNK = 12_288  # pixels whose temporary arrays stay in a core's cache and below the size that malloc maps afresh
 _TOLERANCE = 0.05  # between two rows of one frame: far above a network's noise, far below another image's row
 

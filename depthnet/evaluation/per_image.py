@@ -20,8 +20,6 @@ import yaml
 from depthnet.core.atomic_io import write_text
 from depthnet.core.types import InputError
 
-__all__ = ["SAME", "Image", "Run", "count_in_words", "exact_mean", "flat", "read_run", "write_more"]
-
 _BEFORE_FIGURES = ["protocol", "frame", "label", "scene"]
 
 _DIGESTS = {

@@ -35,8 +35,6 @@ from depthnet.data.layouts.registry import add_source_options, open_root, source
 from depthnet.data.validation.check import cheap_findings, require_sound
 from depthnet.evaluation.per_image import count_in_words
 
-__all__ = ["find_predictions", "main", "read_prediction", "score_predictions"]
-
 _JOINED = ("", ".jpg", ".jpeg", ".png")  # predict.py's names where photographs share a stem; a JPEG is never depth
 
 

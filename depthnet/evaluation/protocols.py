@@ -23,8 +23,6 @@ from torch import Tensor
 
 from depthnet.core.types import Crop, DepthRange, InputError
 
-__all__ = ["PROTOCOLS", "Align", "Protocol", "Truth", "default_protocol", "find_protocols", "resize_prediction"]
-
 Truth = Literal["raw", "filled", "any"]
 Align = Literal["none", "median", "scale_shift", "disparity_scale_shift", "min_max"]
 

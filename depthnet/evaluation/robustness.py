@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-__all__ = ["LIGHT", "evaluate", "losses", "main", "summarize"]
 
 LIGHT = ("dark", "bright", "contrast")
 """The corruptions that are another light."""

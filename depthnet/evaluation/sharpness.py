@@ -16,18 +16,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-__all__ = [
-    "EDGE_F1",
-    "EDGE_REACH",
-    "EDGE_ROWS",
-    "EDGE_STEP",
-    "boundary_errors",
-    "boundary_f1",
-    "depth_edges",
-    "edge_distance",
-    "edge_f1",
-]
-
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 

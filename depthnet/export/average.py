@@ -27,8 +27,6 @@ from depthnet.core.types import InputError
 if TYPE_CHECKING:
     from depthnet.models.checkpoint import Checkpoint
 
-__all__ = ["average", "main"]
-
 
 def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """Average the weights of checkpoints, normalisation statistics too; whole numbers are the first one's.

@@ -23,8 +23,6 @@ from depthnet.export.terms import NYU_LAYOUTS, Origin
 from depthnet.models.network import DepthNetwork
 from depthnet.models.shipped import portable
 
-__all__ = ["Export", "model_card"]
-
 _TASK = "depth-estimation"
 _IN_METERS = ("sq_rel", "rmse")
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import read_checkpoint
 
-__all__ = ["NYU_LAYOUTS", "NYU_LICENSE", "Origin", "find_origin", "license_of"]
-
 NYU_LICENSE = "research use, non-commercial: trained on NYU Depth V2; cite Silberman et al., ECCV 2012"
 
 NYU_LAYOUTS = ("labelled", "lists", "kaggle")

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from depthnet.evaluation.frames import Run
     from depthnet.models.network import DepthNetwork
 
-__all__ = ["depth_changes", "main"]
 
 _PHOTOGRAPHS = 4
 _MOST = 1e-3  # mean relative change of depth

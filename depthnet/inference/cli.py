@@ -26,8 +26,6 @@ from typing import NoReturn
 from depthnet.core.errors import finish
 from depthnet.core.progress import progress_bar
 
-__all__ = ["main"]
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:

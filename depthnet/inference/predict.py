@@ -40,7 +40,6 @@ from depthnet.models.shipped import find_checkpoint
 if TYPE_CHECKING:
     from depthnet.models.network import DepthNetwork
 
-__all__ = ["SUFFIXES", "PredictionReport", "predict_files"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """What a folder is searched for, in upper or lower case. A file that is named may have any suffix."""

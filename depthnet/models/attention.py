@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AttentionGate"]
-
 _OPEN = 3.0  # as the authors' code; sigmoid(3) = 0.95
 
 

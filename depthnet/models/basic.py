@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
-__all__ = ["BasicNet"]
-
 
 class BasicNet(DepthNetwork):
     """Convolutions down and up again, without skips.

@@ -28,24 +28,6 @@ from depthnet.core.types import InputError
 from depthnet.models.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
 from depthnet.models.weights_kind import torch_owner, weights_kind
 
-__all__ = [
-    "FORMAT",
-    "RECORD_KEY",
-    "Checkpoint",
-    "count_test",
-    "fits",
-    "fitting_weights",
-    "load_plain",
-    "load_weights",
-    "make_record",
-    "newest_whole",
-    "not_finite",
-    "previous",
-    "read_checkpoint",
-    "remove_plain",
-    "save_plain",
-]
-
 FORMAT = 1
 RECORD_KEY = "depthnet"
 _PREFIX = "network."

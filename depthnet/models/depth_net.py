@@ -17,8 +17,6 @@ from depthnet.models.encoder import Encoder
 from depthnet.models.keras import PublishedNet
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
-__all__ = ["NETWORKS", "DepthNet", "build_network", "load_network"]
-
 
 class DepthNet(DepthNetwork):
     """An encoder with a U-Net decoder whose skips are weighed by additive attention gates.

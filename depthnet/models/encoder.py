@@ -25,8 +25,6 @@ from depthnet.core.types import BEST, InputError
 from depthnet.models.shipped import shipped_models
 from depthnet.models.weights_kind import torch_owner, weights_kind
 
-__all__ = ["Encoder", "choose_weights", "resolve_pretrained"]
-
 Size = tuple[int, int]
 
 _HUB_PATIENCE = 3.0  # seconds that the hub has to answer

@@ -13,8 +13,6 @@ from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
-__all__ = ["PublishedNet"]
-
 _ENCODER = "inception_resnet_v2"
 _CHANNELS = (3, 32, 80, 256, 288)  # of the taps, fine to coarse
 _WIDTHS = (256, 128, 64, 32)  # of the decoder, coarse to fine

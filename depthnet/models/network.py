@@ -16,8 +16,6 @@ from depthnet.core.camera import Intrinsics
 from depthnet.core.images import resize_image
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, read_size
 
-__all__ = ["Camera", "DepthHead", "DepthNetwork", "Geometry", "focal_lengths"]
-
 Geometry = Literal["keep_aspect", "stretch"]
 Camera = Mapping[str, Any] | Literal["auto"] | None
 

@@ -20,17 +20,6 @@ from depthnet.core.types import BEST, LAST, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "SUFFIX",
-    "WEIGHTS",
-    "default_model",
-    "find_checkpoint",
-    "is_shipped",
-    "pack_weights",
-    "portable",
-    "read_weights",
-    "shipped_models",
-]
 
 WEIGHTS = Path(depthnet.__file__).parent / "weights"
 SUFFIX = ".safetensors"

@@ -10,8 +10,6 @@ from typing import Literal
 
 from depthnet.core.types import InputError
 
-__all__ = ["torch_owner", "weights_kind"]
-
 Kind = Literal["safetensors", "torch", "unknown"]
 Owner = Literal["depthnet", "lightning", "other", "unknown"]
 

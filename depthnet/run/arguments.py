@@ -17,8 +17,6 @@ from typing import Any, NamedTuple, get_args
 
 from depthnet.core.types import InputError
 
-__all__ = ["accepts", "check_arguments", "check_value", "nearest", "written"]
-
 _REACHED = {
     "depthnet.training.optimizers.build_optimizer": ("torch.optim.{algorithm}",),
     "depthnet.training.loggers.wandb_logger": ("wandb.init",),

@@ -25,34 +25,6 @@ from depthnet.run.naming import job_name, start_name
 from depthnet.run.provenance import KINDS, SETTLED, config_changes, noted_overrides
 from depthnet.run.signals import Signals, Stopped, requeue
 
-__all__ = [
-    "CHOICES",
-    "CONFIG",
-    "METRICS",
-    "altered",
-    "best_direction",
-    "check_choices",
-    "config_of",
-    "default_data",
-    "error_line",
-    "first_process",
-    "gpu_or_cpu",
-    "has_last",
-    "is_new",
-    "log_failure",
-    "owned",
-    "quiet_libraries",
-    "register_resolvers",
-    "remove_start",
-    "resolvers",
-    "resumable",
-    "run_directory",
-    "started_processes",
-    "store",
-    "stored_text",
-    "worst_figure",
-]
-
 log = logging.getLogger("depthnet")
 
 CONFIG = "config.yaml"

@@ -10,8 +10,6 @@ from typing import Any
 
 from depthnet.run.provenance import FREE
 
-__all__ = ["job_name", "job_overrides", "name_run", "short_keys", "short_number", "start_name"]
-
 _NAMED = ("experiment", "data", "model", "loss", "augment")
 _TAGGED = (*_NAMED, "optimizer", "scheduler")
 _UNNAMED = tuple(f"{key}." for key in (*FREE, "directory", "mode", "resume", "resume_allow", "seed"))

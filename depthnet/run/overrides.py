@@ -7,8 +7,6 @@ from typing import Any
 
 from depthnet.core.types import InputError
 
-__all__ = ["MULTIRUN", "check_words"]
-
 MULTIRUN = frozenset({"-m", "--multirun"})
 """The option that makes a command line a sweep."""
 

@@ -20,19 +20,6 @@ import depthnet
 from depthnet.core.atomic_io import write_json
 from depthnet.core.types import InputError
 
-__all__ = [
-    "KINDS",
-    "RECORD",
-    "SETTLED",
-    "TRAINING",
-    "add_seconds",
-    "check_changes",
-    "config_changes",
-    "note_overrides",
-    "note_url",
-    "noted_overrides",
-]
-
 log = logging.getLogger("depthnet")
 
 RECORD = "run.json"

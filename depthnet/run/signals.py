@@ -14,8 +14,6 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Signals", "Stopped", "requeue"]
-
 
 class Stopped(SystemExit):
     """The process was told to stop; its exit code is 128 and the signal's number, as shells have it."""

@@ -27,9 +27,6 @@ from depthnet.core.types import DepthRange, InputError
 from depthnet.run.arguments import accepts, check_arguments, nearest, written
 from depthnet.run.overrides import MULTIRUN
 
-__all__ = ["ALLOWED", "GROUPS", "USER_ERRORS", "SweepStart", "build", "check_command", "check_groups", "check_targets"]
-__all__ += ["plain_errors", "restrict_environment"]
-
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("depthnet.data.datamodule.DepthDataModule.from_root", "depthnet.data.datamodule.DepthDataModule.rooms"),
     "augment": ("depthnet.data.transforms.Augment",),

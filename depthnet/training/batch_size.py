@@ -19,8 +19,6 @@ from depthnet.run.config import started_processes
 from depthnet.run.targets import build
 from depthnet.training.module import DepthModule
 
-__all__ = ["find_batch_size", "settle_batch_size"]
-
 log = logging.getLogger("depthnet")
 
 _FIRST = 2  # images

@@ -25,8 +25,6 @@ from depthnet.run.provenance import add_seconds
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.ema import WeightEMA
 
-__all__ = ["Clock", "DurableCheckpointIO", "Last"]
-
 log = logging.getLogger("depthnet")
 
 _WEIGHTS = ("state_dict", "current_model_state", "optimizer_states")

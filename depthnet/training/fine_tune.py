@@ -18,8 +18,6 @@ from depthnet.models.network import DepthNetwork
 from depthnet.run.arguments import accepts
 from depthnet.run.config import CONFIG, has_last
 
-__all__ = ["check_reach", "load_start", "resolve_camera", "start_config", "use_record"]
-
 log = logging.getLogger("depthnet")
 
 _FEWEST_FITTING = 0.1  # of a network's tensors; a head in common is no start

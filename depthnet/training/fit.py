@@ -39,8 +39,6 @@ from depthnet.training.checkpoint_io import Last
 from depthnet.training.loggers import logged
 from depthnet.training.overview import resolve_weights
 
-__all__ = ["begin", "finished", "fit_and_judge", "last_whole", "settle"]
-
 log = logging.getLogger("depthnet")
 
 _SEEN = 60.0  # seconds until a file that another host has written is seen

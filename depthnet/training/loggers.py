@@ -26,8 +26,6 @@ from depthnet.core.types import InputError
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.run.provenance import note_url
 
-__all__ = ["SafeLogger", "WandbRun", "last_step", "logged", "make_loggers", "tensorboard_logger", "wandb_logger"]
-
 log = logging.getLogger("depthnet")
 
 _T = TypeVar("_T")

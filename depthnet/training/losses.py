@@ -25,18 +25,6 @@ from torch import Tensor, nn
 
 from depthnet.core.types import DepthRange, InputError, RangeLike
 
-__all__ = [
-    "TERMS",
-    "DepthLoss",
-    "berhu_loss",
-    "gradient_loss",
-    "l1_loss",
-    "log_gradient_loss",
-    "log_l1_loss",
-    "silog_loss",
-    "ssim_loss",
-]
-
 _MIN_LOG_DEPTH = 1e-6
 _SSIM_RADIUS = 5
 _SSIM_SIGMA = 1.5

@@ -22,8 +22,6 @@ from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.losses import DepthLoss
 
-__all__ = ["DepthModule"]
-
 _SUMS = "epoch_sums"
 
 

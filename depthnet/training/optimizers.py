@@ -13,8 +13,6 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 
 from depthnet.core.types import InputError
 
-__all__ = ["build_optimizer", "constant", "cosine", "linear", "one_cycle"]
-
 
 def build_optimizer(
     network: nn.Module,

@@ -12,8 +12,6 @@ from depthnet.core.types import LAST
 from depthnet.models.encoder import choose_weights
 from depthnet.run.config import has_last
 
-__all__ = ["TimeEstimate", "duration", "resolve_weights"]
-
 _STEPS = 10  # that are timed, after the first of a start, which allocates memory and may compile
 _SECONDS = 20.0  # of fewer steps, where they are slow
 _FORWARD = 1 / 3  # of a training step's work for as many images: what a validation does

@@ -40,8 +40,6 @@ from depthnet.run.naming import job_overrides, short_keys, short_number
 from depthnet.run.overrides import MULTIRUN
 from depthnet.run.signals import Signals
 
-__all__ = ["JOB", "Job", "check_job", "main", "note_end", "note_start", "read_jobs", "sweeping", "tell"]
-
 JOB = "job.json"
 TABLE = "sweep.csv"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
-__all__ = ["SyncNorm"]
-
 
 class SyncNorm(TorchSyncBatchNorm):
     """What ``trainer.sync_batchnorm`` stands for: Lightning's own would leave out activations.

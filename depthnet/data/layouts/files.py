@@ -21,22 +21,6 @@ from depthnet.data.layouts.layout import Finding, Pair, Source, SourceLayout, fi
 from depthnet.data.layouts.official import NYU_INTRINSICS
 from depthnet.data.layouts.scenes import frame_number, name_scenes, part_val
 
-__all__ = [
-    "MAX_LIST_BYTES",
-    "MILLIMETRES",
-    "NYU_CAMERA",
-    "DepthFiles",
-    "FileLayout",
-    "FileRow",
-    "common_bits",
-    "hold_out_val",
-    "name_rows",
-    "nyu_camera",
-    "path_inside",
-    "read_rows",
-    "read_text",
-]
-
 
 class DepthFiles(NamedTuple):
     """How depth files are read: bits per level (32: floats), and what a level stands for [m]."""

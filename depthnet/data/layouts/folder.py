@@ -43,8 +43,6 @@ from depthnet.data.layouts.files import (
 )
 from depthnet.data.layouts.layout import SPLITS, Finding, Source, read_unit
 
-__all__ = ["FolderLayout"]
-
 _IMAGES = (".jpg", ".jpeg", ".png")
 _DEPTHS = (".png", ".npy")
 _UNREAD = re.compile(

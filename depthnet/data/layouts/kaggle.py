@@ -24,8 +24,6 @@ from depthnet.data.layouts.files import (
 from depthnet.data.layouts.layout import Finding, Source
 from depthnet.data.layouts.scenes import has_labelled_numbers
 
-__all__ = ["KaggleLayout"]
-
 _EIGHT_BIT = DepthFiles(bits=8, metres_per_level=10 / 255)
 _PREFIX = "data/"
 

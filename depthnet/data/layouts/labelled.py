@@ -27,8 +27,6 @@ from depthnet.data.layouts.layout import Pair, Source, SourceLayout
 from depthnet.data.layouts.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
 from depthnet.data.layouts.scenes import part_val, scene_name
 
-__all__ = ["LABELLED_FILE", "LabelledLayout"]
-
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
 _MEND = "bring the official file again: depthnet data download FOLDER"

@@ -16,22 +16,6 @@ import numpy.typing as npt
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange, InputError, RangeLike
 
-__all__ = [
-    "FINDINGS",
-    "SPLITS",
-    "UNREADABLE",
-    "Finding",
-    "Layout",
-    "Pair",
-    "Source",
-    "SourceLayout",
-    "Truth",
-    "describe_camera",
-    "find_truth",
-    "read_unit",
-    "sample_frames",
-]
-
 SPLITS = ("train", "val", "test")
 
 Truth = Literal["raw", "filled"]

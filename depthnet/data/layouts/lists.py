@@ -14,8 +14,6 @@ from depthnet.data.layouts.files import FileLayout, FileRow, hold_out_val, name_
 from depthnet.data.layouts.layout import SPLITS, Finding, Source
 from depthnet.data.layouts.scenes import has_labelled_numbers
 
-__all__ = ["ListsLayout"]
-
 _NAMES = ("nyudepthv2_{}_files_with_gt.txt", "nyudepthv2_{}_files_with_gt_dense.txt", "nyu_{}.txt", "{}_list.txt")
 _TRAIN_FOLDERS = ("", "sync")
 _TEST_FOLDERS = ("", "official_splits/test")

@@ -6,8 +6,6 @@ Images", ECCV 2012; it counts from 1, these numbers count from 0, as file names 
 
 from __future__ import annotations
 
-__all__ = ["KNOWN_SETS", "LABELLED_FRAMES", "NYU_INTRINSICS", "PUBLISHED_FRAMES", "TEST_FRAMES"]
-
 LABELLED_FRAMES = 1449
 """Frames of the labelled set: 795 to train on, 654 to test on."""
 

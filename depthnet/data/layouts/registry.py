@@ -6,15 +6,12 @@ import argparse
 import os
 from typing import Any
 
-from depthnet.core.atomic_io import cache_folder
 from depthnet.core.types import InputError
 from depthnet.data.layouts.folder import FolderLayout
 from depthnet.data.layouts.kaggle import KaggleLayout
 from depthnet.data.layouts.labelled import LabelledLayout
 from depthnet.data.layouts.layout import Source, SourceLayout
 from depthnet.data.layouts.lists import ListsLayout
-
-__all__ = ["LAYOUTS", "add_source_options", "cache_folder", "find_layout", "open_root", "source_options"]
 
 LAYOUTS: dict[str, type[SourceLayout]] = {
     kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, FolderLayout)

@@ -12,18 +12,6 @@ from typing import TypeVar
 from depthnet.core.types import InputError
 from depthnet.data.layouts.official import LABELLED_FRAMES
 
-__all__ = [
-    "FOLDERS",
-    "RUNS",
-    "consecutive_runs",
-    "frame_number",
-    "has_labelled_numbers",
-    "hold_out_scenes",
-    "name_scenes",
-    "part_val",
-    "scene_name",
-]
-
 FOLDERS = "folders"
 RUNS = "runs of consecutive frame numbers"
 

@@ -28,8 +28,6 @@ from depthnet.data.rooms.furniture import BALL, BOX, TUBE, Room
 from depthnet.data.rooms.raycast import Camera, Hits, Light, Scene, Vector, cast, illuminate, intrinsics, sight
 from depthnet.data.rooms.textures import Film, Material
 
-__all__ = ["ROOMS_CAMERA", "RoomsLayout"]
-
 ROOMS_CAMERA = "the rooms'"
 """Where the camera of their images is known from, in words."""
 

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Camera", "Hits", "Light", "Scene", "Shape", "Solid", "Vector", "cast", "illuminate", "intrinsics", "sight"]
-
 Vector = tuple[float, float, float]
 Float = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -23,19 +23,8 @@ from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
 from depthnet.data.layouts.official import LABELLED_FRAMES, TEST_FRAMES
 from depthnet.data.layouts.scenes import RUNS, consecutive_runs
-from depthnet.data.validation.manifest import Examination, PairFacts, page, write_manifest
+from depthnet.data.validation.manifest import Examination, PairFacts
 from depthnet.data.validation.similarity import Look, inverse_share, look_at, near_duplicates, shifted_segments
-
-__all__ = [
-    "Examination",
-    "PairFacts",
-    "cheap_findings",
-    "examine",
-    "no_frames",
-    "page",
-    "require_sound",
-    "write_manifest",
-]
 
 _RULES = 2  # another number whenever the examination would find something else in the same files
 _ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this

@@ -21,7 +21,6 @@ from depthnet.data.layouts.official import KNOWN_SETS
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["Examination", "PairFacts", "page", "write_manifest"]
 
 _WIDTH = 100
 

@@ -15,8 +15,6 @@ from PIL import Image
 
 from depthnet.core.images import resize_nearest
 
-__all__ = ["Look", "inverse_share", "look_at", "near_duplicates", "shifted_segments"]
-
 _SMALL = (24, 32)  # thumbnails and edge maps
 _EDGE_CELL = 5  # edges are taken at 120x160
 _HOLE = np.float32(0.3)  # [m] what a hole counts as: sensors have their holes along edges, so a hole's rim is one

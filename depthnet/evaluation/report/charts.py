@@ -17,8 +17,6 @@ from PIL import Image
 
 from depthnet.core.visualize import ERROR_COLORS
 
-__all__ = ["Cell", "Curves", "Line", "Picture", "bar", "cell", "curves", "gradient", "number", "picture", "scatter"]
-
 
 class Cell(NamedTuple):
     """A number in a table.

@@ -21,8 +21,6 @@ from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
 from depthnet.evaluation.report.write import write_report
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""

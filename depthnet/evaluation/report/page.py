@@ -24,8 +24,6 @@ from depthnet.evaluation.report.charts import Cell, bar, cell, curves, gradient,
 from depthnet.evaluation.sharpness import EDGE_F1, EDGE_REACH
 from depthnet.run.config import CONFIG
 
-__all__ = ["page", "templates"]
-
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _ERROR_HIGH = 0.5  # relative error of the last color
 _TILE = 320  # greatest width of a picture [pixels]

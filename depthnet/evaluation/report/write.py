@@ -9,8 +9,6 @@ from pathlib import Path
 from depthnet.core.atomic_io import require_writable, write_text
 from depthnet.core.types import InputError
 
-__all__ = ["write_report"]
-
 
 def write_report(
     directory: str | os.PathLike[str],

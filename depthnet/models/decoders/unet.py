@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from depthnet.core.types import InputError
 from depthnet.models.attention import AttentionGate
 
-__all__ = ["Decoder"]
-
 
 class Decoder(nn.Module):
     """A U-Net decoder: from the coarsest feature up, each level is resized to its skip and merged with it.

@@ -15,8 +15,6 @@ from torch.optim import Optimizer
 from depthnet.core.types import DepthRange, RangeLike, Sample
 from depthnet.training.loggers import SafeLogger, last_step
 
-__all__ = ["Dashboard"]
-
 _BINS = 50
 
 

@@ -15,8 +15,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from depthnet.core.types import InputError
 
-__all__ = ["WeightEMA"]
-
 log = logging.getLogger("depthnet")
 
 

@@ -15,8 +15,6 @@ from torch.optim import Optimizer
 from depthnet.core.types import InputError, Sample
 from depthnet.models.checkpoint import save_plain
 
-__all__ = ["FiniteSteps"]
-
 log = logging.getLogger("depthnet")
 
 _NAMED = 8  # samples in a message

@@ -36,8 +36,6 @@ from depthnet.models.checkpoint import count_test
 from depthnet.run.config import best_direction
 from depthnet.training.loggers import SafeLogger, last_step
 
-__all__ = ["Checkpoint", "History", "Panels", "Progress", "Results"]
-
 log = logging.getLogger("depthnet")
 
 _STEP_COLUMNS = ("epoch", "step", "lr", "loss", "delta1")

@@ -4,8 +4,9 @@ import pytest
 from drawing import millimetres, picture
 from PIL import Image
 
+from depthnet.core.atomic_io import cache_folder
 from depthnet.core.types import InputError
-from depthnet.data.layouts.registry import LAYOUTS, add_source_options, cache_folder, open_root, source_options
+from depthnet.data.layouts.registry import LAYOUTS, add_source_options, open_root, source_options
 
 
 def make_folder(root):

@@ -14,7 +14,8 @@ from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.layouts.scenes import has_labelled_numbers
-from depthnet.data.validation.check import cheap_findings, examine, page, require_sound, write_manifest
+from depthnet.data.validation.check import cheap_findings, examine, require_sound
+from depthnet.data.validation.manifest import page, write_manifest
 from depthnet.data.validation.similarity import look_at, near_duplicates, shifted_segments
 
 
