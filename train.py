@@ -1,4 +1,4 @@
-"""Fit a depth network and judge it: python train.py model=irv2_attn data=nyu data.root=PATH (README.md has more)."""
+"""Fit a depth network and evaluate it: python train.py model=irv2_attn data=nyu data.root=PATH (README.md has more)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,18 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import depthnet
 from depthnet.core.device import claim_gpu, describe_device, job_devices
+from depthnet.core.errors import error_line, log_failure
 from depthnet.core.types import InputError
-from depthnet.run.config import (
-    CONFIG,
-    check_choices,
-    config_of,
-    error_line,
-    first_process,
-    is_new,
-    log_failure,
-    owned,
-    register_resolvers,
-    remove_start,
-    started_processes,
-    stored_text,
-)
+from depthnet.run.config import check_choices, plain_config, register_resolvers
+from depthnet.run.distributed import first_process, started_processes
 from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
-from depthnet.run.provenance import SETTLED
+from depthnet.run.paths import CONFIG, is_new, remove_start, run_lock
+from depthnet.run.provenance import SETTLED, kept_words
 from depthnet.run.signals import Signals
 from depthnet.run.targets import (
     GROUPS,
@@ -43,6 +33,7 @@ from depthnet.run.targets import (
     plain_errors,
     restrict_environment,
 )
+from depthnet.training.resume import finished, resolve_config
 from depthnet.training.sweep import JOB, check_job, note_end, note_start, sweeping
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -51,42 +42,49 @@ register_resolvers()
 restrict_environment()
 
 
-def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
-    """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
+def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, Any]) -> float:
+    """Fit a network and evaluate its best checkpoint, or evaluate a checkpoint only; return the watched metric.
+
+    Args:
+        cfg: The run's config.
+        directory: The run's.
+        signals: What may ask the run to stop.
+        command: The words of the command line, and the config composed of them.
+    """
+    from lightning import seed_everything
     from torch import nn
 
     from depthnet.evaluation.evaluator import choose_protocols
-    from depthnet.evaluation.report.write import write_report
     from depthnet.models.depth_net import load_network
+    from depthnet.training.batch_size import settle_batch_size
     from depthnet.training.callbacks.results import Panels, Results
     from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO
     from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
-    from depthnet.training.fit import begin, finished, fit_and_judge, settle
+    from depthnet.training.fit import fit_and_evaluate, quiet_libraries, start_run
     from depthnet.training.loggers import make_loggers
     from depthnet.training.module import DepthModule
-    from depthnet.training.overview import TimeEstimate
+    from depthnet.training.overview import TimeEstimate, resolve_weights
     from depthnet.training.sync_norm import SyncNorm
 
-    if (figure := finished(cfg, directory)) is not None:
-        return figure
-    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
+    quiet_libraries()
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    about = HydraConfig.get()
-    words = about.overrides.task
-    name_run(cfg, about.runtime.choices, words, about.sweep.dir if about.mode == RunMode.MULTIRUN else None)
-    settle(cfg, directory)
-    network = build(cfg.model, "model") if cfg.mode != "test" else load_network(cfg.ckpt, size=cfg.model.image_size)
+    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
+    print(resolve_weights(cfg, directory), flush=True)
+    settle_batch_size(cfg)
+    seed_everything(cfg.seed, verbose=False)
+
+    network = build(cfg.model, "model") if fit else load_network(cfg.ckpt, size=cfg.model.image_size)
     data = build(cfg.data, "data", size_for=network.size_for)
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
     protocols = choose_protocols(cfg.protocols, data.layout, split)
     load_start(network, cfg.ckpt if fit else None, directory)
     resolve_camera(cfg, network, data)
     if fit and not (directory / CONFIG).exists():
-        check_reach(network, data, any(word.startswith("model.depth_range") for word in words))
-    text = stored_text(cfg, directory)
+        check_reach(network, data, any(word.startswith("model.depth_range") for word in command.get("overrides", ())))
+
+    config = plain_config(cfg, directory)
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
-    record: Any = OmegaConf.to_container(OmegaConf.create(text))
-    module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=record, compile=cfg.compile, **parts)
+    module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=config, compile=cfg.compile, **parts)
     results = Results(directory, data, split, cfg.seed, cfg.ckpt)
     chosen = filter(None, build(cfg.callbacks, "callbacks").values())
     trainer = build(
@@ -99,10 +97,12 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
         **job_devices(cfg.trainer),
     )
     parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
-    begin(trainer, text, module, data if fit else None, cfg.resume_allow, words)
+    start_run(trainer, config, module, data if fit else None, cfg.resume_allow, command)
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
-    fit_and_judge(trainer, module, data, split, directory if fit else None, signals)
+    fit_and_evaluate(trainer, module, data, split, directory if fit else None, signals)
     if cfg.get("report") and trainer.is_global_zero:
+        from depthnet.evaluation.report.write import write_report
+
         print(f"report: {write_report(directory)}")
     return results.figure(cfg.watch)
 
@@ -111,26 +111,26 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
 def job(cfg: DictConfig) -> float | None:
     """Run one of Hydra's jobs, alone or in a sweep; what goes wrong in it stands in its own log."""
     about = HydraConfig.get()
-    directory, sweeps = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN
+    directory, sweeps, words = Path(about.runtime.output_dir), about.mode == RunMode.MULTIRUN, about.overrides.task
     new = first_process() and not sweeps and is_new(directory)
     try:
         if sweeps:
             check_job(cfg.trainer, about.launcher)
-        with owned(directory, wait=sweeps) as signals:
+        with run_lock(directory, wait=sweeps) as signals:
             if sweeps:
-                note_start(cfg, directory, about.overrides.task)
+                note_start(cfg, directory, words)
             check_choices(cfg, GROUPS)
-            check_words(about.overrides.task, cfg, sweeps)
-            cfg = config_of(cfg, directory, about.overrides.task)
+            check_words(words, cfg, sweeps)
+            command = {"overrides": kept_words(words), "composed": plain_config(cfg, directory)}
+            cfg, changed = resolve_config(cfg, directory, words)
             check_choices(cfg, GROUPS)
-            if cfg.ckpt:
-                from depthnet.training.fine_tune import start_config
-
-                start_config(cfg, directory, about.overrides.task)
             check_groups(cfg, SETTLED)
+            name_run(cfg, about.runtime.choices, words, about.sweep.dir if sweeps else None)
             if sweeps:
                 claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)
-            figure = run(cfg, directory, signals)
+            figure = None if changed else finished(cfg, directory)
+            if figure is None:
+                figure = run(cfg, directory, signals, {} if cfg.resume not in (None, "auto") else command)
             return note_end(directory, figure) if sweeps else figure
     except Exception as error:
         line = log_failure(error, USER_ERRORS)

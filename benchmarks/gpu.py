@@ -43,10 +43,10 @@ from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.inference.predict import predict_files
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.run.config import quiet_libraries
 from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.callbacks.results import Checkpoint
 from depthnet.training.checkpoint_io import DurableCheckpointIO, Last
+from depthnet.training.fit import quiet_libraries
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
 from depthnet.training.optimizers import build_optimizer, constant

@@ -27,10 +27,10 @@ from train_step import RANGE, FixedData, bare_step, fit, random_batch
 
 from depthnet.core.types import Sample
 from depthnet.models.depth_net import DepthNet
-from depthnet.run.config import quiet_libraries
 from depthnet.training.callbacks.dashboard import Dashboard
 from depthnet.training.callbacks.finite import FiniteSteps
 from depthnet.training.callbacks.results import History
+from depthnet.training.fit import quiet_libraries
 from depthnet.training.loggers import SafeLogger, wandb_logger
 from depthnet.training.losses import DepthLoss
 from depthnet.training.optimizers import build_optimizer, one_cycle

@@ -37,8 +37,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from depthnet.core.device import describe_device
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.run.config import quiet_libraries, register_resolvers
+from depthnet.run.config import register_resolvers
 from depthnet.training.batch_size import settle_batch_size
+from depthnet.training.fit import quiet_libraries
 from depthnet.training.module import DepthModule
 
 PARTS = ("data wait", "transfer", "forward and loss", "backward", "optimizer", "callbacks", "Trainer")

@@ -35,8 +35,8 @@ from depthnet.core.types import DepthRange, Sample
 from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.run.config import quiet_libraries
 from depthnet.training.callbacks.results import History
+from depthnet.training.fit import quiet_libraries
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
 from depthnet.training.optimizers import build_optimizer, one_cycle

@@ -28,7 +28,7 @@ from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
 from depthnet.evaluation.per_image import SAME, write_more
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
-from depthnet.run.config import CONFIG
+from depthnet.run.paths import CONFIG
 
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
 

@@ -1,8 +1,8 @@
 """What a run was started with, and what of it is different when it goes on: its data, code and config.
 
 ``run.json`` in a run's directory holds digests of the data and of the package's files, versions, every time the run was
-resumed, its command line, and how long it has trained. A run that goes on with other data or other code would be
-neither the old one nor a new one; code that does not train may change under it.
+resumed, its command line, the config composed of it, and how long it has trained. A run that is resumed with other data
+or other code would be neither the old one nor a new one; code that does not train may change under it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,31 @@ SETTLED = ("model.pretrained", "model.camera", "data.batch_size")
 _FREE_PREFIXES = tuple(f"{name}." for name in FREE)
 _SHOWN = 4  # differences in a message
 _HEX = 64  # digits of a digest
+_MISSING = object()
+_TORN = "no record of a run; remove it to resume without comparing data and code"
+
+
+def read_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a run's ``run.json`` holds; nothing where there is none.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    path = Path(directory) / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: {_TORN}")
+    return record
+
+
+def update_record(directory: str | os.PathLike[str], **values: Any) -> None:
+    """Set entries of a run's ``run.json``."""
+    write_json(Path(directory) / RECORD, read_record(directory) | values)
 
 
 def check_changes(
@@ -54,119 +79,61 @@ def check_changes(
     versions: Mapping[str, str | None],
     allow: Collection[str],
 ) -> None:
-    """Note what a run is started with, or compare it with what it was started with.
+    """Record the data and code that a run is started with, or compare them with those of its first start.
 
     Args:
         directory: The run's directory; its ``run.json`` is written.
         data: What is learned from, as plain values.
-        versions: Of the packages that figures may depend on.
+        versions: Of the packages that metrics may depend on.
         allow: The kinds of change that do not stop the run.
 
     Raises:
         InputError: If data or the code of training has changed, with the differences; other code is logged.
     """
-    path = Path(directory) / RECORD
+    then = read_record(directory)
     now: dict[str, Any] = json.loads(json.dumps({"data": data, "code": {**_digests(), **versions}}))
-    if not path.is_file():
-        write_json(path, now | {"resumed": []})
+    if "data" not in then:
+        update_record(directory, **now, resumed=[])
         return
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))
         found = {kind: _differences(then[kind], now[kind]) for kind in ("data", "code")}
         resumed = [*then["resumed"], {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **found}]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
-    beside = {key for key in {**then["code"], **now["code"]} if not _trains(key)}
-    training, other = ([line for line in found["code"] if (line in beside) is out] for out in (False, True))
-    for kind, differences in (("data", found["data"]), ("code", training)):
-        _refuse(directory, kind, differences, allow)
+    except (LookupError, TypeError, AttributeError):
+        raise InputError(f"{Path(directory) / RECORD}: {_TORN}") from None
+    other = [line for line in found["code"] if not _trains(line.split()[0])]
+    refuse_changes(directory, "data", found["data"], allow)
+    refuse_changes(directory, "code", [line for line in found["code"] if line not in other], allow)
     if other:
         log.info("%s: code that does not train has changed since the run was started: %s", directory, _shorten(other))
-    write_json(path, then | now | {"resumed": resumed})
+    update_record(directory, **now, resumed=resumed)
 
 
-def note_overrides(directory: str | os.PathLike[str], overrides: Sequence[str]) -> None:
-    """Note the command line that a run has its config from, without what concerns one start alone.
-
-    Args:
-        directory: The run's directory.
-        overrides: Hydra's, such as ``["model=basic", "seed=1"]``; with ``resume=DIR`` the config is the stored one, and
-            what was noted stays.
-    """
-    if any(word.startswith("resume=") and word != "resume=auto" for word in overrides):
-        return
-    kept = [word for word in overrides if not word.startswith(("resume=", "resume_allow=", "sweep="))]
-    stored = _record(Path(directory))
-    if kept != stored.get("overrides"):
-        write_json(Path(directory) / RECORD, stored | {"overrides": kept})
+def kept_words(overrides: Sequence[str]) -> list[str]:
+    """Return the words of a command line that concern the run and not one start alone."""
+    return [word for word in overrides if not word.startswith(("resume=", "resume_allow=", "sweep="))]
 
 
-def noted_overrides(directory: str | os.PathLike[str]) -> list[str]:
-    """Return the command line that :func:`note_overrides` noted; empty where there is none."""
-    return list(_record(Path(directory)).get("overrides", []))
-
-
-def note_url(directory: str | os.PathLike[str], url: str) -> None:
-    """Note where a run is shown."""
-    write_json(Path(directory) / RECORD, _record(Path(directory)) | {"url": url})
-
-
-def add_seconds(directory: str | os.PathLike[str], hardware: str, seconds: float) -> None:
-    """Add to the time that a run has trained.
-
-    Args:
-        directory: The run's directory.
-        hardware: What it trains on, in words; the time on each is kept apart.
-        seconds: By the wall clock.
-    """
-    stored = _record(Path(directory))
-    spent = dict(stored.get("seconds", {}))
-    spent[hardware] = round(spent.get(hardware, 0.0) + seconds, 3)
-    write_json(Path(directory) / RECORD, stored | {"seconds": spent})
-
-
-def _record(directory: Path) -> dict[str, Any]:
-    path = directory / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
-    except (ValueError, TypeError):
-        raise InputError(f"{path}: no record of a run; remove it to go on without comparing data and code") from None
-
-
-def config_changes(
-    directory: str | os.PathLike[str], stored: Mapping[str, Any], given: Mapping[str, Any], allow: Collection[str]
-) -> tuple[dict[str, Any], bool]:
-    """Compare the config that a run was started with and the one that it is to go on with.
-
-    Args:
-        directory: The run's directory, for the message.
-        stored: The config that the run was started with, resolved.
-        given: The config of the command line, resolved.
-        allow: The kinds of change that do not stop the run.
-
-    Returns:
-        ``{key: value}`` of what differs and makes nothing be learned otherwise, and whether anything else differs.
-
-    Raises:
-        InputError: If something else differs and ``allow`` does not hold "config".
-    """
-    changed = {name: _at(given, name) for name in FREE if _at(stored, name) != _at(given, name)}
-    then, now = (
+def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the keys by which two resolved configs learn otherwise, each with both values."""
+    one, other = (
         {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
-        for config in (stored, given)
+        for config in (then, now)
     )
-    bound = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    _refuse(directory, "config", [f"{key}={now.get(key)} (was {then.get(key)})" for key in bound], allow)
-    return changed, bool(bound)
+    return [
+        f"{key}={other.get(key)} (was {one.get(key)})"
+        for key in {**one, **other}
+        if one.get(key, _MISSING) != other.get(key, _MISSING)
+    ]
 
 
-def _refuse(directory: str | os.PathLike[str], kind: str, differences: list[str], allow: Collection[str]) -> None:
+def refuse_changes(
+    directory: str | os.PathLike[str], kind: str, differences: Sequence[str], allow: Collection[str]
+) -> None:
+    """Raise InputError for a kind of difference, unless there is none or it is allowed."""
     if differences and kind not in allow:
         raise InputError(
             f"{directory}: its {kind} has changed since the run was started: {_shorten(differences)}; "
-            f"start anew in another directory, or go on all the same with resume_allow=[{kind}]"
+            f"start anew in another directory, or resume all the same with resume_allow=[{kind}]"
         )
 
 
@@ -196,12 +163,6 @@ def _digests() -> dict[str, str]:
 def _trains(key: str) -> bool:
     """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
     return "/" not in key or key.startswith(TRAINING)
-
-
-def _at(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from depthnet.core.device import job_devices
 from depthnet.core.types import InputError, Sample
-from depthnet.run.config import started_processes
+from depthnet.run.distributed import started_processes
 from depthnet.run.targets import build
 from depthnet.training.module import DepthModule
 

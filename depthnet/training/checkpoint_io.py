@@ -21,7 +21,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from depthnet.core.types import LAST, InputError
 from depthnet.models.checkpoint import load_plain, not_finite, remove_plain, save_plain
-from depthnet.run.provenance import add_seconds
+from depthnet.run.provenance import read_record, update_record
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.ema import WeightEMA
 
@@ -239,7 +239,9 @@ class Clock(Callback):
         if trainer.is_global_zero:
             now = time.monotonic()
             with contextlib.suppress(InputError):  # a clock stops no run; the checkpoint says why nothing is written
-                add_seconds(self._directory, _hardware(trainer), now - self._since)
+                spent, hardware = read_record(self._directory).get("seconds", {}), _hardware(trainer)
+                seconds = round(spent.get(hardware, 0.0) + now - self._since, 3)
+                update_record(self._directory, seconds=spent | {hardware: seconds})
             self._since = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,7 +16,7 @@ from depthnet.models.checkpoint import Checkpoint, fitting_weights, load_weights
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
 from depthnet.run.arguments import accepts
-from depthnet.run.config import CONFIG, has_last
+from depthnet.run.paths import has_last
 
 log = logging.getLogger("depthnet")
 
@@ -27,18 +27,17 @@ _HEAD = ("depth_range", "head")
 _UNREACHABLE = 0.01  # of the valid pixels
 
 
-def start_config(cfg: Any, directory: Path, words: Sequence[str]) -> None:
+def start_config(cfg: Any, words: Sequence[str]) -> None:
     """Let a new run's config, in place, have what the checkpoint brings that ``ckpt=`` names; what differs is logged.
 
     Args:
         cfg: The config of the run.
-        directory: The run's; one that is resumed has had this in its stored config.
         words: The command line's overrides.
 
     Raises:
         InputError: If the checkpoint cannot be read.
     """
-    if cfg.ckpt and not (directory / CONFIG).exists():
+    if cfg.ckpt:
         differing = use_record(cfg, read_checkpoint(cfg.ckpt), words)
         if differing:
             log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))

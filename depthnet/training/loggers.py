@@ -24,7 +24,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from depthnet.core.atomic_io import write_text
 from depthnet.core.types import InputError
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.run.provenance import note_url
+from depthnet.run.provenance import update_record
 
 log = logging.getLogger("depthnet")
 
@@ -314,7 +314,7 @@ def wandb_logger(
             log.info(f"W&B: offline, {problem}; to send this run later: wandb sync {directory}/wandb/offline-run-*")
         elif url := logger.experiment.url:
             print(f"wandb: {url}", flush=True)
-            note_url(directory, url)
+            update_record(directory, url=url)
         return logger
     log.warning(f"W&B: cannot start ({problem}); the run goes on without it")
     return None

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from depthnet.core.types import LAST
 from depthnet.models.encoder import choose_weights
-from depthnet.run.config import has_last
+from depthnet.run.paths import has_last
 
 _STEPS = 10  # that are timed, after the first of a start, which allocates memory and may compile
 _SECONDS = 20.0  # of fewer steps, where they are slow

@@ -33,11 +33,13 @@ from rich.table import Table
 from rich.text import Text
 
 from depthnet.core.atomic_io import write_json, write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import error_line, finish
 from depthnet.core.types import InputError
-from depthnet.run.config import METRICS, error_line, first_process, remove_start, worst_figure
+from depthnet.run.config import worst_figure
+from depthnet.run.distributed import first_process
 from depthnet.run.naming import job_overrides, short_keys, short_number
 from depthnet.run.overrides import MULTIRUN
+from depthnet.run.paths import METRICS, remove_start
 from depthnet.run.signals import Signals
 
 JOB = "job.json"

@@ -25,7 +25,7 @@ from torch.distributed.run import main as torchrun
 import train as script
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import load_plain
-from depthnet.training import fit as resume
+from depthnet.run.distributed import check_processes
 from depthnet.training.module import DepthModule
 from depthnet.training.sweep import check_job
 
@@ -230,22 +230,6 @@ def test_a_sweeps_job_is_one_process_unless_slurm_starts_more(devices, launcher,
         check_job(OmegaConf.create({"devices": devices}), about)
 
 
-def meet(path, first, own):
-    """What a second process makes of the config of the first."""
-    strategy = SimpleNamespace(broadcast=lambda own: (first, "host_a"))
-    resume._OneConfig(path, own).setup(SimpleNamespace(strategy=strategy, global_rank=1), None, "fit")
-
-
-def test_a_process_with_another_config_or_directory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "_SEEN", 0.0)
-    with pytest.raises(InputError, match=r"process 1 on .* has pretrained: true, and process 0 has pretrained: false"):
-        meet(tmp_path, "seed: 0\npretrained: false\n", "seed: 0\npretrained: true\n")
-    with pytest.raises(InputError, match=r"process 1 on .* does not see .*, which process 0 on host_a has written"):
-        meet(tmp_path, "seed: 0\n", "seed: 0\n")
-    (tmp_path / "config.yaml").touch()
-    meet(tmp_path, "seed: 0\n", "seed: 0\n")
-
-
 @pytest.mark.parametrize(
     ("started", "devices", "nodes", "starts", "words"),
     [
@@ -270,7 +254,7 @@ def test_a_trainer_of_other_processes_than_were_started_is_refused(monkeypatch, 
     strategy = SimpleNamespace(cluster_environment=None if starts is None else environment)
     trainer = SimpleNamespace(num_devices=devices, num_nodes=nodes, strategy=strategy)
     with pytest.raises(InputError, match=words) if words else contextlib.nullcontext():
-        resume.check_processes(trainer)
+        check_processes(trainer)
 
 
 @pytest.fixture

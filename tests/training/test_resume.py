@@ -5,21 +5,22 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from depthnet.core.types import InputError
-from depthnet.training.fit import _why_no_best, settle
+from depthnet.training.fit import _why_no_best
+from depthnet.training.overview import resolve_weights
 
 
-def test_settle_decides_pretrained_once(tmp_path):
+def test_pretrained_is_decided_once(tmp_path):
     def config(**changes):
         model = {"pretrained": "auto", "encoder": "test_resnet"}
         return OmegaConf.create({"mode": "fit", "ckpt": None, "seed": 1, "model": model} | changes)
 
     cfg = config()
-    settle(cfg, tmp_path)
+    resolve_weights(cfg, tmp_path)
     assert cfg.model.pretrained is False  # no network in tests, so scratch
-    settle(cfg, tmp_path)  # as the run has stored it
+    resolve_weights(cfg, tmp_path)  # as the run has stored it
     assert cfg.model.pretrained is False
     with pytest.raises(InputError, match=r"model\.pretrained=true"):
-        settle(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other")
+        resolve_weights(config(model={"pretrained": True, "encoder": "test_resnet"}), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_settle_decides_pretrained_once(tmp_path):
         ({"limit_val_batches": 0}, 0, "with trainer.limit_val_batches=0 nothing was validated"),
         ({"checkpoint_callbacks": []}, 3, "no callback keeps a best checkpoint"),
         ({}, 0, "no validation took place before the last step"),  # as with trainer.check_val_every_n_epoch=5
-        ({}, 3, "no validation gave a finite figure to choose by"),
+        ({}, 3, "no validation gave a finite metric to choose by"),
     ],
 )
 def test_why_a_run_has_no_best_checkpoint(changes, validated, reason):

@@ -22,7 +22,7 @@ from depthnet.evaluation.per_image import count_in_words
 from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.evaluation.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
 from depthnet.evaluation.sharpness import EDGE_F1, EDGE_REACH
-from depthnet.run.config import CONFIG
+from depthnet.run.paths import CONFIG
 
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _ERROR_HIGH = 0.5  # relative error of the last color

@@ -1,0 +1,129 @@
+"""Where a run that may be resumed is decided: its config, whether it has ended, and the checkpoint it resumes from.
+
+docs/training.md states the order. torch is imported where it is needed, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from depthnet.core.types import BEST, LAST, InputError
+from depthnet.run.config import plain_config, read_config
+from depthnet.run.distributed import first_process
+from depthnet.run.paths import CONFIG, METRICS, has_last
+from depthnet.run.provenance import FREE, SETTLED, config_changes, read_record, refuse_changes
+
+log = logging.getLogger("depthnet")
+
+
+def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> tuple[DictConfig, bool]:
+    """Return the config that this start runs with, and whether a resumed run learns otherwise by it.
+
+    Args:
+        cfg: As composed from the command line.
+        directory: The run's directory.
+        overrides: The words of the command line.
+
+    Raises:
+        InputError: If the directory holds a run that is not to be resumed, the command line contradicts the run's
+            stored config, or that cannot be read.
+    """
+    if cfg.resume not in (None, "auto") and Path(cfg.resume).resolve() != directory.resolve():
+        raise InputError(f"resume={cfg.resume} resumes in that directory; leave out hydra.run.dir and -m")
+    if not (directory / CONFIG).exists():
+        if cfg.mode == "fit" and has_last(directory):
+            raise InputError(f"{directory} holds checkpoints, but no {CONFIG}; put it back, or name another directory")
+        _take_checkpoint(cfg, overrides)
+        return cfg, False
+    if cfg.resume is None and first_process():  # the others see what the first one has just stored
+        raise InputError(f"{directory} holds a run already; resume it with resume={directory}, or name another")
+    stored = read_config(directory)
+    stored.resume, stored.resume_allow = cfg.resume, cfg.resume_allow
+    words = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
+    if cfg.resume != "auto":
+        if cfg.resume and words:
+            raise InputError(f"resume= takes the run's stored config; leave out {' '.join(words)}")
+        return stored, False
+    composed, record = plain_config(cfg, directory), read_record(directory)
+    then = record.get("composed")
+    differences = ["it was started by an older version"] if then is None else config_changes(then, composed)
+    refuse_changes(directory, "config", differences, cfg.resume_allow)
+    if differences:
+        for key in SETTLED:
+            if OmegaConf.select(cfg, key) == "auto":
+                OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
+        _take_checkpoint(cfg, overrides)
+        return cfg, True
+    for key in FREE:
+        value = OmegaConf.select(OmegaConf.create(composed), key)
+        if value != OmegaConf.select(stored, key):
+            OmegaConf.update(stored, key, value, merge=False, force_add=True)
+    return stored, False
+
+
+def _take_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Let a config, in place, have what the checkpoint brings that ``ckpt=`` names."""
+    if cfg.ckpt:
+        from depthnet.training.fine_tune import start_config
+
+        start_config(cfg, overrides)
+
+
+def finished(cfg: DictConfig, directory: Path) -> float | None:
+    """Print the metrics of a resumed run that has ended, and return the watched one; None where it has not.
+
+    Args:
+        cfg: The run's config.
+        directory: The run's directory.
+
+    Raises:
+        InputError: If its record cannot be read.
+    """
+    path = directory / METRICS
+    if not cfg.resume or not path.is_file():
+        return None
+    from rich.console import Console
+
+    from depthnet.evaluation.evaluator import metrics_table
+    from depthnet.evaluation.per_image import count_in_words
+    from depthnet.evaluation.report.write import write_report
+
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        figures = {"this checkpoint": stored["protocols"]}
+        if stored.get("mean_map"):
+            figures["mean map"] = stored["mean_map"]
+        counts = count_in_words(stored["images"], stored["expected"])
+        title = f"{stored['data']['description']}, {stored['split']}: {counts}"
+        table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
+        figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        raise InputError(f"{path}: no record of an evaluation; remove it, and the run is evaluated again") from None
+    print(f"run:  {directory}\nit has ended; its metrics, as {path} holds them:")
+    Console().print(table)
+    if cfg.get("report") and first_process() and not (directory / "report.html").exists():
+        print(f"report: {write_report(directory)}")
+    return figure
+
+
+def last_whole(directory: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, logging why a newer one is not taken; None for a new run.
+
+    Raises:
+        InputError: If there are some, but none is whole.
+    """
+    from depthnet.models.checkpoint import newest_whole
+
+    newest, refused = newest_whole(directory / LAST)
+    for line in refused:
+        log.warning("resume: not taken: %s", line)
+    if newest is None and refused:
+        best = directory / BEST
+        weights = f"ckpt={best} starts a new run from its best weights" if best.exists() else "start a new run"
+        raise InputError(f"resume={directory}: none of its checkpoints is whole ({refused[0]}); {weights}")
+    return newest

@@ -1,0 +1,28 @@
+import pytest
+
+from depthnet.core.types import InputError
+from depthnet.run import paths
+from depthnet.run.paths import run_directory
+
+
+def test_a_run_is_named_after_data_and_encoder_and_never_shares_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths.time, "strftime", lambda form: "now")
+    assert run_directory("nyu", "irv2_attn", "inception_resnet_v2", "fit", None) == "runs/nyu_irv2_attn/now"
+    assert run_directory("nyu", "unet_attn", "resnet50", "fit", None) == "runs/nyu_resnet50/now"
+    with pytest.raises(InputError, match=r"add hydra\.run\.dir=DIR"):
+        run_directory("nyu", "unet_attn", "resnet50", "fit", "auto")
+    assert run_directory("rooms", "basic", None, "test", None) == "runs/rooms_test/now"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # srun's
+    with pytest.raises(InputError, match=r"4 processes were started, .* add hydra\.run\.dir=DIR"):
+        run_directory("nyu", "irv2_attn", None, "fit", None)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    (tmp_path / "runs/nyu_irv2_attn/now").mkdir(parents=True)
+    assert run_directory("nyu", "irv2_attn", None, "fit", None) == "runs/nyu_irv2_attn/now_2"
+
+
+def test_only_a_run_can_be_resumed(tmp_path):
+    with pytest.raises(InputError, match="no run there"):
+        run_directory("nyu", "basic", None, "fit", str(tmp_path))
+    (tmp_path / "config.yaml").touch()
+    assert run_directory("nyu", "basic", None, "fit", str(tmp_path)) == str(tmp_path)
