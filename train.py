@@ -42,6 +42,21 @@ register_resolvers()
 restrict_environment()
 
 
+def resolve_auto(cfg: DictConfig, directory: Path) -> None:
+    """Decide, in place, what a config leaves to the machine, print it, and seed all that is random."""
+    from lightning import seed_everything
+
+    from depthnet.training.batch_size import settle_batch_size
+    from depthnet.training.fit import quiet_libraries
+    from depthnet.training.overview import resolve_weights
+
+    quiet_libraries()
+    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
+    print(resolve_weights(cfg, directory), flush=True)
+    settle_batch_size(cfg)
+    seed_everything(cfg.seed, verbose=False)
+
+
 def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, Any]) -> float:
     """Fit a network and evaluate its best checkpoint, or evaluate a checkpoint only; return the watched metric.
 
@@ -49,30 +64,22 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
         cfg: The run's config.
         directory: The run's.
         signals: What may ask the run to stop.
-        command: The words of the command line, and the config composed of them.
+        command: The words of the command line, and the config composed of them; empty with resume=DIR.
     """
-    from lightning import seed_everything
     from torch import nn
 
     from depthnet.evaluation.evaluator import choose_protocols
     from depthnet.models.depth_net import load_network
-    from depthnet.training.batch_size import settle_batch_size
     from depthnet.training.callbacks.results import Panels, Results
     from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO
     from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
-    from depthnet.training.fit import fit_and_evaluate, quiet_libraries, start_run
+    from depthnet.training.fit import fit_and_evaluate, start_run
     from depthnet.training.loggers import make_loggers
     from depthnet.training.module import DepthModule
-    from depthnet.training.overview import TimeEstimate, resolve_weights
+    from depthnet.training.overview import TimeEstimate
     from depthnet.training.sync_norm import SyncNorm
 
-    quiet_libraries()
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
-    print(resolve_weights(cfg, directory), flush=True)
-    settle_batch_size(cfg)
-    seed_everything(cfg.seed, verbose=False)
-
     network = build(cfg.model, "model") if fit else load_network(cfg.ckpt, size=cfg.model.image_size)
     data = build(cfg.data, "data", size_for=network.size_for)
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
@@ -130,6 +137,7 @@ def job(cfg: DictConfig) -> float | None:
                 claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)
             figure = None if changed else finished(cfg, directory)
             if figure is None:
+                resolve_auto(cfg, directory)
                 figure = run(cfg, directory, signals, {} if cfg.resume not in (None, "auto") else command)
             return note_end(directory, figure) if sweeps else figure
     except Exception as error:

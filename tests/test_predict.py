@@ -208,6 +208,7 @@ def test_interrupted_with_ctrl_c(predict: ModuleType) -> None:
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = faked(["in", "--ckpt", "best.ckpt", "--output", "out"], preexec_fn=heed, **PIPES)
     while len(list(Path("out").glob("*.json"))) < 2:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)

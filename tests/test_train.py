@@ -241,7 +241,7 @@ def test_a_checkpoint_is_judged_fine_tuned_and_never_overwritten(train, tmp_path
 def test_a_run_without_a_best_checkpoint_logs_why(train, word, reason):
     done = train(*ROOMS, "data.frames={train: 2, val: 1, test: 1}", "trainer.max_epochs=1", word)
     assert done.code == 0, done.err
-    assert f"{reason}, so the last weights are judged" in done.err
+    assert f"{reason}, so the last weights are evaluated" in done.err
 
 
 def test_resume_auto_starts_and_then_goes_on(train, tmp_path):

@@ -184,7 +184,7 @@ def test_a_run_of_which_one_process_was_killed_or_stopped_goes_on_to_the_same_bi
     for name in ("history.csv", "steps.csv"):
         assert Path("run", name).read_text() == (two / name).read_text()
     assert start(by_hand, *begin) == [0, 0]
-    assert Path("rank_0.out").read_text().count("it has ended; its figures") == 1
+    assert Path("rank_0.out").read_text().count("it has ended; its metrics") == 1
     assert Path("rank_1.out").read_text() == ""
 
 
