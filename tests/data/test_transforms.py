@@ -269,7 +269,7 @@ def epochs(root, workers):
     loader = data.train_dataloader()
     samples = []
     for epoch in range(2):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         rows = [row for batch in loader for row in zip(batch.frame, batch.image, batch.depth, batch.mask, strict=True)]
         samples.append({int(frame): parts for frame, *parts in rows})
     return samples
