@@ -13,7 +13,7 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -39,7 +39,7 @@ _FRAME = np.dtype([("height", "<i8"), ("width", "<i8"), ("scale", "<f8")])
 IntArray = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint16]
 Size = tuple[int, int]
-Made = tuple[npt.NDArray[np.uint8], Levels, float]
+Decoded = tuple[npt.NDArray[np.uint8], Levels, float]
 
 
 class _Arrays(NamedTuple):
@@ -194,9 +194,17 @@ class CachedLayout(Layout):
             arrays.frames.flush()
             scales.clear()
 
+        loader = DataLoader(
+            _DecodedFrames(self),
+            batch_size=None,
+            sampler=missing,
+            num_workers=workers,
+            collate_fn=tuple,  # as it is: arrays, not tensors
+            generator=torch.Generator(),  # or it would draw from the run's
+        )
         try:
             synced = time.monotonic()
-            for made, (frame, (image, levels, scale)) in enumerate(self._decode(missing, workers), start=1):
+            for made, (frame, (image, levels, scale)) in enumerate(zip(missing, loader, strict=True), start=1):
                 if levels.shape != arrays.frames[["height", "width"]][frame].item():
                     raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
                 arrays.images[self._image_ends[frame] - image.size : self._image_ends[frame]] = image.ravel()
@@ -240,23 +248,8 @@ class CachedLayout(Layout):
         with open_durable(paths[2]) as file:
             np.save(file, frames)
 
-    def _decode(self, frames: Sequence[int], workers: int) -> Iterator[tuple[int, Made]]:
-        """Yield frames with what is stored of them, in order."""
-        loader: DataLoader[Any] = DataLoader(
-            _Decoder(self),
-            batch_size=None,
-            sampler=frames,
-            num_workers=workers,
-            collate_fn=_unchanged,  # arrays, not tensors
-            generator=torch.Generator(),  # or it would draw from the run's
-        )
-        for frame, made in zip(frames, loader, strict=True):
-            if isinstance(made, InputError):
-                raise made
-            yield frame, made
-
-    def _prepare(self, frame: int) -> Made:
-        """Return a frame's image, its levels of depth and what a level stands for [m]."""
+    def decode(self, frame: int) -> Decoded:
+        """Return a frame's image, its levels of depth and what a level stands for [m], as they are stored."""
         image, depth = self._layout.read(self._split, frame)
         if self._depth_sizes is not None:
             depth = resize_nearest(depth, _size(self._depth_sizes[frame]))
@@ -264,26 +257,19 @@ class CachedLayout(Layout):
         return resize_image(image, _size(self._image_sizes[frame])), *to_levels(depth, metres, self.depth_range)
 
 
-class _Decoder(Dataset[Any]):
-    """What is stored of a frame, made by a loader's worker; a fault comes back as it is, not as the loader words it."""
+class _DecodedFrames(Dataset[Decoded]):
+    """What is stored of each frame, for a loader's workers."""
 
     def __init__(self, layout: CachedLayout) -> None:
         self._layout = layout
 
-    def __getitem__(self, frame: int) -> Made | InputError:
-        try:
-            return self._layout._prepare(frame)
-        except InputError as error:
-            return error
+    def __getitem__(self, frame: int) -> Decoded:
+        return self._layout.decode(frame)
 
 
 def _forget(array: np.memmap[Any, Any]) -> None:
     """Drop pages from memory: else this process seems to hold all it ever touched, and a batch system ends it."""
     cast("mmap.mmap", array.base).madvise(mmap.MADV_DONTNEED)
-
-
-def _unchanged(made: Any) -> Any:
-    return made
 
 
 def _size(row: IntArray) -> Size:

@@ -33,6 +33,7 @@ from depthnet.data.layouts.layout import Layout, Source
 from depthnet.data.layouts.lists import ListsLayout
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.data.transforms import Augment
+from depthnet.run.config import error_line
 
 SMALL = (24, 32)
 FORK = multiprocessing.get_context("fork")
@@ -388,7 +389,7 @@ def test_a_frame_that_cannot_be_read_is_named_and_the_others_stay(logged, tmp_pa
     cached = CachedLayout(logged, "train", tmp_path / "cache", SMALL, SMALL)
     with pytest.raises(InputError, match=r"files_with_gt\.txt:5: .*sync_depth_00004") as caught:
         cached.build(workers)
-    assert caught.value.finding == "torn"
+    assert error_line(caught.value).startswith(str(logged.where("train", 4)))
     path.write_bytes(whole)
     logged.reads()
     cached.build()
