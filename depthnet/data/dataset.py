@@ -74,9 +74,7 @@ class DepthDataset(Dataset[Sample]):
             valid = self._valid(depth)
             if not valid.all():
                 depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range
-            image, depth, camera = self._augment.with_camera(
-                image, depth, camera, derive_seed(self._seed, epoch, frame)
-            )
+            image, depth, camera = self._augment(image, depth, derive_seed(self._seed, epoch, frame), camera)
         mask = self._valid(depth)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
