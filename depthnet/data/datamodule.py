@@ -128,10 +128,10 @@ class DepthDataModule(LightningDataModule):
     @classmethod
     def rooms(
         cls,
-        frames: Mapping[str, int],
+        frames: Mapping[Literal["train", "val", "test"], NonNegativeInt],
         image_size: ImageSize = (240, 320),
         depth_range: RangeLike = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
-        scene_seed: int = 0,
+        scene_seed: NonNegativeInt = 0,
         holes: bool = False,
         **options: Any,
     ) -> DepthDataModule:
@@ -146,7 +146,8 @@ class DepthDataModule(LightningDataModule):
             options: As this class takes them.
         """
         size = read_size("data.image_size", image_size)
-        layout = RoomsLayout(dict(frames), size, scene_seed, DepthRange.of(depth_range), holes)
+        counts = {str(split): count for split, count in frames.items()}
+        layout = RoomsLayout(counts, size, scene_seed, DepthRange.of(depth_range), holes)
         return cls(layout, image_size=size, **options)
 
     def prepare_data(self) -> None:

@@ -5,6 +5,8 @@ rays are 1 long along its optical axis, so a hit's ray parameter is its z-depth.
 ``(3, N)``: each coordinate is contiguous, which is what makes NumPy fast here.
 """
 
+# NumPy's arithmetic is typed Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import itertools
@@ -146,8 +148,7 @@ def sight(camera: Camera, size: tuple[int, int]) -> Float:
     fx, fy, cx, cy = intrinsics(size)
     x, y = (np.arange(width) - cx) / fx, ((np.arange(height) - cy) / fy)[:, None]
     right, down, forward = camera.axes.T[:, :, None, None]
-    rays: Float = (x * right + (y * down + forward)).astype(np.float32)
-    return rays
+    return (x * right + (y * down + forward)).astype(np.float32)
 
 
 def cast(scene: Scene, camera: Camera, size: tuple[int, int]) -> Hits:
@@ -224,8 +225,7 @@ def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     cap = (end - origin[2]) / ray[2]
     at = origin[:2] + cap * flat
     cap[~((cap > 0) & ((at * at).sum(0) <= (middle + slope * end) ** 2))] = _MISS
-    entered: Float = np.minimum(near, cap)
-    return entered
+    return np.minimum(near, cap)
 
 
 def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDArray[np.int32]]:
@@ -262,8 +262,7 @@ def _windows(scene: Scene, camera: Camera, size: tuple[int, int]) -> list[list[i
     bounds = np.stack([row.min(1), row.max(1) + 2, column.min(1), column.max(1) + 2], 1)
     bounds[~ahead.all(1)] = (0, size[0], 0, size[1])
     bounds[~ahead.any(1)] = 0
-    windows: list[list[int]] = bounds.clip(0, np.repeat(size, 2)).astype(int).tolist()
-    return windows
+    return bounds.clip(0, np.repeat(size, 2)).astype(int).tolist()
 
 
 def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Float, npt.NDArray[np.intp]]:
@@ -367,8 +366,7 @@ def _openness(hits: Hits, some: Array, die: Array) -> Float:
         square = (offset * offset).sum(0) + 1e-4
         rise = (offset * normal).sum(0) / np.sqrt(square)
         closed += np.maximum(rise - 0.1, 0) * np.maximum(1 - square / reach**2, 0)
-    openness: Float = np.maximum(1 - closed * (2.2 / samples), 0.15)
-    return openness
+    return np.maximum(1 - closed * (2.2 / samples), 0.15)
 
 
 def _smooth(layers: Float, known: Array, surface: Array) -> Float:
