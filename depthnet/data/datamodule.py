@@ -96,8 +96,6 @@ class DepthDataModule(LightningDataModule):
         self._extra_rooms = extra_rooms
         self._size_for = size_for
         self._sizes: dict[str, list[Size]] = {}  # of the images of each split, once they were asked for
-        self._digest: str | None = None  # of the pairs' contents, once they were examined
-        self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
         self.batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._augment = augment or Augment()
         cores = os.cpu_count() or 1
@@ -156,13 +154,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If something was found that spoils training or validation, and a fit begins.
         """
+        splits: tuple[str, ...] = ()
         if self.trainer is None or self.trainer.state.fn == "fit":
             validates = self.trainer.enable_validation if self.trainer else self.layout.count("val") > 0
             splits = ("train", "val") if validates else ("train",)
-            require_sound(cheap_findings(self.layout), self._allow, splits)  # before minutes of decoding
-            require_sound(self._examine(), self._allow, splits)
-        else:
-            self._examine()
+        require_sound(cheap_findings(self.layout), self._allow, splits)  # before minutes of decoding
+        require_sound(self._examined[0], self._allow, splits)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
@@ -215,14 +212,13 @@ class DepthDataModule(LightningDataModule):
 
         Pairs are known by their contents where they are examined, else by their names, sizes and times.
         """
-        self._examine()
         record = self.record()
         facts = {name: record[name] for name in ("frames", "truth", "scenes", "val", "image_size")}
         if self._rooms:
             facts["extra_rooms"] = [self._rooms.identity(), self._extra_rooms, self._share]
         if self.layout.camera not in ("", NYU_CAMERA, ROOMS_CAMERA):  # their contents do not show it
             facts["camera"] = self.training_focal()
-        return facts | {"contents": self._digest or self.layout.identity()}
+        return facts | {"contents": record["digest"] or self.layout.identity()}
 
     def training_focal(self) -> float | None:
         """Return the median focal length of the training images as the network sees them, before augmentation [px].
@@ -289,7 +285,7 @@ class DepthDataModule(LightningDataModule):
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),
-            "digest": self._digest,
+            "digest": self._examined[1],
             "image_size": list(self.image_size),
             "camera": describe_camera(self.layout),
             **({"sizes": _count_sizes(self._image_sizes("train"))} if self._size_for else {}),
@@ -335,7 +331,7 @@ class DepthDataModule(LightningDataModule):
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
             require_sound([no_frames(self.layout, split)], (), (split,))
-        require_sound(self._examine(), self._allow, (split,))
+        require_sound(self._examined[0], self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))
         if not training and any(self.layout.metres_per_level(split, i) is None for i in frames):
@@ -354,17 +350,14 @@ class DepthDataModule(LightningDataModule):
             cached.build(self._spare_workers, advance)
         return cached
 
-    def _examine(self) -> Sequence[Finding]:
-        """Return what is wrong with the data; it is looked for once, by decoding every pair if that is wanted."""
-        if self._findings is not None:
-            return self._findings
-        if self._full_check:
-            with progress_bar("pairs examined") as advance:
-                examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
-            self._findings, self._digest = examination.findings, examination.digest
-        else:
-            self._findings = cheap_findings(self.layout)
-        return self._findings
+    @cached_property
+    def _examined(self) -> tuple[Sequence[Finding], str | None]:
+        """What is wrong with the data, and a digest of its contents where every pair was to be decoded."""
+        if not self._full_check:
+            return cheap_findings(self.layout), None
+        with progress_bar("pairs examined") as advance:
+            examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
+        return examination.findings, examination.digest
 
     def _loader(self, dataset: DepthDataset | MixedDataset, **batches: Any) -> DataLoader[Sample]:
         # pinning takes memory of the GPU, so not where the trainer keeps off it

@@ -86,9 +86,7 @@ class DepthDataset(Dataset[Sample]):
 
     def _valid(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         limits = self.layout.depth_range
-        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
-            valid: npt.NDArray[np.bool_] = (depth > limits.min) & (depth < limits.max)
-        return valid
+        return (depth > limits.min) & (depth < limits.max)
 
 
 class MixedDataset(Dataset[Sample]):
