@@ -148,8 +148,8 @@ def measure_memory(options: argparse.Namespace, folder: str) -> Table:
     """Load epochs with four workers and return the memory after each as a table."""
     standard = instantiate(OmegaConf.load(STANDARD), _convert_="all")
     dataset = cached_dataset(options.root, folder, standard)
-    sampler = TrainSampler(min(len(dataset), 256), batch_size=16, seed=0)
-    loader = DataLoader(dataset, batch_size=16, sampler=sampler, num_workers=4, persistent_workers=True)
+    sampler = TrainSampler([SIZE] * min(len(dataset), 256), batch_size=16, seed=0)
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=4, persistent_workers=True)
     sizes = []
     for epoch in range(20):
         sampler.set_epoch(epoch)

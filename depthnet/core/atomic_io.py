@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -27,8 +26,6 @@ from filelock import FileLock, Timeout
 from depthnet.core.types import InputError
 
 log = logging.getLogger("depthnet")
-
-_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
 def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
@@ -99,7 +96,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         InputError: As :func:`open_durable`.
         TypeError: If ``value`` holds something JSON has no form for.
     """
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    write_text(path, json.dumps(finite, indent=2) + "\n")
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -129,21 +127,14 @@ def temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"
 
 
-def remove_leftovers(directory: str | os.PathLike[str]) -> int:
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
     """Remove the temporary files that a killed process left in ``directory``, its sub-directories left alone.
 
     Only for who has :func:`locked` the directory: another process may be writing there.
-
-    Returns:
-        How many were removed.
     """
-    removed = 0
-    for path in Path(directory).glob(".*.part"):
-        if _LEFTOVER.fullmatch(path.name):
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed += 1
-    return removed
+    for path in Path(directory).glob(f".*.{'[0-9a-f]' * 8}.part"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -168,8 +159,10 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
             try:
                 stack.enter_context(lock.acquire(blocking=False))
             except Timeout:
-                holder = "".join(filter(str.isprintable, _read_holder(path))) or "it has just begun"
-                busy = f"{directory}: another run is at work in this directory ({holder})"
+                holder = ""
+                with contextlib.suppress(OSError):  # Windows lets nobody read a locked file
+                    holder = path.read_text(errors="replace")
+                busy = f"{directory}: another run is at work in this directory ({holder or 'it has just begun'})"
                 if not wait:
                     raise InputError(f"{busy}; wait for its end or name another directory") from None
                 log.warning("%s; waiting for its end", busy)
@@ -184,28 +177,16 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
         yield
 
 
-def _read_holder(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")[:200]
-    except OSError:  # Windows lets nobody read a locked file
-        return ""
-
-
 def _shortage(error: OSError, temporary: Path, needed: int | None) -> str:
     """Say how much room was needed and how much there is, if that is what an error is about."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ""
-    words = "" if needed else "more than "
-    with contextlib.suppress(OSError):
-        needed = needed or temporary.stat().st_size
-        temporary.unlink()  # it may hold all that is free
+    least = temporary.stat().st_size if temporary.exists() else 0
+    temporary.unlink(missing_ok=True)  # it may hold all that is free
+    amount = f"{needed / 1e6:,.1f} MB" if needed else f"more than {least / 1e6:,.1f} MB"
     if error.errno == errno.EFBIG:
-        return f"; {words}{_amount(needed or 0)} needed, more than one file may hold here (see ulimit -f)"
-    return f"; {words}{_amount(needed or 0)} needed, {_amount(shutil.disk_usage(temporary.parent).free)} free"
-
-
-def _amount(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+        return f"; {amount} needed, more than one file may hold here (see ulimit -f)"
+    return f"; {amount} needed, {shutil.disk_usage(temporary.parent).free / 1e6:,.1f} MB free"
 
 
 def _sync_directory(directory: Path) -> None:
@@ -216,13 +197,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

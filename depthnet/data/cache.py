@@ -8,15 +8,14 @@ made. Caches are not deleted here; any may be while no run uses it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +39,7 @@ _FRAME = np.dtype([("height", "<i8"), ("width", "<i8"), ("scale", "<f8")])
 IntArray = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint16]
 Size = tuple[int, int]
-Made = tuple[npt.NDArray[np.uint8], Levels, float]
+Decoded = tuple[npt.NDArray[np.uint8], Levels, float]
 
 
 class _Arrays(NamedTuple):
@@ -48,6 +47,15 @@ class _Arrays(NamedTuple):
     depths: np.memmap[Any, np.dtype[np.uint16]]  # likewise, in levels
     frames: np.memmap[Any, np.dtype[np.void]]  # of _FRAME, (N,); scale: metres per level
     ends: IntArray  # of each frame in depths, (N,)
+
+
+def _forward(name: str) -> Any:
+    """Return a method that asks the cached layout."""
+
+    def method(self: CachedLayout, *arguments: Any) -> Any:
+        return getattr(self._layout, name)(*arguments)
+
+    return method
 
 
 class CachedLayout(Layout):
@@ -104,12 +112,12 @@ class CachedLayout(Layout):
         Raises:
             InputError: If a frame cannot be read (the layout's own error), or the disk is full or cannot be written.
         """
-        if self._find_whole():
+        if self._open():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path, wait=True):
-                if not self._find_whole():
+                if not self._open():
                     self._make(workers, advance)
         except OSError as error:
             raise InputError(f"{self.path}: the cache cannot be written: {error.strerror or error}; {_WAYS}") from error
@@ -129,8 +137,8 @@ class CachedLayout(Layout):
         depth *= np.float32(scale)
         (height, width), end = self._image_sizes[frame], self._image_ends[frame]
         image = np.asarray(arrays.images)[end - height * width * 3 : end].reshape(height, width, 3).copy()
-        for each in arrays[:2]:  # or the process would seem to hold all it ever read, and be ended by a batch system
-            cast("mmap.mmap", each.base).madvise(mmap.MADV_DONTNEED)
+        for pixels in arrays[:2]:
+            _forget(pixels)
         return image, depth
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
@@ -140,33 +148,9 @@ class CachedLayout(Layout):
         height, width, _ = self._opened().frames[frame].item()
         return height, width
 
-    def count(self, split: str) -> int:
-        """Return the layout's number of frames."""
-        return self._layout.count(split)
-
-    def scene(self, split: str, frame: int) -> str:
-        """Return the layout's name of the frame's scene."""
-        return self._layout.scene(split, frame)
-
-    def label(self, split: str, frame: int) -> str:
-        """Return the layout's name of the frame."""
-        return self._layout.label(split, frame)
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the layout's place of the frame."""
-        return self._layout.where(split, frame)
-
-    def identity(self) -> str:
-        """Return the layout's digest."""
-        return self._layout.identity()
-
-    def files(self, split: str, frame: int) -> tuple[Path, ...]:
-        """Return the layout's files of the frame."""
-        return self._layout.files(split, frame)
-
-    def metres_per_level(self, split: str, frame: int) -> float | None:
-        """Return what a level of the layout's depth stands for [m]."""
-        return self._layout.metres_per_level(split, frame)
+    count, scene, label, where = map(_forward, ("count", "scene", "label", "where"))
+    identity, files, metres_per_level = map(_forward, ("identity", "files", "metres_per_level"))
+    scene_type, objects = map(_forward, ("scene_type", "objects"))
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
         """Return the camera of the image that :meth:`read` gives."""
@@ -175,122 +159,97 @@ class CachedLayout(Layout):
             return camera
         return camera.resized(self._layout.size(split, frame), _size(self._image_sizes[frame]))
 
-    def scene_type(self, split: str, frame: int) -> str:
-        """Return the layout's kind of room."""
-        return self._layout.scene_type(split, frame)
-
-    def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16] | None:
-        """Return the layout's object classes, at their full size."""
-        return self._layout.objects(split, frame)
-
     def _opened(self) -> _Arrays:
-        self._arrays = self._arrays or self._find_whole()
+        self._arrays = self._arrays or self._open()
         if self._arrays is None:
             raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
         return self._arrays
 
-    def _find_whole(self) -> _Arrays | None:
-        """Return the arrays if every frame is made."""
-        arrays = self._open()
-        return arrays if arrays and arrays.frames["scale"].all() else None
-
-    def _open(self) -> _Arrays | None:
-        """Return the arrays, whichever frames are made; None where a file is missing or has not its full length."""
+    def _open(self, mode: Literal["r", "r+"] = "r", unfinished: bool = False) -> _Arrays | None:
+        """Return the arrays; None where a file is not whole, or, unless ``unfinished`` may be, a frame is not made."""
         try:
-            images, depths, frames = (open_memmap(self.path / name, mode="r") for name in _FILES)
+            images, depths, frames = (open_memmap(self.path / name, mode=mode) for name in _FILES)
         except (OSError, ValueError):
             return None
-        if (frames.dtype, frames.shape) != (_FRAME, (self._count,)):
+        if (frames.dtype, frames.shape) != (_FRAME, (self._count,)) or not (unfinished or frames["scale"].all()):
             return None
-        ends = (frames["height"] * frames["width"]).cumsum()
+        ends = np.asarray((frames["height"] * frames["width"]).cumsum())
         whole = (images.size, depths.size) == (self._image_ends[-1], ends[-1])
-        return _Arrays(images, depths, frames, np.asarray(ends)) if whole else None
+        return _Arrays(images, depths, frames, ends) if whole else None
 
     def _make(self, workers: int, advance: Callable[[int, int], object] | None) -> None:
-        """Write every frame that is not made; through files, as a full disk would end a process that writes to maps."""
-        arrays = self._open() or self._allocate()
-        flags = open_memmap(self.path / _FILES[2], mode="r+")
-        missing = np.flatnonzero(flags["scale"] == 0).tolist()
-        fresh: list[tuple[int, float]] = []
-        with (self.path / _FILES[0]).open("r+b") as images, (self.path / _FILES[1]).open("r+b") as depths:
+        """Write every frame that is not made; its scale, the sign that it is, after its pixels are on the disk."""
+        if not self._open(unfinished=True):
+            self._allocate()
+        arrays = cast("_Arrays", self._open("r+", unfinished=True))
+        missing = np.flatnonzero(arrays.frames["scale"] == 0).tolist()
+        scales: dict[int, float] = {}
 
-            def flag() -> None:
-                for file in (images, depths):
-                    file.flush()
-                    os.fsync(file.fileno())
-                for frame, scale in fresh:
-                    flags["scale"][frame] = scale
-                flags.flush()
-                fresh.clear()
+        def flag() -> None:
+            for pixels in arrays[:2]:
+                pixels.flush()
+                _forget(pixels)
+            for frame, scale in scales.items():
+                arrays.frames["scale"][frame] = scale
+            arrays.frames.flush()
+            scales.clear()
 
-            try:
-                synced = time.monotonic()
-                for made, (frame, (image, levels, scale)) in enumerate(self._decode(missing, workers), start=1):
-                    if levels.shape != flags[["height", "width"]][frame].item():
-                        raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
-                    images.seek(arrays.images.offset + int(self._image_ends[frame]) - image.nbytes)
-                    images.write(image.tobytes())
-                    depths.seek(arrays.depths.offset + int(arrays.ends[frame]) * levels.itemsize - levels.nbytes)
-                    depths.write(levels.tobytes())
-                    fresh.append((frame, scale))
-                    if time.monotonic() - synced >= _SYNC_SECONDS:
-                        flag()
-                        synced = time.monotonic()
-                    if advance:
-                        advance(self._count - len(missing) + made, self._count)
-            finally:
-                flag()
+        loader = DataLoader(
+            _DecodedFrames(self),
+            batch_size=None,
+            sampler=missing,
+            num_workers=workers,
+            collate_fn=tuple,  # as it is: arrays, not tensors
+            generator=torch.Generator(),  # or it would draw from the run's
+        )
+        try:
+            synced = time.monotonic()
+            for made, (frame, (image, levels, scale)) in enumerate(zip(missing, loader, strict=True), start=1):
+                if levels.shape != arrays.frames[["height", "width"]][frame].item():
+                    raise InputError(f"{self.where(self._split, frame)}: its size is not what its header states")
+                arrays.images[self._image_ends[frame] - image.size : self._image_ends[frame]] = image.ravel()
+                arrays.depths[arrays.ends[frame] - levels.size : arrays.ends[frame]] = levels.ravel()
+                scales[frame] = scale
+                if time.monotonic() - synced >= _SYNC_SECONDS:
+                    flag()
+                    synced = time.monotonic()
+                if advance:
+                    advance(self._count - len(missing) + made, self._count)
+        finally:
+            flag()
 
-    def _allocate(self) -> _Arrays:
+    def _allocate(self) -> None:
         """Make the files anew at their full length, so that a full disk shows before any work is done."""
         frames = np.zeros(self._count, _FRAME)
         sizes = self._depth_sizes
         if sizes is None:
             sizes = np.array([self._layout.size(self._split, frame) for frame in range(self._count)])
         frames["height"], frames["width"] = sizes.T
+        lengths = int(self._image_ends[-1]), int(sizes.prod(axis=1).sum())
         paths = [self.path / name for name in _FILES]
         for path in paths:
             path.unlink(missing_ok=True)
-        lengths = int(self._image_ends[-1]), int(sizes.prod(axis=1).sum())
         needed, free = lengths[0] + 2 * lengths[1], shutil.disk_usage(self.path).free
+        if free < needed:
+            raise InputError(
+                f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
+                f"{free / 1e9:.3g} GB are free; {_WAYS}"
+            )
         try:
-            if free < needed:
-                raise OSError(errno.ENOSPC, "")
             for path, length, kind in zip(paths, lengths, (np.uint8, np.uint16), strict=False):
                 open_memmap(path, mode="w+", dtype=kind, shape=(length,))  # sparse
                 if hasattr(os, "posix_fallocate"):  # macOS has none
                     with path.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
+        except OSError:
             for path in paths:
                 path.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise InputError(
-                f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
-                f"{free / 1e9:.3g} GB are free; {_WAYS}"
-            ) from None
+            raise
         with open_durable(paths[2]) as file:
             np.save(file, frames)
-        return cast("_Arrays", self._open())
 
-    def _decode(self, frames: Sequence[int], workers: int) -> Iterator[tuple[int, Made]]:
-        """Yield frames with what is stored of them, in order."""
-        loader: DataLoader[Any] = DataLoader(
-            _Decoder(self),
-            batch_size=None,
-            sampler=frames,
-            num_workers=workers,
-            collate_fn=_unchanged,  # arrays, not tensors
-            generator=torch.Generator(),  # or it would draw from the run's
-        )
-        for frame, made in zip(frames, loader, strict=True):
-            if isinstance(made, InputError):
-                raise made
-            yield frame, made
-
-    def _prepare(self, frame: int) -> Made:
-        """Return a frame's image, its levels of depth and what a level stands for [m]."""
+    def decode(self, frame: int) -> Decoded:
+        """Return a frame's image, its levels of depth and what a level stands for [m], as they are stored."""
         image, depth = self._layout.read(self._split, frame)
         if self._depth_sizes is not None:
             depth = resize_nearest(depth, _size(self._depth_sizes[frame]))
@@ -298,21 +257,19 @@ class CachedLayout(Layout):
         return resize_image(image, _size(self._image_sizes[frame])), *to_levels(depth, metres, self.depth_range)
 
 
-class _Decoder(Dataset[Any]):
-    """What is stored of a frame, made by a loader's worker; a fault comes back as it is, not as the loader words it."""
+class _DecodedFrames(Dataset[Decoded]):
+    """What is stored of each frame, for a loader's workers."""
 
     def __init__(self, layout: CachedLayout) -> None:
         self._layout = layout
 
-    def __getitem__(self, frame: int) -> Made | InputError:
-        try:
-            return self._layout._prepare(frame)
-        except InputError as error:
-            return error
+    def __getitem__(self, frame: int) -> Decoded:
+        return self._layout.decode(frame)
 
 
-def _unchanged(made: Any) -> Any:
-    return made
+def _forget(array: np.memmap[Any, Any]) -> None:
+    """Drop pages from memory: else this process seems to hold all it ever touched, and a batch system ends it."""
+    cast("mmap.mmap", array.base).madvise(mmap.MADV_DONTNEED)
 
 
 def _size(row: IntArray) -> Size:

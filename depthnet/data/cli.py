@@ -17,14 +17,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from depthnet.core.atomic_io import cache_folder
 from depthnet.core.errors import finish
 from depthnet.core.images import write_image_png
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
-from depthnet.data.layouts.layout import SPLITS, Layout
+from depthnet.data.layouts.layout import SPLITS, Layout, sample_frames
 from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.rooms.layout import RoomsLayout
 
@@ -96,13 +94,12 @@ def _show(options: argparse.Namespace) -> int:
         raise InputError(f"--count {options.count}: at least 1")
     layout: Layout
     if options.root == "rooms":
-        layout = RoomsLayout(dict.fromkeys(SPLITS, 100_000), (240, 320))
-        frames = list(range(options.count))
+        layout = RoomsLayout(dict.fromkeys(SPLITS, options.count), (240, 320))
     else:
         layout = open_root(options.root, **source_options(options))
-        if not layout.count(options.split):
-            raise InputError(f"{layout.description}: it has no {options.split} frames")
-        frames = np.unique(np.linspace(0, layout.count(options.split) - 1, options.count).astype(int)).tolist()
+    frames = sample_frames(layout, options.split, options.count)
+    if not frames:
+        raise InputError(f"{layout.description}: it has no {options.split} frames")
     pairs = []
     with progress_bar("pairs") as advance:
         for frame in frames:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
+from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from depthnet.core.atomic_io import cache_folder
@@ -23,14 +24,14 @@ from depthnet.data.layouts.files import NYU_CAMERA
 from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
-from depthnet.data.sampler import EvalSampler, OneSizeBatches, TrainSampler
+from depthnet.data.sampler import EvalSampler, TrainSampler
 from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
 _STRETCHED = 1.15  # in aspect; sides are rounded
 _SIZES_NAMED = 3  # in a line
 
-Sizes = tuple[int, int] | Sequence[tuple[int, int]]
+Size = tuple[int, int]
 
 
 class DepthDataModule(LightningDataModule):
@@ -65,53 +66,41 @@ class DepthDataModule(LightningDataModule):
         self,
         layout: Layout,
         image_size: ImageSize = (240, 320),
-        batch_size: int = 16,
-        eval_batch_size: int = 8,
+        batch_size: PositiveInt = 16,
+        eval_batch_size: PositiveInt = 8,
         augment: Augment | None = None,
-        num_workers: int | Literal["auto"] = "auto",
+        num_workers: NonNegativeInt | Literal["auto"] = "auto",
         seed: int = 0,
         check: Literal["full", "cheap"] = "full",
         allow: str | Sequence[str] = (),
         cache: Literal["disk", "none"] = "none",
         cache_dir: str | os.PathLike[str] | None = None,
-        extra_rooms: int = 0,
+        extra_rooms: NonNegativeInt = 0,
         extra_rooms_share: int | None = None,
-        size_for: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+        size_for: Callable[[Size], Size] | None = None,
     ) -> None:
         super().__init__()
         self.layout = layout
         self.image_size = read_size("data.image_size", image_size)
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"data.{name}={value}: it is a whole number, at least 1")
-        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
-            raise InputError(f"data.num_workers={num_workers}: it is auto or a whole number, at least 0")
-        for name, word, known in (("check", check, ("full", "cheap")), ("cache", cache, ("disk", "none"))):
-            if word not in known:
-                raise InputError(f"data.{name}={word}: it is {' or '.join(known)}")
-        if not isinstance(extra_rooms, int) or extra_rooms < 0:
-            raise InputError(f"data.extra_rooms={extra_rooms}: it is a whole number, at least 0")
+        for name, word, words in (("check", check, ("full", "cheap")), ("cache", cache, ("disk", "none"))):
+            if word not in words:
+                raise InputError(f"data.{name}={word}: it is {' or '.join(words)}")
         self._share = extra_rooms if extra_rooms_share is None else extra_rooms_share
-        if not isinstance(self._share, int) or not min(extra_rooms, 1) <= self._share <= extra_rooms:
-            raise InputError(
-                f"data.extra_rooms_share={extra_rooms_share}: it is a whole number from 1 to data.extra_rooms="
-                f"{extra_rooms}, or null for all"
-            )
+        if not min(extra_rooms, 1) <= self._share <= extra_rooms:
+            known = f"it is from 1 to data.extra_rooms={extra_rooms}, or null for all"
+            raise InputError(f"data.extra_rooms_share={extra_rooms_share}: {known}")
         self._full_check = check == "full" and isinstance(layout, SourceLayout)
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
-        self._cached = cache == "disk"
-        self._cache_folder = cache_folder(cache_dir)
+        require_sound((), self._allow, SPLITS)
+        self._cached, self._cache_folder = cache == "disk", cache_folder(cache_dir)
         self._extra_rooms = extra_rooms
         self._size_for = size_for
-        self._sizes: dict[str, Sizes] = {}  # of the images of each split, once they were asked for
-        self._digest: str | None = None  # of the pairs' contents, once they were examined
-        self._findings: Sequence[Finding] | None = None  # what is wrong, once the data was examined
-        require_sound((), self._allow, SPLITS)
-        self.batch_size = batch_size
-        self._eval_batch_size = eval_batch_size
+        self._sizes: dict[str, list[Size]] = {}  # of the images of each split, once they were asked for
+        self.batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._augment = augment or Augment()
-        self._workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if num_workers == "auto" else num_workers
-        self._spare_workers = (os.cpu_count() or 1) if self._workers else 0  # before training, no core is busy
+        cores = os.cpu_count() or 1
+        self._workers = max(1, min(8, cores - 1)) if num_workers == "auto" else num_workers
+        self._spare_workers = cores if self._workers else 0  # before training, no core is busy
         self._seed = seed
         self._done = (0, 0)  # epoch, and its batches that a resumed run has had
 
@@ -137,10 +126,10 @@ class DepthDataModule(LightningDataModule):
     @classmethod
     def rooms(
         cls,
-        frames: Mapping[str, int],
+        frames: Mapping[Literal["train", "val", "test"], NonNegativeInt],
         image_size: ImageSize = (240, 320),
         depth_range: RangeLike = DepthRange(1e-3, 10.0),  # noqa: B008  frozen
-        scene_seed: int = 0,
+        scene_seed: NonNegativeInt = 0,
         holes: bool = False,
         **options: Any,
     ) -> DepthDataModule:
@@ -155,7 +144,8 @@ class DepthDataModule(LightningDataModule):
             options: As this class takes them.
         """
         size = read_size("data.image_size", image_size)
-        layout = RoomsLayout(dict(frames), size, scene_seed, DepthRange.of(depth_range), holes)
+        counts = {str(split): count for split, count in frames.items()}
+        layout = RoomsLayout(counts, size, scene_seed, DepthRange.of(depth_range), holes)
         return cls(layout, image_size=size, **options)
 
     def prepare_data(self) -> None:
@@ -164,13 +154,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If something was found that spoils training or validation, and a fit begins.
         """
+        splits: tuple[str, ...] = ()
         if self.trainer is None or self.trainer.state.fn == "fit":
             validates = self.trainer.enable_validation if self.trainer else self.layout.count("val") > 0
             splits = ("train", "val") if validates else ("train",)
-            require_sound(cheap_findings(self.layout), self._allow, splits)  # before minutes of decoding
-            require_sound(self._examine(), self._allow, splits)
-        else:
-            self._examine()
+        require_sound(cheap_findings(self.layout), self._allow, splits)  # before minutes of decoding
+        require_sound(self._examined[0], self._allow, splits)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of training batches.
@@ -181,17 +170,14 @@ class DepthDataModule(LightningDataModule):
         served, sizes = self._served("train", training=True), self._image_sizes("train")
         pairs = DepthDataset(served, "train", sizes, self._augment, self._seed)
         dataset: DepthDataset | MixedDataset = pairs
-        groups = [sizes] * len(pairs) if isinstance(sizes, tuple) else list(sizes)
         if self._rooms:
             size = self._rooms.size("train", 0)
-            rooms = self._cache_of(self._rooms, "train", size, size)
-            dataset = MixedDataset(pairs, DepthDataset(rooms, "train", size, self._augment, self._seed), self._share)
-            groups += [size] * self._share
-        numbers = {size: number for number, size in enumerate(dict.fromkeys(groups))}
-        several = [numbers[size] for size in groups] if len(numbers) > 1 else None
-        sampler = TrainSampler(len(dataset), self.batch_size, self._seed, several)
-        sampler.go_on(*self._done)
-        return self._loader(dataset, sampler, self.batch_size)
+            cached = self._cache_of(self._rooms, "train", size, size)
+            rooms = DepthDataset(cached, "train", size, self._augment, self._seed)
+            dataset, sizes = MixedDataset(pairs, rooms, self._share), sizes + [size] * self._share
+        sampler = TrainSampler(sizes, self.batch_size, self._seed)
+        sampler.skip(*self._done)
+        return self._loader(dataset, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of the validation split. Raises as :meth:`eval_dataloader`."""
@@ -209,7 +195,8 @@ class DepthDataModule(LightningDataModule):
         """
         dataset = DepthDataset(self._served(split, training=False), split, self._image_sizes(split))
         sizes = {dataset.layout.size(split, frame) for frame in range(len(dataset))}
-        return self._loader(dataset, EvalSampler(len(dataset)), self._eval_batch_size if len(sizes) == 1 else 1)
+        batch_size = self._eval_batch_size if len(sizes) == 1 else 1
+        return self._loader(dataset, batch_size=batch_size, sampler=EvalSampler(len(dataset)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return, for a checkpoint, how many batches of which epoch were trained on."""
@@ -225,18 +212,13 @@ class DepthDataModule(LightningDataModule):
 
         Pairs are known by their contents where they are examined, else by their names, sizes and times.
         """
-        self._examine()
-        known = ("frames", "truth", "scenes", "val", "image_size")
-        facts = {name: value for name, value in self.record().items() if name in known}
+        record = self.record()
+        facts = {name: record[name] for name in ("frames", "truth", "scenes", "val", "image_size")}
         if self._rooms:
             facts["extra_rooms"] = [self._rooms.identity(), self._extra_rooms, self._share]
-        if self.layout.camera not in (
-            "",
-            NYU_CAMERA,
-            ROOMS_CAMERA,
-        ):  # a fact of the pairs that their contents do not show
+        if self.layout.camera not in ("", NYU_CAMERA, ROOMS_CAMERA):  # their contents do not show it
             facts["camera"] = self.training_focal()
-        return facts | {"contents": self._digest or self.layout.identity()}
+        return facts | {"contents": record["digest"] or self.layout.identity()}
 
     def training_focal(self) -> float | None:
         """Return the median focal length of the training images as the network sees them, before augmentation [px].
@@ -247,12 +229,11 @@ class DepthDataModule(LightningDataModule):
             InputError: If what is stated of a camera cannot be.
         """
         frames = sample_frames(self.layout, "train")
-        cameras = [(frame, self.layout.intrinsics("train", frame)) for frame in frames]
-        found = [
-            camera.resized(self.layout.size("train", frame), self._image_size_of("train", frame)).focal
-            for frame, camera in cameras
-            if camera is not None
-        ]
+        found = []
+        for frame, size in zip(frames, self._image_sizes("train", frames), strict=True):
+            camera = self.layout.intrinsics("train", frame)
+            if camera is not None:
+                found.append(camera.resized(self.layout.size("train", frame), size).focal)
         return statistics.median(found) if found and 2 * len(found) >= len(frames) else None
 
     def beyond_range(self, low: float, high: float) -> float:
@@ -304,10 +285,10 @@ class DepthDataModule(LightningDataModule):
             "scenes": self.layout.scene_rule,
             "val": self.layout.val,
             "allowed": list(self._allow),
-            "digest": self._digest,
+            "digest": self._examined[1],
             "image_size": list(self.image_size),
             "camera": describe_camera(self.layout),
-            **({"sizes": self._count_sizes()} if self._size_for else {}),
+            **({"sizes": _count_sizes(self._image_sizes("train"))} if self._size_for else {}),
         }
 
     @cached_property
@@ -315,56 +296,42 @@ class DepthDataModule(LightningDataModule):
         """The built-in rooms beside the pairs, at the size of most of them."""
         if not self._extra_rooms:
             return None
-        sizes = self._image_sizes("train")
-        size = sizes if isinstance(sizes, tuple) else Counter(sizes).most_common(1)[0][0]
+        size = Counter(self._image_sizes("train") or [self.image_size]).most_common(1)[0][0]
         return RoomsLayout({"train": self._extra_rooms}, size, depth_range=self.layout.depth_range)
 
-    def _image_sizes(self, split: str) -> Sizes:
-        """Return the (height, width) that the images of a split are resized to, or a list with that of each one."""
-        if split not in self._sizes:
-            frames = range(self.layout.count(split))
-            if self._size_for is None or not frames:
-                self._sizes[split] = self.image_size
-            else:
-                stored = [self.layout.size(split, frame) for frame in frames]
-                resized = {size: self._size_for(size) for size in set(stored)}
-                sizes = [(int(height), int(width)) for height, width in (resized[size] for size in stored)]
-                self._sizes[split] = sizes if len(set(sizes)) > 1 else sizes[0]
-        return self._sizes[split]
-
-    def _image_size_of(self, split: str, frame: int) -> tuple[int, int]:
-        """Return the (height, width) that one image is resized to."""
-        return self.image_size if self._size_for is None else self._size_for(self.layout.size(split, frame))
+    def _image_sizes(self, split: str, frames: Sequence[int] | None = None) -> list[Size]:
+        """Return the (height, width) that each image of a split is resized to, or each of some frames."""
+        if frames is None:
+            if split not in self._sizes:
+                self._sizes[split] = self._image_sizes(split, range(self.layout.count(split)))
+            return self._sizes[split]
+        if self._size_for is None:
+            return [self.image_size] * len(frames)
+        stored = [self.layout.size(split, frame) for frame in frames]
+        resized = {size: self._size_for(size) for size in set(stored)}
+        return [(int(height), int(width)) for height, width in map(resized.__getitem__, stored)]
 
     def _describe_sizes(self) -> str:
         """Return the sizes of some images, in words."""
-        found: Counter[tuple[int, int]] = Counter()
+        found: Counter[Size] = Counter()
         stretched = ""
         split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
         for frame in sample_frames(self.layout, split):
             with suppress(InputError):  # the data's check reports it
-                (height, width), size = self.layout.size(split, frame), self._image_size_of(split, frame)
+                (height, width), (size,) = self.layout.size(split, frame), self._image_sizes(split, [frame])
                 found[size] += 1
                 aspect = height / width * size[1] / size[0]
                 if size == self.image_size and not 1 / _STRETCHED < aspect < _STRETCHED:  # others are rounded, at most
                     stretched = f"; of another aspect, such as {width}x{height}, they are stretched"
-        words = [
-            f"{width}x{height}" for height, width in [size for size, _ in found.most_common()] or [self.image_size]
-        ]
+        words = list(_count_sizes(found or [self.image_size]))
         more = " and others" if len(words) > _SIZES_NAMED else ""
         return ", ".join(words[:_SIZES_NAMED]) + more + stretched
-
-    def _count_sizes(self) -> dict[str, int]:
-        """Return how many training images have which size."""
-        sizes, count = self._image_sizes("train"), self.layout.count("train")
-        found = Counter({sizes: count}) if isinstance(sizes, tuple) else Counter(sizes)
-        return {f"{width}x{height}": number for (height, width), number in found.most_common()}
 
     def _served(self, split: str, training: bool) -> Layout:
         """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
         if not self.layout.count(split):
             require_sound([no_frames(self.layout, split)], (), (split,))
-        require_sound(self._examine(), self._allow, (split,))
+        require_sound(self._examined[0], self._allow, (split,))
         # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
         frames = range(self.layout.count(split))
         if not training and any(self.layout.metres_per_level(split, i) is None for i in frames):
@@ -372,7 +339,9 @@ class DepthDataModule(LightningDataModule):
         sizes = self._image_sizes(split)
         return self._cache_of(self.layout, split, sizes, sizes if training else None)
 
-    def _cache_of(self, layout: Layout, split: str, image_size: Sizes, depth_size: Sizes | None) -> Layout:
+    def _cache_of(
+        self, layout: Layout, split: str, image_size: Size | list[Size], depth_size: Size | list[Size] | None
+    ) -> Layout:
         """Return a layout's split from the cache, which is made if it is wanted and not there."""
         if not (self._cached and layout.identity()):
             return layout
@@ -381,24 +350,18 @@ class DepthDataModule(LightningDataModule):
             cached.build(self._spare_workers, advance)
         return cached
 
-    def _examine(self) -> Sequence[Finding]:
-        """Return what is wrong with the data; it is looked for once, by decoding every pair if that is wanted."""
-        if self._findings is None and self._full_check:
-            with progress_bar("pairs examined") as advance:
-                examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
-            self._findings, self._digest = examination.findings, examination.digest
-        elif self._findings is None:
-            self._findings = cheap_findings(self.layout)
-        return self._findings
+    @cached_property
+    def _examined(self) -> tuple[Sequence[Finding], str | None]:
+        """What is wrong with the data, and a digest of its contents where every pair was to be decoded."""
+        if not self._full_check:
+            return cheap_findings(self.layout), None
+        with progress_bar("pairs examined") as advance:
+            examination = examine(self.layout, self._cache_folder, self._spare_workers, advance)
+        return examination.findings, examination.digest
 
-    def _loader(
-        self, dataset: DepthDataset | MixedDataset, sampler: TrainSampler | EvalSampler, batch_size: int
-    ) -> DataLoader[Sample]:
+    def _loader(self, dataset: DepthDataset | MixedDataset, **batches: Any) -> DataLoader[Sample]:
         # pinning takes memory of the GPU, so not where the trainer keeps off it
         pinned = torch.cuda.is_available() if self.trainer is None else self.trainer.strategy.root_device.type == "cuda"
-        batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
-        if isinstance(sampler, TrainSampler) and sampler.several:
-            batches = {"batch_sampler": OneSizeBatches(sampler)}
         return _LazyLoader(
             dataset,
             **batches,
@@ -407,6 +370,11 @@ class DepthDataModule(LightningDataModule):
             pin_memory=pinned,
             worker_init_fn=_in_own_group,
         )
+
+
+def _count_sizes(sizes: Iterable[Size]) -> dict[str, int]:
+    """Return how many images have which size, such as ``{"64x48": 10}``, most first."""
+    return {f"{width}x{height}": number for (height, width), number in Counter(sizes).most_common()}
 
 
 def _in_own_group(worker: int) -> None:

@@ -74,9 +74,7 @@ class DepthDataset(Dataset[Sample]):
             valid = self._valid(depth)
             if not valid.all():
                 depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range
-            image, depth, camera = self._augment.with_camera(
-                image, depth, camera, derive_seed(self._seed, epoch, frame)
-            )
+            image, depth, camera = self._augment(image, depth, derive_seed(self._seed, epoch, frame), camera)
         mask = self._valid(depth)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
@@ -88,9 +86,7 @@ class DepthDataset(Dataset[Sample]):
 
     def _valid(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         limits = self.layout.depth_range
-        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should do
-            valid: npt.NDArray[np.bool_] = (depth > limits.min) & (depth < limits.max)
-        return valid
+        return (depth > limits.min) & (depth < limits.max)
 
 
 class MixedDataset(Dataset[Sample]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -41,8 +40,13 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         InputError: If the disk has too little room, the server fails, or what arrives is not the file; it says how to
             bring the file by hand.
     """
+    from torchvision.datasets.utils import (  # type: ignore[import-untyped]  # imports torch: seconds
+        check_integrity,
+        download_url,
+    )
+
     path = Path(root) / LABELLED_FILE
-    if path.is_file() and path.stat().st_size == size and _md5(path) == md5:
+    if check_integrity(path, md5):
         print(f"{path} is there already, whole")
         return path
     require_writable(path.parent)
@@ -50,38 +54,17 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         left.unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise InputError(
-            f"{path.parent}: {free / 1e9:.1f} GB are free where {size / 1e9:.1f} GB are needed; make room, or name "
-            "another folder"
-        )
-    with open_durable(path) as file:
-        wrong = _fetch(url, Path(file.name), size, md5)
-        if wrong:
-            raise InputError(
-                f"{url}: {wrong}; try again, or bring the file by hand ({size} bytes, MD5 {md5}) to {path}; then run "
-                f"depthnet data check {path.parent}"
-            )
-    return path
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _fetch(url: str, part: Path, size: int, md5: str) -> str:
-    """Download to ``part``; return what went wrong, in words, or an empty string."""
-    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]  # and imports torch: seconds
-
+        room = f"{free / 1e9:.1f} GB are free where {size / 1e9:.1f} GB are needed"
+        raise InputError(f"{path.parent}: {room}; make room, or name another folder")
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        download_url(url, part.parent, part.name, md5)
-    except (OSError, http.client.HTTPException) as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    except RuntimeError:  # the digest is wrong
-        arrived = part.stat().st_size
-        return f"{arrived} of {size} bytes arrived" if arrived < size else "what arrived has another MD5 digest"
-    finally:
-        socket.setdefaulttimeout(before)
-    return ""
+    with open_durable(path) as file:
+        socket.setdefaulttimeout(PATIENCE)
+        try:
+            download_url(url, path.parent, Path(file.name).name, md5)
+        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the digest is wrong
+            by_hand = f"bring the file by hand ({size} bytes, MD5 {md5}) to {path}"
+            message = f"{' '.join(str(error).split())}; try again, or {by_hand}"
+            raise InputError(f"{url}: {message}; then run depthnet data check {path.parent}") from error
+        finally:
+            socket.setdefaulttimeout(before)
+    return path

@@ -8,21 +8,19 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from depthnet.core.atomic_io import require_writable, write_json, write_text
+from depthnet.core.atomic_io import require_writable, write_text
 from depthnet.core.images import write_depth_png, write_image_png
 from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LabelledLayout
 from depthnet.data.layouts.layout import SPLITS, Source
 from depthnet.data.layouts.official import NYU_INTRINSICS
 
-_MARKER = "prepare.json"
-
 
 def prepare(
     mat: str | os.PathLike[str],
     out: str | os.PathLike[str],
     truth: str = "filled",
-    advance: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Write each frame as ``<recording>/rgb_NNNNN.png`` and ``sync_depth_NNNNN.png``, and the lists of the splits.
 
@@ -41,9 +39,7 @@ def prepare(
     layout = LabelledLayout(Source(Path(mat), truth=truth))
     out = require_writable(out)
     _claim(out, {"layout": "lists", "truth": layout.truth, "source": layout.identity()})
-    total = sum(layout.count(split) for split in SPLITS)
-    done = 0
-    lists = {}
+    done, total, lists = 0, sum(map(layout.count, SPLITS)), {}
     for split in ("test", "val", "train"):
         rows = []
         for frame in range(layout.count(split)):
@@ -54,8 +50,7 @@ def prepare(
                 write_depth_png(out / depth_name, depth)
             rows.append(f"{image_name} {depth_name} {NYU_INTRINSICS[0]}\n")
             done += 1
-            if advance is not None:
-                advance(done, total)
+            advance(done, total)
         lists[split] = "".join(rows)
     for split, text in lists.items():
         if text:
@@ -71,15 +66,11 @@ def _names(layout: LabelledLayout, split: str, frame: int) -> tuple[str, str]:
 
 def _claim(out: Path, marker: dict[str, str]) -> None:
     """Make sure that ``out`` holds nothing but this work, and mark it as such."""
-    path = out / _MARKER
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError):
-        found = None
-    if found == marker:
+    path, text = out / "prepare.json", json.dumps(marker, indent=2) + "\n"
+    if path.is_file() and path.read_text(errors="replace") == text:
         for left in out.glob("*/.*.part"):  # of a run that was killed
             left.unlink(missing_ok=True)
     elif any(out.iterdir()):
         raise InputError(f"{out}: holds other files, or depth of another truth or file; name a new or empty folder")
     else:
-        write_json(path, marker)
+        write_text(path, text)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Hashable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed
 from torch.utils.data import Sampler
@@ -44,8 +44,8 @@ def _place(frames: int) -> tuple[int, int]:
     return 0, 1
 
 
-class TrainSampler(Sampler[Key]):
-    """Every frame once an epoch, in an order that is a function of seed and epoch alone.
+class TrainSampler(Sampler[list[Key]]):
+    """Batches of every frame once an epoch, in an order that is a function of seed and epoch alone.
 
     With several processes, batch number k of all of them together holds what batch k of one process with the joint
     batch size would hold. An incomplete last batch is left out (other frames each epoch), unless it is the only one.
@@ -54,27 +54,26 @@ class TrainSampler(Sampler[Key]):
     that are left out are counted for each size.
 
     Args:
-        frames: How many frames there are.
+        sizes: The size of each frame, or anything else that must be the same within a batch.
         batch_size: Samples in a batch of one process.
         seed: The run's seed.
-        groups: A number for each frame, the same where the size is; None where all have one.
     """
 
-    def __init__(self, frames: int, batch_size: int, seed: int, groups: Sequence[int] | None = None) -> None:
-        self._frames = frames
+    def __init__(self, sizes: Sequence[Hashable], batch_size: int, seed: int) -> None:
+        numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
+        self._groups = np.array([numbers[size] for size in sizes])
+        self._counts = np.bincount(self._groups).tolist()
         self._batch_size = batch_size
         self._seed = seed
-        self._groups = groups
-        self._counts = list(Counter(groups).values()) if groups is not None else [frames]
         self._epoch = 0
         self._done = (0, 0)
 
     @property
-    def several(self) -> bool:
-        """Whether batches have to be kept apart by size."""
-        return self._groups is not None
+    def sampler(self) -> TrainSampler:
+        """Where Lightning looks for :meth:`set_epoch` of what makes batches."""
+        return self
 
-    def go_on(self, epoch: int, batches: int) -> None:
+    def skip(self, epoch: int, batches: int) -> None:
         """Leave out the first batches of one epoch, because a run that is resumed has had them."""
         self._done = (epoch, batches)
 
@@ -82,74 +81,37 @@ class TrainSampler(Sampler[Key]):
         """Choose the epoch whose order comes next; Lightning calls it."""
         self._epoch = epoch
 
-    def batches(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         """Yield the batches of (epoch, frame) keys of this process."""
-        rank, processes = _place(self._frames)
+        rank, processes = _place(len(self._groups))
         never = sum(count for count in self._counts if not self._used(count, processes))
         if never and rank == 0 and self._epoch == 0:
             log.warning("%d training images of a size that fewer images than processes have are left out", never)
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
-        order = torch.randperm(self._frames, generator=generator).tolist()
-        epoch, batches = self._done
-        done = batches if epoch == self._epoch else 0
-        for batch in islice(self._joint_batches(order, processes), done, None):
+        epoch, done = self._done
+        for batch in self._joint_batches(processes)[done if epoch == self._epoch else 0 :]:
             yield [(self._epoch, frame) for frame in batch[rank::processes]]
 
-    def __iter__(self) -> Iterator[Key]:
-        """Yield the (epoch, frame) keys of this process."""
-        return chain.from_iterable(self.batches())
-
     def __len__(self) -> int:
-        """Return the number of keys that this process is given in an epoch."""
-        processes = _place(self._frames)[1]
-        return sum(self._used(count, processes) for count in self._counts) // processes
-
-    def count_batches(self) -> int:
         """Return the number of batches that this process is given in an epoch."""
-        processes = _place(self._frames)[1]
+        processes = _place(len(self._groups))[1]
         joint = self._batch_size * processes
         return sum(-(-self._used(count, processes) // joint) for count in self._counts)
 
-    def _joint_batches(self, order: list[int], processes: int) -> Iterator[list[int]]:
-        """Yield the frames of all processes' batches, in the order in which the last frame of each comes."""
-        groups = self._groups
-        left = Counter(groups) if groups is not None else Counter({0: self._frames})  # of each group
-        for group in left:
-            left[group] = self._used(left[group], processes)
-        open_batches: dict[int, list[int]] = {group: [] for group in left}
-        for frame in order:
-            group = groups[frame] if groups is not None else 0
-            if left[group]:
-                left[group] -= 1
-                batch = open_batches[group]
-                batch.append(frame)
-                if len(batch) == self._batch_size * processes or not left[group]:
-                    yield batch
-                    open_batches[group] = []
+    def _joint_batches(self, processes: int) -> list[list[int]]:
+        """Return the frames of all processes' batches, in the order in which the last frame of each comes."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
+        order = torch.randperm(len(self._groups), generator=generator).numpy()
+        joint = self._batch_size * processes
+        batches: list[npt.NDArray[np.intp]] = []  # places in the order
+        for group, count in enumerate(self._counts):
+            places = np.flatnonzero(self._groups[order] == group)[: self._used(count, processes)]
+            batches += [places[start : start + joint] for start in range(0, len(places), joint)]
+        return [order[places].tolist() for places in sorted(batches, key=lambda places: int(places[-1]))]
 
     def _used(self, frames: int, processes: int) -> int:
         joint = self._batch_size * processes
         unit = joint if frames >= joint else processes
         return frames // unit * unit
-
-
-class OneSizeBatches(Sampler[list[Key]]):
-    """The batches of a :class:`TrainSampler` as they are: those of a size with few frames are smaller.
-
-    Args:
-        sampler: Lightning tells it the epoch.
-    """
-
-    def __init__(self, sampler: TrainSampler) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """Yield the batches of this process."""
-        return self.sampler.batches()
-
-    def __len__(self) -> int:
-        """Return the number of batches of this process."""
-        return self.sampler.count_batches()
 
 
 class EvalSampler(Sampler[Key]):

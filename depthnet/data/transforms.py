@@ -11,7 +11,7 @@ import os
 import random
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it the import asks the network for a newer version
 
@@ -19,9 +19,14 @@ import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange, InputError, RangeLike
+
+Image = npt.NDArray[np.uint8]
+Depth = npt.NDArray[np.float32]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 cv2.setNumThreads(0)  # a worker process is one thread; OpenCV's pool would fight the others for the cores
 
@@ -42,7 +47,7 @@ class Augment:
     Example:
         >>> import albumentations
         >>> flip = Augment([albumentations.HorizontalFlip(p=1.0)])
-        >>> image, depth = flip(np.zeros((1, 2, 3), np.uint8), np.array([[1.0, 2.0]], np.float32), seed=0)
+        >>> image, depth, _ = flip(np.zeros((1, 2, 3), np.uint8), np.array([[1.0, 2.0]], np.float32), seed=0)
         >>> depth.tolist()
         [[2.0, 1.0]]
     """
@@ -57,31 +62,15 @@ class Augment:
         self._chain = chain if transforms else None
 
     def __call__(
-        self, image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], seed: int
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Augment one pair.
-
-        Args:
-            image: RGB, ``uint8``, shape ``(H, W, 3)``.
-            depth: Metres, ``float32``, shape ``(H, W)``, 0 = missing.
-            seed: All that is random here follows from it; 0 to 2**32 - 1.
-
-        Returns:
-            The pair, in the shapes the transforms give.
-        """
-        image, depth, _ = self.with_camera(image, depth, None, seed)
-        return image, depth
-
-    def with_camera(
-        self, image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], camera: Intrinsics | None, seed: int
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], Intrinsics | None]:
+        self, image: Image, depth: Depth, seed: int, camera: Intrinsics | None = None
+    ) -> tuple[Image, Depth, Intrinsics | None]:
         """Augment one pair and its camera.
 
         Args:
             image: RGB, ``uint8``, shape ``(H, W, 3)``.
             depth: Metres, ``float32``, shape ``(H, W)``, 0 = missing.
-            camera: Of the image [px]; None where it is not known.
             seed: All that is random here follows from it; 0 to 2**32 - 1.
+            camera: Of the image [px]; None where it is not known.
 
         Returns:
             The pair in the shapes the transforms give, and the camera of the augmented image: None where it is not
@@ -98,8 +87,7 @@ class Augment:
         try:
             out = self._chain(image=image, depth=depth, keypoints=_PROBES)
         except NotImplementedError:  # a transform of somebody's own that moves no points
-            image, depth = self(image, depth, seed)
-            return image, depth, None
+            return self(image, depth, seed)
         return out["image"], out["depth"], _moved(camera, np.asarray(out["keypoints"], np.float64))
 
 
@@ -140,7 +128,7 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
         p: How often it is applied.
 
     Raises:
-        InputError: If not 1 <= lowest <= highest, or ``p`` is no probability.
+        InputError: If not 1 <= lowest <= highest.
 
     Source:
         Eigen et al., NeurIPS 2014, "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", the
@@ -152,12 +140,9 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
         [[3.0, 3.0], [3.0, 3.0]]
     """
 
-    def __init__(self, scale: Sequence[float] = (1.0, 1.5), p: float = 0.5) -> None:
-        super().__init__(p=_probability("DepthZoom", p))
-        try:
-            low, high = (float(value) for value in scale)
-        except (TypeError, ValueError):
-            low, high = math.nan, math.nan
+    def __init__(self, scale: tuple[float, float] = (1.0, 1.5), p: Probability = 0.5) -> None:
+        super().__init__(p=p)
+        low, high = scale
         if not 1 <= low <= high < math.inf:
             raise InputError(f"DepthZoom: scale={scale}; it is [lowest,highest] with 1 <= lowest <= highest")
         self.scale = (low, high)
@@ -177,9 +162,7 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(img, window, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
-    def apply_to_mask(
-        self, mask: npt.NDArray[np.float32], zoom: float, top: float, left: float, **params: Any
-    ) -> npt.NDArray[np.float32]:
+    def apply_to_mask(self, mask: Depth, zoom: float, top: float, left: float, **params: Any) -> Depth:
         """Take the depth under each output pixel's centre, divided by the zoom."""
         rows, columns = (
             (start + (np.arange(side) + 0.5) / zoom).astype(np.intp)
@@ -212,7 +195,7 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
         p: How often it is applied.
 
     Raises:
-        InputError: If an argument is outside its range.
+        InputError: If it is no depth range.
 
     Source:
         Ishii and Yamashita, 2021, "CutDepth: Edge-aware Data Augmentation in Depth Estimation", arXiv 2107.07684.
@@ -224,14 +207,9 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
     """
 
     def __init__(
-        self,
-        depth_range: RangeLike | None,
-        share: float = 0.75,
-        p: float = 0.25,
+        self, depth_range: RangeLike | None, share: Annotated[float, Field(gt=0, le=1)] = 0.75, p: Probability = 0.25
     ) -> None:
-        super().__init__(p=_probability("CutDepth", p))
-        if not isinstance(share, int | float) or not 0 < share <= 1:
-            raise InputError(f"CutDepth: share={share}; it is above 0 and at most 1")
+        super().__init__(p=p)
         self.depth_range = DepthRange.of(depth_range)
         self.share = share
 
@@ -249,9 +227,7 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
             rectangle.append(slice(start, start + max(1, size)))
         return {"rectangle": tuple(rectangle), "depth": data["depth"][tuple(rectangle)]}
 
-    def apply(
-        self, img: npt.NDArray[np.uint8], rectangle: tuple[slice, slice], depth: npt.NDArray[np.float32], **params: Any
-    ) -> npt.NDArray[np.uint8]:
+    def apply(self, img: Image, rectangle: tuple[slice, slice], depth: Depth, **params: Any) -> Image:
         """Paste the depth."""
         most = self.depth_range.max
         valid = (depth > 0) & (depth < most)
@@ -259,9 +235,3 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
         image = img.copy()
         image[rectangle] = np.where(valid[..., None], np.rint(grey).astype(np.uint8)[..., None], image[rectangle])
         return image
-
-
-def _probability(transform: str, p: float) -> float:
-    if not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise InputError(f"{transform}: p={p}; it is a probability, 0 to 1")
-    return p

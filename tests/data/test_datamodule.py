@@ -11,6 +11,7 @@ from PIL import Image
 from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.transforms import Augment
+from depthnet.run.arguments import check_arguments
 
 
 def epochs(root, workers, count=2):
@@ -21,7 +22,7 @@ def epochs(root, workers, count=2):
     loader = data.train_dataloader()
     batches = []
     for epoch in range(count):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         batches.append([(batch.frame.tolist(), batch.image, batch.depth) for batch in loader])
     return batches
 
@@ -109,7 +110,7 @@ def test_rooms_take_turns(make_lists):
     )
     loader, seen = data.train_dataloader(), []
     for epoch in range(3):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         frames = sorted(int(frame) for batch in loader for frame in batch.frame)
         assert frames[:6] == list(range(6))
         seen.append([data.train_label(frame) for frame in frames[6:]])
@@ -122,22 +123,27 @@ def test_rooms_take_turns(make_lists):
         ({"image_size": [240]}, r"data\.image_size"),
         ({"image_size": "240"}, r"data\.image_size"),
         ({"image_size": [0, 4]}, r"data\.image_size"),
-        ({"batch_size": 0}, r"data\.batch_size=0"),
-        ({"eval_batch_size": 1.5}, r"data\.eval_batch_size"),
-        ({"num_workers": -1}, r"data\.num_workers"),
-        ({"num_workers": "many"}, r"data\.num_workers"),
         ({"depth_range": {"min": 2, "max": 1}}, "depth_range"),
         ({"check": "some"}, r"data\.check=some: it is full or cheap"),
         ({"extra_rooms": 4, "extra_rooms_share": 5}, r"data\.extra_rooms_share=5: .* 1 to data\.extra_rooms=4"),
         ({"extra_rooms": 4, "extra_rooms_share": 0}, r"data\.extra_rooms_share=0"),
         ({"extra_rooms_share": 3}, r"data\.extra_rooms_share=3"),
-        ({"extra_rooms": -1}, r"data\.extra_rooms=-1"),
         ({"cache": "ram"}, r"data\.cache=ram: it is disk or none"),
     ],
 )
 def test_impossible_options_are_refused(make_lists, option, words):
     with pytest.raises(InputError, match=words):
         DepthDataModule.from_root(make_lists(), **option)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("eval_batch_size", 1.5), ("num_workers", -1), ("num_workers", "many"), ("extra_rooms", -1)],
+)
+def test_impossible_numbers_are_refused_in_a_config(name, value):
+    config = {"_target_": "depthnet.data.datamodule.DepthDataModule.from_root", "root": "data", name: value}
+    with pytest.raises(InputError, match=rf"^data\.{name}={value}: it is .*(whole number|greater)"):
+        check_arguments(config, "data")
 
 
 def test_a_split_that_is_not_there_is_named(make_lists):
@@ -279,7 +285,7 @@ def test_images_keep_their_aspect_and_a_batch_has_one_size(mixed, tmp_path):
     seen = []
     for epoch in range(2):
         for loader in loaders:
-            loader.batch_sampler.sampler.set_epoch(epoch)
+            loader.batch_sampler.set_epoch(epoch)
         batches = list(loaders[0])
         assert len(batches) == len(loaders[0]) == 3
         for batch, other in zip(batches, loaders[1], strict=True):
@@ -329,7 +335,7 @@ def test_a_trainer_gives_each_epoch_its_order_of_sizes(mixed):
     trainer.fit(module, train_dataloaders=data().train_dataloader())
     loader = data().train_dataloader()
     for epoch in range(2):
-        loader.batch_sampler.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         assert module.epochs[epoch] == [batch.frame.tolist() for batch in loader]
     assert module.epochs[0] != module.epochs[1]
 

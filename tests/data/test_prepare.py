@@ -100,7 +100,7 @@ def test_the_list_of_train_comes_last(mat, tmp_path, monkeypatch):
     monkeypatch.setattr("depthnet.data.prepare.write_text", lambda path, text: written.append(path.name))
     prepare(mat, tmp_path / "out")
     assert written[-1] == "nyudepthv2_train_files_with_gt.txt"
-    assert len(written) == 3
+    assert len(written) == 4
 
 
 def test_without_all_frames_there_is_no_list(mat, tmp_path, monkeypatch):

@@ -3,15 +3,15 @@ import torch
 
 from depthnet.core.types import InputError
 from depthnet.data import sampler as sampling
-from depthnet.data.sampler import EvalSampler, OneSizeBatches, TrainSampler, derive_seed
+from depthnet.data.sampler import EvalSampler, TrainSampler, derive_seed
 
 
 def order(frames, batch_size, seed, epoch):
-    sampler = TrainSampler(frames, batch_size, seed)
+    sampler = TrainSampler([(24, 32)] * frames, batch_size, seed)
     sampler.set_epoch(epoch)
-    keys = list(sampler)
-    assert len(keys) == len(sampler)
-    return keys
+    found = list(sampler)
+    assert len(found) == len(sampler)
+    return [key for batch in found for key in batch]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
@@ -46,14 +46,12 @@ GROUPS = [0, 1, 0] * 11 + [2, 2, 2]  # 22 of one size, 11 of another, 3 of a thi
 
 
 def batches(seed=0, epoch=0, done=(0, 0), batch_size=4, groups=GROUPS):
-    sampler = TrainSampler(len(groups), batch_size, seed, groups)
+    sampler = TrainSampler(groups, batch_size, seed)
     sampler.set_epoch(epoch)
-    sampler.go_on(*done)
-    loader = OneSizeBatches(sampler)
-    found = [[frame for _, frame in batch] for batch in loader]
+    sampler.skip(*done)
+    found = [[frame for _, frame in batch] for batch in sampler]
     if done[0] != epoch or not done[1]:
-        assert len(found) == len(loader)
-        assert sum(map(len, found)) == len(sampler)
+        assert len(found) == len(sampler)
     return found
 
 
@@ -107,7 +105,7 @@ def test_evaluation_shares_out_every_frame_once(monkeypatch):
     assert sorted(frames) == list(range(7))
 
 
-@pytest.mark.parametrize("sampler", [TrainSampler(2, 4, 0), EvalSampler(2)])
+@pytest.mark.parametrize("sampler", [TrainSampler([0, 0], 4, 0), EvalSampler(2)])
 def test_a_process_without_a_frame_is_refused_instead_of_waited_for(monkeypatch, sampler):
     for name, value in {"is_initialized": True, "get_world_size": 3, "get_rank": 0}.items():
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,15 +23,8 @@ GLASS = Material(tx.plain, (0.1, 0.1, 0.12), gloss=0.2)
 CARTON = Material(tx.plain, (0.68, 0.53, 0.36))
 
 
-class Part(NamedTuple):
-    """A solid of a thing, as :meth:`Room.add` takes it; ``stuff`` names its material, "-" that of the part before."""
-
-    shape: Shape
-    foot: Vector
-    size: Vector
-    stuff: str
-    tilt: float
-    taper: float
+Part = tuple[Shape, Vector, Vector, str, float, float]
+"""A solid as :meth:`Room.add` takes it, but for a name of its material, "-" for that of the part before."""
 
 
 class Room(tx.Palette):
@@ -167,7 +159,7 @@ def _read(table: str) -> list[Row]:
             tilt, taper = map(float, fields[7:] + ["0", "1"][len(fields) - 7 :])
             sides = [(v, -v) if "~" in field else (v,) for v, field in zip((x, y), fields[3:5], strict=True)]
             for stuff, (x, y) in zip([fields[6], "-", "-", "-"], itertools.product(*sides), strict=False):
-                parts.append(Part(shapes[shape], (x, y, z), (w, d, h), stuff, tilt, taper))
+                parts.append((shapes[shape], (x, y, z), (w, d, h), stuff, tilt, taper))
         things.append((head.split(), parts))
     return things
 

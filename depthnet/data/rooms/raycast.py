@@ -5,6 +5,8 @@ rays are 1 long along its optical axis, so a hit's ray parameter is its z-depth.
 ``(3, N)``: each coordinate is contiguous, which is what makes NumPy fast here.
 """
 
+# NumPy's arithmetic is typed Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import itertools
@@ -146,8 +148,7 @@ def sight(camera: Camera, size: tuple[int, int]) -> Float:
     fx, fy, cx, cy = intrinsics(size)
     x, y = (np.arange(width) - cx) / fx, ((np.arange(height) - cy) / fy)[:, None]
     right, down, forward = camera.axes.T[:, :, None, None]
-    rays: Float = (x * right + (y * down + forward)).astype(np.float32)
-    return rays
+    return (x * right + (y * down + forward)).astype(np.float32)
 
 
 def cast(scene: Scene, camera: Camera, size: tuple[int, int]) -> Hits:
@@ -224,8 +225,7 @@ def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     cap = (end - origin[2]) / ray[2]
     at = origin[:2] + cap * flat
     cap[~((cap > 0) & ((at * at).sum(0) <= (middle + slope * end) ** 2))] = _MISS
-    entered: Float = np.minimum(near, cap)
-    return entered
+    return np.minimum(near, cap)
 
 
 def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDArray[np.int32]]:
@@ -252,9 +252,9 @@ def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDAr
 
 def _windows(scene: Scene, camera: Camera, size: tuple[int, int]) -> list[list[int]]:
     """Return rows and columns (top, bottom, left, right) of the picture outside of which a solid cannot be seen."""
-    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-    corners = np.einsum("sij,skj->ski", scene.axes, signs * scene.half[:, None])[: len(scene.solids)]
-    corners = (corners + scene.centre[: len(scene.solids), None] - camera.position) @ camera.axes
+    count, signs = len(scene.solids), np.array(list(itertools.product((-1, 1), repeat=3)))
+    corners = np.einsum("sij,skj->ski", scene.axes, signs * scene.half[:, None])[:count]
+    corners = (corners + scene.centre[:count, None] - camera.position) @ camera.axes
     fx, fy, cx, cy = intrinsics(size)
     ahead = corners[..., 2] > 0.05
     z = np.maximum(corners[..., 2], 0.05)
@@ -262,8 +262,7 @@ def _windows(scene: Scene, camera: Camera, size: tuple[int, int]) -> list[list[i
     bounds = np.stack([row.min(1), row.max(1) + 2, column.min(1), column.max(1) + 2], 1)
     bounds[~ahead.all(1)] = (0, size[0], 0, size[1])
     bounds[~ahead.any(1)] = 0
-    windows: list[list[int]] = bounds.clip(0, np.repeat(size, 2)).astype(int).tolist()
-    return windows
+    return bounds.clip(0, np.repeat(size, 2)).astype(int).tolist()
 
 
 def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Float, npt.NDArray[np.intp]]:
@@ -367,31 +366,29 @@ def _openness(hits: Hits, some: Array, die: Array) -> Float:
         square = (offset * offset).sum(0) + 1e-4
         rise = (offset * normal).sum(0) / np.sqrt(square)
         closed += np.maximum(rise - 0.1, 0) * np.maximum(1 - square / reach**2, 0)
-    openness: Float = np.maximum(1 - closed * (2.2 / samples), 0.15)
-    return openness
+    return np.maximum(1 - closed * (2.2 / samples), 0.15)
 
 
 def _smooth(layers: Float, known: Array, surface: Array) -> Float:
     """Average what is known of ``(L, H, W)`` over each pixel's neighbours on its own surface, and once more: (L, N)."""
     height, width = known.shape
+    edge = ((1, 1), (1, 1))
+    around = np.pad(surface, edge, constant_values=-1)
     for lone in (0, 1):  # where none of them is known, the second time over all neighbours
         total, weight = np.zeros_like(layers), np.full_like(layers[0], 1e-6)
-        for dy, dx in itertools.product((-1, 0, 1), (-1, 0, 1)):
-            to = np.s_[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
-            at = np.s_[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
-            same = ((surface[to] == surface[at]) | (known[to] < lone)) & known[at]
-            weight[to] += same
-            total[:, to[0], to[1]] += layers[:, at[0], at[1]] * same
+        layers, sure = np.pad(layers, ((0, 0), *edge)), np.pad(known, edge)
+        for dy, dx in itertools.product(range(3), range(3)):
+            at = np.s_[..., dy : dy + height, dx : dx + width]
+            same = ((surface == around[at]) | (known < lone)) & sure[at]
+            weight += same
+            total += layers[at] * same
         layers, known = total / weight, weight > 0.5
     return layers.reshape(len(layers), -1)
 
 
 def _bounced(scene: Scene, normal: Float) -> Float:
     """Return the light that comes back from the walls that a surface looks at, RGB, ``(3, N)``."""
-    total = np.zeros_like(normal)
-    for axis in range(3):
-        square = normal[axis] ** 2
-        ahead = (normal[axis] > 0) * square
-        low, high = scene.bounce.astype(np.float32)[2 * axis : 2 * axis + 2, :, None]
-        total += high * ahead + low * (square - ahead)
-    return total
+    square = normal**2
+    ahead = (normal > 0) * square
+    walls = scene.bounce.astype(np.float32).reshape(3, 2, 3, 1)
+    return sum(high * on + low * (both - on) for (low, high), on, both in zip(walls, ahead, square, strict=True))

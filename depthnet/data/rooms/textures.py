@@ -3,19 +3,21 @@
 Patterns fade to their mean where a pixel covers more than their period, so that far surfaces do not flicker.
 """
 
+# NumPy's arithmetic is typed Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from depthnet.data.rooms.raycast import Array, Float, Hits
+
 Colour = tuple[float, float, float]
-Float = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 
 _TABLE = np.random.default_rng(7).random(1 << 16, np.float32)  # lattice of the noise, 256x256, repeats
 _RANDOM = np.random.default_rng(8)
@@ -120,23 +122,11 @@ def linear(colours: Sequence[Colour]) -> Float:
     return np.array(colours, np.float32) ** np.float32(2.2)
 
 
-def paint(
-    place: Float,
-    extent: Float,
-    blur: Float,
-    face: npt.NDArray[np.intp],
-    index: npt.NDArray[np.int32],
-    materials: Sequence[Material],
-    seed: int,
-) -> tuple[Float, Float, Float]:
-    """Colour surfaces.
+def paint(hits: Hits, materials: Sequence[Material], seed: int) -> tuple[Float, Float, Float]:
+    """Color surfaces.
 
     Args:
-        place: Where on its face each point lies, from the lower left corner [m], ``(2, N)``.
-        extent: Of that face [m], ``(2, N)``.
-        blur: How much of the surface a pixel covers [m], ``(N,)``.
-        face: 0 for a side, 1 for a front or back, 2 for a top, ``(N,)``.
-        index: Which of ``materials`` each point is made of, ``(N,)``.
+        hits: Points on them.
         materials: One for each solid and wall.
         seed: Of all that is random in the patterns.
 
@@ -147,18 +137,16 @@ def paint(
     steps = np.array([m.step for m in materials], np.float32).T
     gloss, glow = np.array([(m.gloss, m.glow) for m in materials], np.float32).T
     patterns = list(dict.fromkeys(material.pattern for material in materials))
-    pattern_of = np.array([patterns.index(material.pattern) for material in materials])[index]
-    albedo = np.empty((3, index.size), np.float32)
+    pattern_of = np.array([patterns.index(material.pattern) for material in materials])[hits.part]
+    albedo = np.empty((3, hits.part.size), np.float32)
     for number, pattern in enumerate(patterns):
         some = np.flatnonzero(pattern_of == number)
-        if some.size:
-            which = index[some]
-            u, v = place.take(some, 1)
-            own = ((which * 37 + seed % 1021) % 1021).astype(np.float32)
-            sides = extent.take(some, 1), blur[some], face[some] == 1
-            texels = Texels(u, v, *sides, first.take(which, 1), second.take(which, 1), steps.take(which, 1), own)
-            albedo[:, some] = pattern(texels)
-    return albedo, gloss[index], glow[index]
+        which = hits.part[some]
+        (u, v), extent = hits.place.take(some, 1), hits.extent.take(some, 1)
+        look = first.take(which, 1), second.take(which, 1), steps.take(which, 1)
+        own = ((which * 37 + seed % 1021) % 1021).astype(np.float32)
+        albedo[:, some] = pattern(Texels(u, v, extent, hits.footprint[some], hits.face[some] == 1, *look, own))
+    return albedo, gloss[hits.part], glow[hits.part]
 
 
 def plain(t: Texels) -> Array:
@@ -188,8 +176,7 @@ def tiles(t: Texels) -> Array:
     shade = 1 + 0.22 * (_cell(np.floor(along / t.step[0]), row, t.seed) - 0.5) * _fade(t, t.step[1])
     shade += 0.06 * noise(along * 9, t.v * 9)
     joint = np.maximum(_seam(t.v, t.step[1], 0.008, t.blur), _seam(along, t.step[0], 0.008, t.blur))
-    albedo: Array = t.first * (shade * (1 - joint)) + t.second * joint
-    return albedo
+    return t.first * (shade * (1 - joint)) + t.second * joint
 
 
 def checks(t: Texels) -> Array:
@@ -221,10 +208,7 @@ def plaid(t: Texels) -> Array:
 def folds(t: Texels) -> Array:
     """A curtain or blanket that hangs in folds."""
     wave = np.sin((t.u + 0.04 * noise(t.v * 0.7 + t.seed, t.u)) * (6.283 / t.step[0]) + 2 * noise(t.u * 5, t.seed))
-    albedo: Array = t.first * (
-        0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * noise(t.u * 30, t.v * 30) * _fade(t, 0.05)
-    )
-    return albedo
+    return t.first * (0.72 + 0.28 * wave * _fade(t, t.step[0]) + 0.05 * noise(t.u * 30, t.v * 30) * _fade(t, 0.05))
 
 
 def blotches(t: Texels) -> Array:
@@ -233,8 +217,7 @@ def blotches(t: Texels) -> Array:
     form = noise(u, v) + 0.5 * noise(u * 2.3, v * 2.3) + 0.3 * noise(u * 5.1, v * 5.1)
     third = np.clip((noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
     colours = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
-    albedo: Array = colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
-    return albedo
+    return colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
 
 
 def books(t: Texels) -> Array:
@@ -281,37 +264,31 @@ def window(t: Texels) -> Array:
     v = t.v / t.extent[1] + 0.15 * noise(t.u * 4 + t.seed, t.seed)
     low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * noise(t.u * 11, t.v * 11))
     view = t.first * (1 - low) + t.first * (0.25 + 0.3 * _hue(t.seed, 7)) * low
-    albedo: Array = view * (1 - bar) + t.second * 0.25 * bar
-    return albedo
+    return view * (1 - bar) + t.second * 0.25 * bar
 
 
 def blinds(t: Texels) -> Array:
     """A window behind slats ``step`` high."""
     slat = 0.5 + 0.5 * np.sin(t.v * (6.283 / t.step[1])) * _fade(t, t.step[1])
-    albedo: Array = t.first * (0.35 + 0.65 * slat) * (1 - 0.8 * _seam(t.u, t.extent[0], 0.08, t.blur))
-    return albedo
+    return t.first * (0.35 + 0.65 * slat) * (1 - 0.8 * _seam(t.u, t.extent[0], 0.08, t.blur))
 
 
 def _blend(t: Texels, share: Array) -> Array:
-    blended: Array = t.first + (t.second - t.first) * share
-    return blended
+    return t.first + (t.second - t.first) * share
 
 
 def _wood(u: Array, v: Array) -> Array:
     rings = noise(u * 1.3, v * 14) + 0.5 * noise(u * 5, v * 90)
-    share: Array = np.clip(0.5 + 0.5 * rings, 0, 1)
-    return share
+    return np.clip(0.5 + 0.5 * rings, 0, 1)
 
 
 def _fade(t: Texels, period: Array | float) -> Array:
-    faded: Array = np.clip(1.4 - 1.2 * t.blur / period, 0, 1)
-    return faded
+    return np.clip(1.4 - 1.2 * t.blur / period, 0, 1)
 
 
 def _seam(x: Array, period: Array, width: float, blur: Array) -> Array:
     away = np.abs(x / period - np.rint(x / period)) * period
-    cover: Array = np.clip((width + blur) / (2 * blur) - away / blur, 0, np.minimum(1, width / blur))
-    return cover
+    return np.clip((width + blur) / (2 * blur) - away / blur, 0, np.minimum(1, width / blur))
 
 
 def noise(u: Array, v: Array) -> Array:
@@ -324,8 +301,7 @@ def noise(u: Array, v: Array) -> Array:
     row = row << 8
     left = _TABLE[row | column] * (1 - x) + _TABLE[next_row | column] * x
     right = _TABLE[row | next_column] * (1 - x) + _TABLE[next_row | next_column] * x
-    smooth: Array = (left * (1 - y) + right * y) * 2 - 1
-    return smooth
+    return (left * (1 - y) + right * y) * 2 - 1
 
 
 def _cell(*numbers: Array | int) -> Array:

@@ -7,10 +7,13 @@ import pytest
 
 from depthnet.core.types import InputError
 from depthnet.data.rooms import layout as rooms
+from depthnet.data.rooms import room as rooms_room
 from depthnet.data.rooms import textures
 from depthnet.data.rooms.furniture import Room
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.data.rooms.raycast import Camera, Light, Scene, Shape, Solid, cast, illuminate, intrinsics
+from depthnet.data.rooms.raycast import Camera, Hits, Light, Scene, Shape, Solid, cast, illuminate, intrinsics
+from depthnet.data.rooms.room import find_camera, furnish
+from depthnet.run.arguments import check_arguments
 
 SMALL = (30, 40)
 LAMP = Light((2.0, 2.5, 2.3), (0.0, 0.0, 0.0), (4.0, 4.0, 4.0))
@@ -121,14 +124,14 @@ def test_pictures_are_neither_flat_nor_alike_nor_of_bare_walls(forty):
 
 @pytest.mark.parametrize(("size", "nearest", "farthest"), [((6.0, 7.0, 3.2), 0.4, 5.5), ((4.0, 4.0, 2.4), 0.65, 9.9)])
 def test_cameras_keep_to_the_nearest_and_farthest_depth(monkeypatch, size, nearest, farthest):
-    monkeypatch.setattr(rooms, "_NEAREST", nearest)
-    monkeypatch.setattr(rooms, "_FARTHEST", farthest)
+    monkeypatch.setattr(rooms_room, "_NEAREST", nearest)
+    monkeypatch.setattr(rooms_room, "_FARTHEST", farthest)
     found = 0
     for seed in range(40):
         room = Room(seed)
         room.size = size
-        scene, _ = rooms._furnish(room)
-        camera = rooms._find_camera(room, scene)
+        scene, _ = furnish(room)
+        camera = find_camera(room, scene)
         if camera is not None:
             depth = cast(scene, camera, (60, 80)).depth
             assert depth.min() > nearest
@@ -140,7 +143,7 @@ def test_cameras_keep_to_the_nearest_and_farthest_depth(monkeypatch, size, neare
 def test_furniture_stands_on_something_and_in_the_room():
     for seed in range(12):
         room = Room(seed)
-        scene, materials = rooms._furnish(room)
+        scene, materials = furnish(room)
         count = len(scene.solids)
         assert len(materials) == count + 6
         reach = np.einsum("sij,sj->si", np.abs(scene.axes[:count]), scene.half[:count])
@@ -258,7 +261,7 @@ def test_sun_shines_in_some_day_rooms_and_each_window_is_a_light_by_day():
     sunny = day = 0
     for seed in range(60):
         room = Room(seed)
-        scene, materials = rooms._furnish(room)
+        scene, materials = furnish(room)
         windows = sum(material.pattern in (textures.window, textures.blinds) for material in materials)
         suns = sum(bool(light.openings) for light in scene.lights)
         assert sum(light.facing is not None for light in scene.lights) == windows * room.day
@@ -315,8 +318,18 @@ def test_patterns_are_colours_and_calm_from_afar(name):
     material = textures.Material(getattr(textures, name), (0.7, 0.5, 0.3), (0.2, 0.3, 0.4), (0.3, 0.2), 0.1, 0.5)
     spread = {}
     for blur in (0.002, 3.0):
-        arguments = (place, np.full((2, count), 2, np.float32), np.full(count, blur, np.float32), np.ones(count, int))
-        albedo, gloss, glow = textures.paint(*arguments, np.zeros(count, np.int32), [material], 5)
+        hits = Hits(
+            depth=None,
+            part=np.zeros(count, np.int32),
+            point=None,
+            normal=None,
+            eye=None,
+            place=place,
+            extent=np.full((2, count), 2, np.float32),
+            face=np.ones(count, int),
+            footprint=np.full(count, blur, np.float32),
+        )
+        albedo, gloss, glow = textures.paint(hits, [material], 5)
         assert albedo.shape == (3, count)
         assert np.isfinite(albedo).all()
         assert albedo.min() >= -0.05
@@ -367,16 +380,15 @@ def test_layout_names_every_frame():
 
 
 @pytest.mark.parametrize(
-    ("counts", "size", "seed", "message"),
+    ("key", "value", "message"),
     [
-        ({"train": -1}, (20, 30), 0, "train=-1"),
-        ({"dev": 5}, (20, 30), 0, "'dev'"),
-        ({"train": 1}, (0, 30), 0, "size"),
-        ({"train": 1}, (20, -3), 0, "size"),
-        ({"train": 1}, (20, 30), -2, "seed=-2"),
+        ("frames", {"train": -1}, r"frames\.train=-1"),
+        ("frames", {"dev": 5}, r"'train', 'val' or 'test'"),
+        ("scene_seed", -2, "scene_seed=-2"),
     ],
 )
-def test_impossible_rooms_are_refused(counts, size, seed, message):
-    with pytest.raises(InputError, match=message) as caught:
-        RoomsLayout(counts, size, seed)
+def test_impossible_rooms_are_refused_in_a_config(key, value, message):
+    config = {"_target_": "depthnet.data.datamodule.DepthDataModule.rooms", "frames": {"train": 1}, key: value}
+    with pytest.raises(InputError, match=rf"data\..*{message}") as caught:
+        check_arguments(config, "data")
     assert "\n" not in str(caught.value)
