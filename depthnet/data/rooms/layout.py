@@ -87,7 +87,8 @@ class RoomsLayout(Layout):
 
     def identity(self) -> str:
         """Return a digest of seed, size and holes, and of the code that makes the frames, how many there are or not."""
-        sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+        files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".txt")]
+        sources = [path.read_text(encoding="utf-8") for path in files]
         return hashlib.sha256(repr((self._size, self._seed, self.truth, *sources)).encode()).hexdigest()
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics:
