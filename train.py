@@ -29,6 +29,7 @@ from depthnet.run.config import (
     started_processes,
     stored_text,
 )
+from depthnet.run.files import JOB
 from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
 from depthnet.run.provenance import SETTLED
@@ -43,7 +44,7 @@ from depthnet.run.targets import (
     plain_errors,
     restrict_environment,
 )
-from depthnet.training.sweep import JOB, check_job, note_end, note_start, sweeping
+from depthnet.training.sweep import check_job, note_end, note_start, sweeping
 
 CONF = Path(__file__).resolve().parent / "conf"
 

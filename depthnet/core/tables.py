@@ -81,7 +81,9 @@ class Table:
 
     def __rich__(self) -> RichTable:
         """Return it as Rich prints it."""
-        table = RichTable(title=Text(self.title) if self.title else None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        between = 1 if len(self.columns) < 10 else 0  # nine metrics fit a terminal of 80
+        title = Text(self.title) if self.title else None
+        table = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, between, 0, 0), show_edge=False)
         for name, side in zip(self.columns, self.align, strict=True):
             right = side == "r"
             header = Text(name.replace("_", "_\n") if right else name)
@@ -129,6 +131,16 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def interval_in_words(low: float, high: float, form: str = ".4f") -> str:
+    """Return the ends of an interval; empty where there is none.
+
+    Example:
+        >>> interval_in_words(0.25, 0.5), interval_in_words(math.nan, math.nan)
+        ('[0.2500, 0.5000]', '')
+    """
+    return "" if math.isnan(low) else f"[{low:{form}}, {high:{form}}]"
 
 
 def count_in_words(images: int, expected: int) -> str:

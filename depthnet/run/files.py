@@ -126,9 +126,12 @@ def read_run(directory: str | os.PathLike[str], measured: bool = False) -> Run:
                 if found != stored and not (math.isnan(found) and math.isnan(stored)):
                     raise ValueError(f"it and {METRICS} disagree on {protocol}; evaluate the run again")
     for path in sorted(directory.glob("per_image_*.csv")) if measured else ():
-        measured_rows = _read_images(path)
-        with reading(path):
-            _add_measured(rows, measured_rows)
+        for protocol, images in _read_images(path).items():
+            with reading(path):
+                if why := _misfit(rows[protocol], {frame: image.figures for frame, image in images.items()}):
+                    raise ValueError(why)
+                for frame, image in rows[protocol].items():
+                    image.figures.update(images[frame].figures | image.figures)
     path, history = directory / HISTORY, []
     if path.exists():
         with reading(path):
@@ -157,7 +160,7 @@ def read_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a run's config; nothing in it is resolved but ``${directory}``.
+    """Read a run's config; nothing in it is resolved, such as ``${directory}`` for where it is.
 
     Raises:
         InputError: As :func:`reading`.
@@ -169,16 +172,9 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("it has an alias, and ours have none")
-        stored: Any = OmegaConf.to_container(OmegaConf.create(text))
-        return dict(_placed(stored, str(directory)))
-
-
-def _placed(value: Any, directory: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _placed(item, directory) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_placed(item, directory) for item in value]
-    return value.replace("${directory}", directory) if isinstance(value, str) else value
+        config: Any = OmegaConf.to_container(OmegaConf.create(text))
+        _ = config["data"]["_target_"], config["data"]["image_size"]
+        return dict(config)
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -244,41 +240,31 @@ def write_images(
 def store_measured(run: Run, tool: str, figures: Mapping[int, Mapping[str, float]]) -> str:
     """Write figures that an evaluation does not measure beside those that it does, for ``depthnet compare``.
 
-    They have to be of all images, and of the checkpoint that the run was evaluated with.
-
     Args:
         run: The run.
         tool: What measured them, as the file is named.
         figures: Of each image, by its frame; ``delta1`` is among them, by which another checkpoint is known.
 
     Returns:
-        Why nothing was written; empty where it was.
+        Why nothing was written, where they are not of all images or of another checkpoint; else empty.
     """
     rows = run.rows[run.protocol]
+    why = _misfit(rows, figures)
+    if not why:
+        images = {frame: (image.label, image.scene, figures[frame]) for frame, image in rows.items()}
+        write_images(run.directory, {run.protocol: images}, tool)
+    return why
+
+
+def _misfit(rows: Mapping[int, Image], figures: Mapping[int, Mapping[str, float]]) -> str:
+    """Why figures are not of the images and the checkpoint that rows are of; empty where they are."""
     if figures.keys() != rows.keys():
         return f"only {len(figures)} of {len(rows)} images"
-    found, stored = _delta1(figures.values()), _delta1(image.figures for image in rows.values())
+    found = exact_mean(row["delta1"] for row in figures.values())
+    stored = exact_mean(image.figures["delta1"] for image in rows.values())
     if not abs(found - stored) <= SAME:
-        return f"the checkpoint gives delta1 {found:.4f}, but was judged as {stored:.4f}; judge the run again"
-    images = {frame: (image.label, image.scene, figures[frame]) for frame, image in rows.items()}
-    write_images(run.directory, {run.protocol: images}, tool)
+        return f"the checkpoint gives delta1 {found:.4f}, but was evaluated as {stored:.4f}; evaluate the run again"
     return ""
-
-
-def _add_measured(rows: Mapping[str, Mapping[int, Image]], measured: Mapping[str, Mapping[int, Image]]) -> None:
-    for protocol, images in measured.items():
-        if images.keys() != rows[protocol].keys():
-            raise ValueError("it is of other images")
-        own, others = (_delta1(image.figures for image in some.values()) for some in (rows[protocol], images))
-        if abs(own - others) > SAME:
-            raise ValueError("it is of another checkpoint; remove it")
-        for frame, image in images.items():
-            figures = rows[protocol][frame].figures
-            figures |= image.figures | figures
-
-
-def _delta1(rows: Iterable[Mapping[str, float]]) -> float:
-    return exact_mean(figures["delta1"] for figures in rows)
 
 
 def exact_mean(values: Iterable[float]) -> float:

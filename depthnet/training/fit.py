@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import time
@@ -14,24 +13,23 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from rich.console import Console
 from torch import nn
 
+from depthnet.core.tables import count_in_words
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.evaluator import metrics_table, versions
-from depthnet.evaluation.per_image import count_in_words
 from depthnet.evaluation.report.write import write_report
 from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.run.config import (
     CONFIG,
-    METRICS,
     altered,
     first_process,
     quiet_libraries,
     started_processes,
     store,
 )
+from depthnet.run.files import METRICS, read_metrics, reading
 from depthnet.run.provenance import check_changes, note_overrides
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.batch_size import settle_batch_size
@@ -262,19 +260,17 @@ def finished(cfg: Any, directory: Path) -> float | None:
     path = directory / METRICS
     if not cfg.resume or not path.is_file() or altered(cfg, directory):
         return None
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        figures = {"this checkpoint": stored["protocols"]}
-        if stored.get("mean_map"):
-            figures["mean map"] = stored["mean_map"]
+    stored = read_metrics(directory)
+    figures = {"this checkpoint": stored["protocols"]}
+    if stored.get("mean_map"):
+        figures["mean map"] = stored["mean_map"]
+    with reading(path):
         counts = count_in_words(stored["images"], stored["expected"])
         title = f"{stored['data']['description']}, {stored['split']}: {counts}"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
         figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
-        raise InputError(f"{path}: no record of a judgement; remove it, and the run is judged again") from None
     print(f"run:  {directory}\nit has ended; its figures, as {path} holds them:")
-    Console().print(table)
+    table.print()
     if cfg.get("report") and first_process() and not (directory / "report.html").exists():
         print(f"report: {write_report(directory)}")
     return figure
