@@ -37,7 +37,6 @@ from depthnet.run.files import Run, exact_mean, flatten, read_run
 
 _METRICS = "delta1,delta2,delta3,abs_rel,rmse,log10"
 _NO_CHOICE = ("seed", "directory")  # keys in which runs of one recipe differ
-_MOST_KEYS = 12
 _FEW_SCENES = 10  # at ten, nine in ten intervals of 95 % hold the true mean
 
 
@@ -173,13 +172,10 @@ def _document(rows: Sequence[Row], runs: Mapping[str, Run], show: Callable[[Tabl
             parts.append(f"fewer than {_FEW_SCENES} scenes: intervals are too narrow, and one scene gives none")
         parts.append(show(_figures(some, first)))
     parts.append(f"difference: less {first}, image by image;\nbetter or worse: where its interval excludes 0")
-    differing = list(differing_keys([run.config for run in runs.values()]).items())
     table = Table(("config", *runs), "l" * (1 + len(runs)))
-    for key, values in differing[:_MOST_KEYS]:
+    for key, values in differing_keys([run.config for run in runs.values()]).items():
         table.add(key, *values)
-    parts.append(show(table) if differing else "the configs do not differ, the seed aside")
-    if len(differing) > _MOST_KEYS:
-        parts.append(f"and {len(differing) - _MOST_KEYS} more keys")
+    parts.append(show(table) if table.sections else "the configs do not differ, the seed aside")
     return "\n\n".join(parts) + "\n"
 
 

@@ -121,7 +121,8 @@ def print_runs(directory: Path) -> int:
         if len(failed) == len(entries):
             print(f"error: every job of the sweep has failed: {failed[0].error}", file=sys.stderr)
         elif len(found["finished"]) < len(entries):
-            print(f"the same command with hydra.sweep.dir={directory} goes on, and tries again what failed")
+            again = ", and tries again what failed" if failed else ""
+            print(f"the same command with hydra.sweep.dir={directory} goes on{again}")
     sys.stdout.flush()
     return len(failed)
 

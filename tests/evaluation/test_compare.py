@@ -289,9 +289,7 @@ def test_equal_and_many_configs_are_said(tmp_path, capsys):
         assert main([str(plain), str(other)]) == 0
         outputs[other] = capsys.readouterr().out
     assert "the configs do not differ, the seed aside" in outputs[seeded]
-    assert "key11" in outputs[full]
-    assert "key12" not in outputs[full]
-    assert "and 3 more keys" in outputs[full]
+    assert all(f"key{i:02d}" in outputs[full] for i in range(15))
 
 
 def test_the_terminal_form_is_aligned_and_fits_100_columns(tmp_path, capsys):
