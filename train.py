@@ -18,9 +18,10 @@ from depthnet.core.errors import error_line, log_failure
 from depthnet.core.types import InputError
 from depthnet.run.config import check_choices, plain_config, register_resolvers
 from depthnet.run.distributed import first_process, started_processes
+from depthnet.run.files import CONFIG, JOB
 from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
-from depthnet.run.paths import CONFIG, is_new, remove_start, run_lock
+from depthnet.run.paths import is_new, remove_start, run_lock
 from depthnet.run.provenance import SETTLED, kept_words
 from depthnet.run.signals import Signals
 from depthnet.run.targets import (
@@ -34,7 +35,7 @@ from depthnet.run.targets import (
     restrict_environment,
 )
 from depthnet.training.resume import finished, resolve_config
-from depthnet.training.sweep import JOB, check_job, note_end, note_start, sweeping
+from depthnet.training.sweep import check_job, note_end, note_start, sweeping
 
 CONF = Path(__file__).resolve().parent / "conf"
 

@@ -13,7 +13,7 @@ TOOLS = {
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
     "evaluate": ("depthnet.evaluation.predictions", "metrics of anybody's predictions against a data set"),
     "compare": ("depthnet.evaluation.compare", "runs side by side, with paired differences and intervals"),
-    "runs": ("depthnet.training.sweep", "the table of a sweep's runs"),
+    "runs": ("depthnet.evaluation.runs", "the runs of a folder or a sweep, best first"),
     "report": ("depthnet.evaluation.report.cli", "a page on where a run's network errs"),
     "robustness": ("depthnet.evaluation.robustness", "how metrics fall when images are corrupted"),
     "export": ("depthnet.export.weights", "a run's weights as one small file with a model card"),

@@ -17,7 +17,6 @@ Exit code: 0, done; 2, something is wrong, and there is no record; 130, interrup
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -40,15 +39,13 @@ from depthnet.evaluation.bootstrap import DRAWS, LEVEL
 from depthnet.evaluation.compare import compare, differing_keys
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from depthnet.evaluation.evaluator import training_mean
-from depthnet.evaluation.frames import Bench, Run, judge, read_run, store_images
+from depthnet.evaluation.frames import Bench, judge
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.per_image import flat
-from depthnet.evaluation.per_image import read_run as read_images
 from depthnet.evaluation.robustness import LIGHT, evaluate, losses
 from depthnet.evaluation.sharpness import EDGE_F1, edge_f1
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import portable, shipped_models
-from depthnet.run.provenance import RECORD
+from depthnet.run.files import RECORD, Run, flatten, read_record, read_run, store_measured
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))
 """What a record measures of each image beside the nine figures of an evaluation."""
@@ -111,16 +108,16 @@ def command(overrides: Sequence[str], *, chained: bool = False, sweep: bool = Fa
 
 def _made_by(directory: Path) -> list[Made]:
     """The commands that a run was made by, the oldest first: those of the run whose checkpoint it starts from too."""
-    path = directory / RECORD
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-        overrides = [str(word) for word in stored["overrides"]]
-        training = {} if "mode=test" in overrides else {str(k): float(v) for k, v in stored["seconds"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    stored = read_record(directory)
+    overrides, training = stored.get("overrides"), stored.get("seconds")
+    if overrides is not None and "mode=test" in overrides:
+        training = {}
+    if overrides is None or training is None:
         example = '"overrides": ["model=basic", "seed=1"], "seconds": {"2 CPU cores": 600}'
         raise InputError(
-            f"{path}: does not say by what command and how long the run was trained; add it, such as {example}"
-        ) from None
+            f"{directory / RECORD}: does not say by what command and how long the run was trained; "
+            f"add it, such as {example}"
+        )
     if (directory / "config.previous.yaml").exists():
         raise InputError(f"{directory}: has gone on with another config, so no command makes it again")
     starts = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("ckpt=")]
@@ -177,10 +174,9 @@ def make_record(
     for path in paths:
         require_writable(path)
     benches = [Bench(run, root=root) for run in runs]
-    images = {path: read_images(path, more=False) for path in paths}
     if len(runs) > 1:
-        compare({str(path): run for path, run in images.items()}, ["delta1"], protocol)
-    differing = differing_keys([run.config or {} for run in images.values()])
+        compare({str(run.directory): run for run in runs}, ["delta1"], protocol)
+    differing = differing_keys([run.config for run in runs])
     if differing:
         raise InputError(f"{paths[0]}: the runs of a row differ in the seed alone; here in {', '.join(differing)}")
     total, done = sum(len(bench.frames) for bench in benches) * (2 + len(CORRUPTIONS)), 0
@@ -192,7 +188,7 @@ def make_record(
             advance(done, total)
 
     found = [_measured(run, bench, root, judged) for run, bench in zip(runs, benches, strict=True)]
-    scenes = [first.rows[protocol][frame][1] for frame in benches[0].frames]
+    scenes = [first.rows[protocol][frame].scene for frame in benches[0].frames]
     figures = mean_figures((*METRIC_NAMES, *MORE), np.mean([table for _, table in found], axis=0), scenes)
     seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]
     network = load_network(benches[0].path)
@@ -226,14 +222,15 @@ def _measured(
 ) -> tuple[dict[str, Any], list[list[float]]]:
     """What is noted of one run, and its figures image by image; those that are new are stored beside the others."""
     rows, judgement = run.rows[run.protocol], judge(run, root=root, advance=judged)
-    names, changes = losses(bench, evaluate(bench, list(CORRUPTIONS), judged))
-    edges = {frame: (figures[0], judgement.edges[frame]) for frame, figures in judgement.figures.items()}
-    for stored in (("edges", ("delta1", "edge_f1"), edges), ("robustness", names, changes)):
-        if why := store_images(run, *stored):
+    changes = losses(bench, evaluate(bench, list(CORRUPTIONS), judged))
+    edges = {
+        frame: {"delta1": figures[0], "edge_f1": judgement.edges[frame]} for frame, figures in judgement.figures.items()
+    }
+    for tool, figures in (("edges", edges), ("robustness", changes)):
+        if why := store_measured(run, tool, figures):
             raise InputError(f"{bench.path}: {why}")
-    places = [names.index(name) for name in MORE[1:]]
-    more = {frame: [edges[frame][1], *(changes[frame][place] for place in places)] for frame in bench.frames}
-    means = mean_figures(MORE, list(more.values()), [rows[frame][1] for frame in more])
+    more = {frame: [(edges[frame] | changes[frame])[name] for name in MORE] for frame in bench.frames}
+    means = mean_figures(MORE, list(more.values()), [rows[frame].scene for frame in more])
     noted = {
         "seed": run.metrics["seed"],
         "commit": run.metrics["commit"],
@@ -241,7 +238,7 @@ def _measured(
         "checkpoint": file_digest(bench.path),
         "figures": {name: figure.mean for name, figure in means.items()} | run.metrics["protocols"][run.protocol],
     }
-    return noted, [[*rows[frame][2], *figures] for frame, figures in more.items()]
+    return noted, [[*rows[frame].figures.values(), *figures] for frame, figures in more.items()]
 
 
 def _mean_map(run: Run, bench: Bench) -> dict[str, float] | None:
@@ -262,7 +259,7 @@ def _mean_map(run: Run, bench: Bench) -> dict[str, float] | None:
 def _without_places(run: Run) -> dict[str, Any]:
     """What metrics.json says of the data, without the folders that the config names."""
     data: Mapping[str, Any] = run.metrics["data"]
-    values = [value for key, value in flat(run.config["data"]) if isinstance(value, str) and key[-8:] != "_target_"]
+    values = [value for key, value in flatten(run.config["data"]) if isinstance(value, str) and key[-8:] != "_target_"]
     description = str(data["description"])
     for place in sorted(filter(lambda value: os.sep in value, values), key=len, reverse=True):
         description = description.replace(place, "PATH")

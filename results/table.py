@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from depthnet.core.tables import Table
+
 BEGIN, END = "<!-- results/table.py writes this -->", "<!-- to here -->"
 FIGURES = {
     "delta1 (95 %)": "delta1",
@@ -77,8 +79,9 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
     if constant:
         rows.insert(0, {"network": "mean map", **_figures({key: {"mean": mean} for key, mean in constant.items()})})
     columns = [name for name in COLUMNS if any(row.get(name) for row in rows) and not (name == "size" and said["size"])]
-    lines = [columns, ["---"] * len(columns), *([row.get(name) or NONE for name in columns] for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = Table(columns, "l" * len(columns))
+    for row in rows:
+        table.add(*(row.get(name) or NONE for name in columns))
     below = []
     for number, record in enumerate(records, start=1):
         facts = [_say(record, key) for key in said if key != "size" and not said[key]]
@@ -87,7 +90,7 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
             facts.append(f"delta1 of the seeds {min(values):.3f} to {max(values):.3f}")
         commands = ", then ".join(f"`{command}`" for command in record["commands"])
         below.append(f"{number}. {record['name']}: {commands}{'; ' * bool(facts)}{'; '.join(facts)}")
-    return f"{'; '.join(above)}\n\n{table}\n\n" + "\n".join(below)
+    return f"{'; '.join(above)}\n\n{table.markdown()}\n\n" + "\n".join(below)
 
 
 def _say(record: dict[str, Any], key: str) -> str:

@@ -16,8 +16,8 @@ from PIL import Image
 
 import depthnet
 from depthnet.data.layouts.official import TEST_FRAMES
+from depthnet.evaluation.runs import read_runs
 from depthnet.training.module import DepthModule
-from depthnet.training.sweep import read_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -368,7 +368,7 @@ def test_filled_truth_under_a_raw_protocol_is_refused(train, make_lists):
 def test_in_a_sweep_a_mistake_fails_its_own_job_only(train, tmp_path):
     done = train("-m", *ROOMS, "trainer.max_epochs=1", "optimizer.lr=-1,1e-3", "hydra.sweep.dir=sweep")
     assert done.code == 1
-    failed, sound = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["optimizer.lr"])
+    failed, sound = sorted(read_runs(tmp_path / "sweep"), key=lambda job: job.overrides["optimizer.lr"])
     assert "optimizer.lr=-1" in (failed.path / "train.log").read_text()
     assert not (failed.path / "metrics.json").exists()
     assert (sound.path / "metrics.json").exists()
@@ -385,7 +385,7 @@ def test_in_a_sweep_a_crash_leaves_its_traceback_and_the_others_go_on(train, tmp
     monkeypatch.setattr(DepthModule, "on_train_batch_start", crash)
     done = train("-m", *ROOMS, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.code == 1
-    failed, sound = sorted(read_jobs(tmp_path / "sweep"), key=lambda job: job.overrides["seed"])
+    failed, sound = sorted(read_runs(tmp_path / "sweep"), key=lambda job: job.overrides["seed"])
     log = (failed.path / "train.log").read_text()
     assert "Traceback" in log
     assert "ZeroDivisionError: a fault of the program" in log

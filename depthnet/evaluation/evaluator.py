@@ -9,8 +9,6 @@ evaluation.write(directory, split="val", ...)    # metrics.json and per_image.cs
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import platform
@@ -23,15 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich import box
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 import depthnet
-from depthnet.core.atomic_io import write_json, write_text
+from depthnet.core.atomic_io import write_json
 from depthnet.core.images import resize_nearest
+from depthnet.core.tables import Table
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.official import TEST_FRAMES
@@ -39,6 +34,7 @@ from depthnet.data.layouts.scenes import frame_number
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.evaluation.protocols import Protocol, default_protocol, find_protocols, resize_prediction
+from depthnet.run.files import METRICS, write_images
 
 _MEAN_MAP_FRAMES = 300
 
@@ -175,14 +171,14 @@ class Evaluation:
         Raises:
             InputError: If a file cannot be written.
         """
-        directory = Path(directory)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("protocol", "frame", "label", "scene", *METRIC_NAMES))
-        for name in self.protocols:
-            for frame, row in zip(*self.rows(name), strict=True):
-                writer.writerow((name, frame, labels[frame], scenes[frame], *map(repr, row)))
-        write_text(directory / "per_image.csv", table.getvalue())
+        images = {
+            name: {
+                frame: (labels[frame], scenes[frame], dict(zip(METRIC_NAMES, row, strict=True)))
+                for frame, row in zip(*self.rows(name), strict=True)
+            }
+            for name in self.protocols
+        }
+        write_images(directory, images)
         content = {
             "split": split,
             "images": len(self.rows(next(iter(self.protocols)))[0]),
@@ -197,7 +193,7 @@ class Evaluation:
             "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
             "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
         }
-        write_json(directory / "metrics.json", extra | content)
+        write_json(Path(directory, METRICS), extra | content)
 
 
 def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> list[Protocol]:
@@ -268,30 +264,19 @@ def metrics_table(
     Returns:
         The best value of a protocol is bold where several were judged. It fits 80 columns.
     """
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("protocol", overflow="fold", vertical="bottom", min_width=20)
-    for metric in METRIC_NAMES:
-        table.add_column(metric.replace("_", "_\n"), justify="right", vertical="bottom", no_wrap=True)
+    table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, HIGHER_IS_BETTER, _short)
     for protocol in dict.fromkeys(name for judged in figures.values() for name in judged):
-        rows = {who: judged[protocol] for who, judged in figures.items() if protocol in judged}
-        best = {
-            metric: (max if HIGHER_IS_BETTER[metric] else min)(row[metric] for row in rows.values())
-            for metric in METRIC_NAMES
-        }
-        table.add_row(Text(protocol, "bold"))
-        for who, row in rows.items():
-            cells = [
-                Text(_short(row[metric]), "bold" if len(rows) > 1 and row[metric] == best[metric] else "")
-                for metric in METRIC_NAMES
-            ]
-            table.add_row(Padding(Text(who), (0, 0, 0, 2)), *cells)
+        table.section()
+        table.add(protocol, *[None] * len(METRIC_NAMES), style="bold")
+        for who, judged in figures.items():
+            if protocol not in judged:
+                continue
+            table.add(f"  {who}", *(judged[protocol][metric] for metric in METRIC_NAMES))
             ends = (intervals or {}).get(who, {}).get(protocol, {})
             for label, place in ((f"{LEVEL:.0%} from", 0), ("to", 1)):
                 values = [ends[metric][place] if metric in ends else None for metric in METRIC_NAMES]
-                cells = [Text("" if value is None or math.isnan(value) else _short(value)) for value in values]
-                if any(cells):
-                    table.add_row(Padding(Text(f"{label:>8}"), (0, 0, 0, 4)), *cells, style="dim")
-        table.add_section()
+                if not all(value is None or math.isnan(value) for value in values):
+                    table.add(f"    {label:>8}", *values, style="dim")
     return table
 
 

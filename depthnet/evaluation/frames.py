@@ -1,9 +1,7 @@
-"""A run judged again, image by image: what its directory says, its data, and where its best checkpoint errs."""
+"""A run evaluated again, image by image: its data, and where its best checkpoint errs."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from omegaconf import OmegaConf
 
 from depthnet.core.device import find_gpu
 from depthnet.core.images import resize_image
@@ -25,37 +22,11 @@ from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation.atlas import Atlas
 from depthnet.evaluation.evaluator import choose_protocols
 from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
-from depthnet.evaluation.per_image import SAME, write_more
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
-from depthnet.run.paths import CONFIG
+from depthnet.run.files import Run
 
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run's directory says.
-
-    Attributes:
-        directory: The run's.
-        config: Its resolved config.
-        metrics: ``metrics.json``.
-        rows: By protocol, each judged frame's label, scene and figures, by the frame's number.
-        history: ``history.csv``, a row an epoch; none where the run only judged.
-    """
-
-    directory: Path
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    rows: dict[str, dict[int, tuple[str, str, list[float]]]]
-    history: list[dict[str, float]]
-
-    @property
-    def protocol(self) -> str:
-        """The first protocol that the run was judged under, of those that compare metres if there is one."""
-        names = [str(name) for name in self.metrics["protocols"]]
-        return next((name for name in names if not name.startswith("published_keras")), names[0])
 
 
 @dataclass(frozen=True)
@@ -90,51 +61,6 @@ class Judgement:
     shots: dict[str, list[Shot]]
     checkpoint: Path
     layout: Layout
-
-
-def read_run(directory: str | os.PathLike[str]) -> Run:
-    """Read what a run's directory says.
-
-    Raises:
-        InputError: If it holds no run, the run was not judged yet, or a file is torn.
-    """
-    directory = Path(directory)
-    for name, why in {
-        CONFIG: "no run there",
-        "metrics.json": "the run was not judged yet; let it end",
-        "per_image.csv": "the run was not judged yet; let it end",
-    }.items():
-        if not (directory / name).is_file():
-            raise InputError(f"{directory}: {why} (looked for {name})")
-    try:
-        stored = OmegaConf.load(directory / CONFIG)
-        stored.directory = str(directory)
-        config: Any = OmegaConf.to_container(stored, resolve=True)
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8", errors="surrogateescape"))
-        rows: dict[str, dict[int, tuple[str, str, list[float]]]] = {name: {} for name in metrics["protocols"]}
-        names = list(next(iter(metrics["protocols"].values())))
-        for row in _table(directory / "per_image.csv"):
-            figures = [float(row[name]) for name in names]
-            rows[row["protocol"]][int(row["frame"])] = row["label"], row["scene"], figures
-        history = [
-            {name: float(value) for name, value in row.items() if value} for row in _table(directory / "history.csv")
-        ]
-        run = Run(directory, config, metrics, rows, history)
-        _ = metrics["split"], metrics["expected"], metrics["data"], metrics["definitions"], run.protocol
-        _ = config["data"]["_target_"], config["data"]["image_size"]
-        if any(len(of_one) != metrics["images"] for of_one in rows.values()):
-            raise ValueError(f"per_image.csv does not hold {metrics['images']} rows of each protocol")
-    except Exception as error:  # yaml, JSON and CSV each have their own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{directory}: its files are not those of a run, or torn: {reason}") from None
-    return run
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = None) -> Layout:
@@ -250,32 +176,6 @@ def judge(
     return Judgement(figures, edges, types, atlas, shots, bench.path, layout)
 
 
-def store_images(run: Run, tool: str, names: Sequence[str], figures: Mapping[int, Sequence[float]]) -> str:
-    """Write figures of each image beside ``per_image.csv``, from where :mod:`depthnet.evaluation.compare` reads them.
-
-    They have to be of all images, and of the checkpoint that the run was judged by.
-
-    Args:
-        run: The run.
-        tool: What measured them, as the file is named.
-        names: Of the figures; the first is ``delta1``, by which another checkpoint is known.
-        figures: Of each image, by its frame.
-
-    Returns:
-        Why nothing was written; empty where it was.
-    """
-    rows = run.rows[run.protocol]
-    if figures.keys() != rows.keys():
-        return f"only {len(figures)} of {len(rows)} images"
-    column = METRIC_NAMES.index("delta1")
-    pairs = [(own[0], rows[frame][2][column]) for frame, own in figures.items() if not math.isnan(own[0])]
-    found, stored = (math.fsum(values) / max(len(pairs), 1) for values in zip(*pairs, strict=True))
-    if not abs(found - stored) <= SAME:
-        return f"the checkpoint gives delta1 {found:.4f}, but was judged as {stored:.4f}; judge the run again"
-    write_more(run.directory, tool, run.protocol, names, {frame: (*rows[frame][:2], figures[frame]) for frame in rows})
-    return ""
-
-
 def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:
     """Choose frames to be shown, by AbsRel.
 
@@ -294,13 +194,9 @@ def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict
     ordered = sorted((f for f, row in figures.items() if not math.isnan(row[column])), key=lambda f: figures[f][column])
     count = min(most, max(1, len(ordered) // 3))
     middle = (len(ordered) - count + 1) // 2
-    chosen = {"Best": ordered[:count], "Worst": ordered[: -count - 1 : -1], "Median": ordered[middle : middle + count]}
-    seen: set[int] = set()
-    kept: dict[str, list[int]] = {}
-    for name, some in chosen.items():
-        kept[name] = [frame for frame in some if frame not in seen]
-        seen |= set(some)
-    return {name: kept[name] for name in ("Best", "Median", "Worst") if kept[name]}
+    median = ordered[middle : middle + count] if len(ordered) > 2 else []
+    chosen = {"Best": ordered[:count], "Median": median, "Worst": ordered[count:][-count:][::-1]}
+    return {name: frames for name, frames in chosen.items() if frames}
 
 
 def judged_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) -> Path:

@@ -29,11 +29,11 @@ from depthnet.core.atomic_io import require_writable, write_json
 from depthnet.core.errors import finish
 from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
+from depthnet.core.tables import count_in_words
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import SPLITS, Layout
 from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.validation.check import cheap_findings, require_sound
-from depthnet.evaluation.per_image import count_in_words
 
 _JOINED = ("", ".jpg", ".jpeg", ".png")  # predict.py's names where photographs share a stem; a JPEG is never depth
 
@@ -252,8 +252,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from depthnet.evaluation.evaluator import metrics_table
 
     if options.output is not None:
@@ -275,9 +273,7 @@ def _run(options: argparse.Namespace) -> int:
     title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} truth)"
     print(f"judged: {result['judged']}")
     who = Path(options.predictions).resolve().name
-    Console(width=None if sys.stdout.isatty() else 100).print(
-        metrics_table({who: result["protocols"]}, title, {who: result["intervals"]})
-    )
+    metrics_table({who: result["protocols"]}, title, {who: result["intervals"]}).print()
     if options.output is not None:
         write_json(options.output, result)
     return _warn(result)

@@ -13,7 +13,6 @@ Exit code: 0, done; 2, something is wrong, and nothing was written; 130, interru
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from depthnet.core.atomic_io import require_writable, write_json
 from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
+from depthnet.core.tables import Table, count_in_words
 from depthnet.core.types import InputError
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from depthnet.evaluation.per_image import count_in_words
+from depthnet.run.files import read_run, store_measured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,12 +105,12 @@ def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[s
     return summary
 
 
-def losses(bench: Bench, found: Mapping[str, FloatArray]) -> tuple[list[str], dict[int, list[float]]]:
+def losses(bench: Bench, found: Mapping[str, FloatArray]) -> dict[int, dict[str, float]]:
     """Return how far each image's delta1 changes, as :mod:`depthnet.evaluation.compare` knows it.
 
     Returns:
-        Names: ``delta1``, the clean one; ``robustness_<corruption>``; the means ``robustness`` over all corruptions and
-        ``robustness_light`` over :data:`LIGHT`, where all of them were tried. And these figures of each frame.
+        By frame, ``delta1``, the clean one; ``robustness_<corruption>``; the means ``robustness`` over all corruptions
+        and ``robustness_light`` over :data:`LIGHT`, where all of them were tried.
     """
     import numpy as np
 
@@ -121,31 +121,22 @@ def losses(bench: Bench, found: Mapping[str, FloatArray]) -> tuple[list[str], di
         if found.keys() >= set(kinds):
             columns[name] = np.mean([columns[f"robustness_{kind}"] for kind in kinds], axis=0)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return list(columns), {frame: list(row) for frame, row in zip(bench.frames, rows, strict=True)}
+    return {frame: dict(zip(columns, row, strict=True)) for frame, row in zip(bench.frames, rows, strict=True)}
 
 
-def _print(found: dict[str, dict[str, Any]], title: str) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("corruption", *_SHOWN, title=Text(title), box=box.SIMPLE_HEAD)
+def _table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    table = Table(("corruption", *_SHOWN), "l" + "r" * len(_SHOWN), title, form="{:.3f}".format)
     for kind, figures in found.items():
-        cells = []
-        for metric in _SHOWN:
-            figure = figures[metric]
-            cell = f"{figure['mean']:.3f}"
-            if kind != "clean":
-                cell += f"\n{figure['difference']:+.3f}"
-            if figure["interval"]:
-                low, high = figure["interval"]
-                cell += f"\n[dim]{low:+.3f} to {high:+.3f}[/dim]"
-            cells.append(cell)
-        strength = f"\n[dim]{STRENGTHS[kind]}[/dim]" if kind in STRENGTHS else ""
-        table.add_row(f"{kind}{strength}", *cells)
-        table.add_section()
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        shown = [figures[metric] for metric in _SHOWN]
+        table.section()
+        table.add(kind, *(figure["mean"] for figure in shown))
+        if kind == "clean":
+            continue
+        table.add(f"  {STRENGTHS[kind]}", *(f"{figure['difference']:+.3f}" for figure in shown))
+        for label, place in (("  95% from", 0), ("        to", 1)):
+            ends = (f"{figure['interval'][place]:+.3f}" if figure["interval"] else "" for figure in shown)
+            table.add(label, *ends, style="dim")
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.evaluation.frames import Bench, read_run, store_images
+    from depthnet.evaluation.frames import Bench
 
     names = list(dict.fromkeys(name for name in options.corrupt.split(",") if name))
     path = Path(options.output or Path(options.run, "robustness.json"))
@@ -174,9 +165,9 @@ def _run(options: argparse.Namespace) -> int:
     about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
     write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": figures})
     counts = count_in_words(len(bench.frames), run.metrics["expected"])
-    _print(figures, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}")
+    _table(figures, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}").print()
     print(path)
-    why = "--ckpt names another checkpoint" if options.ckpt else store_images(run, "robustness", *losses(bench, found))
+    why = "--ckpt names another checkpoint" if options.ckpt else store_measured(run, "robustness", losses(bench, found))
     if why:
         print(f"nothing is stored for depthnet compare: {why}")
     return 0

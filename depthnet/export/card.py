@@ -14,14 +14,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from depthnet.core.tables import count_in_words
 from depthnet.evaluation.atlas import mean_figures
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL
-from depthnet.evaluation.frames import Run
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.per_image import count_in_words
 from depthnet.export.terms import NYU_LAYOUTS, Origin
 from depthnet.models.network import DepthNetwork
 from depthnet.models.shipped import portable
+from depthnet.run.files import Run
 
 _TASK = "depth-estimation"
 _IN_METERS = ("sq_rel", "rmse")
@@ -107,7 +107,7 @@ def _head(run: Run, export: Export) -> ModelCardData:
         eval_results=[
             EvalResult(task_type=_TASK, metric_type=name, metric_value=value, **dataset)
             for name, value in figures.items()
-            if value is not None
+            if not math.isnan(value)
         ],
     )
 
@@ -148,7 +148,7 @@ def _described(data: dict[str, Any]) -> str:
 def _figures(run: Run, protocol: str) -> Iterator[tuple[str, str, str, str]]:
     """A row for each metric: its name, mean, interval, and that of the mean map."""
     rows, constant = run.rows[protocol].values(), run.metrics.get("mean_map", {}).get(protocol, {})
-    figures = mean_figures(METRIC_NAMES, [row for *_, row in rows], [scene for _, scene, _ in rows])
+    figures = mean_figures(METRIC_NAMES, [list(row.figures.values()) for row in rows], [row.scene for row in rows])
     for name, (value, (low, high)) in figures.items():
         ends = "none, one scene" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         beside = f"{constant[name]:.3f}" if name in constant else ""

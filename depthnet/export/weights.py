@@ -28,8 +28,8 @@ from depthnet.models.shipped import SUFFIX, pack_weights
 
 if TYPE_CHECKING:
     from depthnet.data.layouts.layout import Layout
-    from depthnet.evaluation.frames import Run
     from depthnet.models.network import DepthNetwork
+    from depthnet.run.files import Run
 
 
 _PHOTOGRAPHS = 4
@@ -87,11 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.evaluation.frames import judged_checkpoint, read_run
+    from depthnet.evaluation.frames import judged_checkpoint
     from depthnet.export.card import Export, model_card
     from depthnet.export.terms import find_origin, license_of
     from depthnet.models.checkpoint import read_checkpoint
     from depthnet.models.depth_net import load_network
+    from depthnet.run.files import read_run
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", options.name):
         raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")

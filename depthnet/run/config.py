@@ -8,19 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from depthnet.core.atomic_io import write_text
 from depthnet.core.device import auto_precision, find_gpu
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.run.arguments import check_value, nearest, written
+from depthnet.run.files import CONFIG, METRICS, read_config
 from depthnet.run.naming import job_name
-from depthnet.run.paths import CONFIG, METRICS, run_directory
+from depthnet.run.paths import run_directory
 from depthnet.run.provenance import KINDS
 
-_CONFIG_BYTES = 1_000_000
 _PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64")
 
 CHOICES: dict[str, Any] = {
@@ -128,23 +126,14 @@ def check_choices(config: Mapping[str, Any], groups: Collection[str] | None = No
         )
 
 
-def read_config(directory: Path) -> DictConfig:
+def stored_config(directory: Path) -> DictConfig:
     """Return the config that a run's directory holds, for this place of it.
 
     Raises:
         InputError: If it cannot be read as a run's config.
     """
-    path = directory / CONFIG
-    try:
-        if path.stat().st_size > _CONFIG_BYTES:
-            raise ValueError(f"larger than {_CONFIG_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few could fill all memory
-            raise ValueError("it has an alias, and ours have none")
-        stored = cast(DictConfig, OmegaConf.create(text))
-        stored.directory = str(directory)
-    except (OSError, ValueError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path}: cannot be read as a run's config ({' '.join(str(error).split())})") from None
+    stored = OmegaConf.create(read_config(directory))
+    stored.directory = str(directory)
     return stored
 
 

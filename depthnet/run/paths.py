@@ -13,13 +13,11 @@ from pathlib import Path
 from depthnet.core.atomic_io import locked, remove_leftovers, require_writable
 from depthnet.core.types import LAST, InputError
 from depthnet.run.distributed import first_process, started_processes
+from depthnet.run.files import CONFIG, RECORD
 from depthnet.run.naming import start_name
 from depthnet.run.signals import Signals, Stopped, requeue
 
-CONFIG = "config.yaml"
-METRICS = "metrics.json"
-
-_OF_A_START = (".lock", "multirun.yaml", CONFIG, "run.json")
+_OF_A_START = (".lock", "multirun.yaml", CONFIG, RECORD)
 
 
 def run_directory(

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import depthnet
-from depthnet.core.atomic_io import write_json
 from depthnet.core.types import InputError
+from depthnet.run.files import RECORD, flatten, read_record, reading, update_record
 
 log = logging.getLogger("depthnet")
-
-RECORD = "run.json"
 
 KINDS = ("data", "code", "config")
 """What may be named in ``resume_allow``."""
@@ -47,30 +45,6 @@ _FREE_PREFIXES = tuple(f"{name}." for name in FREE)
 _SHOWN = 4  # differences in a message
 _HEX = 64  # digits of a digest
 _MISSING = object()
-_TORN = "no record of a run; remove it to resume without comparing data and code"
-
-
-def read_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a run's ``run.json`` holds; nothing where there is none.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    path = Path(directory) / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: {_TORN}")
-    return record
-
-
-def update_record(directory: str | os.PathLike[str], **values: Any) -> None:
-    """Set entries of a run's ``run.json``."""
-    write_json(Path(directory) / RECORD, read_record(directory) | values)
 
 
 def check_changes(
@@ -95,11 +69,9 @@ def check_changes(
     if "data" not in then:
         update_record(directory, **now, resumed=[])
         return
-    try:
+    with reading(Path(directory, RECORD)):
         found = {kind: _differences(then[kind], now[kind]) for kind in ("data", "code")}
         resumed = [*then["resumed"], {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **found}]
-    except (LookupError, TypeError, AttributeError):
-        raise InputError(f"{Path(directory) / RECORD}: {_TORN}") from None
     other = [line for line in found["code"] if not _trains(line.split()[0])]
     refuse_changes(directory, "data", found["data"], allow)
     refuse_changes(directory, "code", [line for line in found["code"] if line not in other], allow)
@@ -116,7 +88,7 @@ def kept_words(overrides: Sequence[str]) -> list[str]:
 def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys by which two resolved configs learn otherwise, each with both values."""
     one, other = (
-        {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(_FREE_PREFIXES)}
+        {key: value for key, value in flatten(config) if not f"{key}.".startswith(_FREE_PREFIXES)}
         for config in (then, now)
     )
     return [
@@ -163,12 +135,3 @@ def _digests() -> dict[str, str]:
 def _trains(key: str) -> bool:
     """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
     return "/" not in key or key.startswith(TRAINING)
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested mappings as ``{a.b: value}``; a sequence is a value."""
-    if not isinstance(value, Mapping) or not value:
-        return {key: value}
-    return {
-        name: item for k, part in value.items() for name, item in _flat(part, f"{key}.{k}" if key else str(k)).items()
-    }

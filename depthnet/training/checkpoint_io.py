@@ -21,7 +21,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from depthnet.core.types import LAST, InputError
 from depthnet.models.checkpoint import load_plain, not_finite, remove_plain, save_plain
-from depthnet.run.provenance import read_record, update_record
+from depthnet.run.files import read_record, update_record
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.ema import WeightEMA
 

@@ -21,8 +21,8 @@ from depthnet.evaluation.evaluator import versions
 from depthnet.models.checkpoint import fits, load_plain, read_checkpoint
 from depthnet.run.config import store_config
 from depthnet.run.distributed import check_processes, first_process
-from depthnet.run.paths import CONFIG
-from depthnet.run.provenance import check_changes, update_record
+from depthnet.run.files import CONFIG, update_record
+from depthnet.run.provenance import check_changes
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.checkpoint_io import Last
 from depthnet.training.loggers import logged

@@ -24,7 +24,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from depthnet.core.atomic_io import write_text
 from depthnet.core.types import InputError
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.run.provenance import update_record
+from depthnet.run.files import update_record
 
 log = logging.getLogger("depthnet")
 

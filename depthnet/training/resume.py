@@ -5,7 +5,6 @@ docs/training.md states the order. torch is imported where it is needed, so that
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from depthnet.core.types import BEST, LAST, InputError
-from depthnet.run.config import plain_config, read_config
+from depthnet.run.config import plain_config, stored_config
 from depthnet.run.distributed import first_process
-from depthnet.run.paths import CONFIG, METRICS, has_last
-from depthnet.run.provenance import FREE, SETTLED, config_changes, read_record, refuse_changes
+from depthnet.run.files import CONFIG, METRICS, read_metrics, read_record, reading
+from depthnet.run.paths import has_last
+from depthnet.run.provenance import FREE, SETTLED, config_changes, refuse_changes
 
 log = logging.getLogger("depthnet")
 
@@ -42,7 +42,7 @@ def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -
         return cfg, False
     if cfg.resume is None and first_process():  # the others see what the first one has just stored
         raise InputError(f"{directory} holds a run already; resume it with resume={directory}, or name another")
-    stored = read_config(directory)
+    stored = stored_config(directory)
     stored.resume, stored.resume_allow = cfg.resume, cfg.resume_allow
     words = [word for word in overrides if not word.startswith(("resume=", "resume_allow="))]
     if cfg.resume != "auto":
@@ -87,25 +87,21 @@ def finished(cfg: DictConfig, directory: Path) -> float | None:
     path = directory / METRICS
     if not cfg.resume or not path.is_file():
         return None
-    from rich.console import Console
-
+    from depthnet.core.tables import count_in_words
     from depthnet.evaluation.evaluator import metrics_table
-    from depthnet.evaluation.per_image import count_in_words
     from depthnet.evaluation.report.write import write_report
 
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        figures = {"this checkpoint": stored["protocols"]}
-        if stored.get("mean_map"):
-            figures["mean map"] = stored["mean_map"]
+    stored = read_metrics(directory)
+    figures = {"this checkpoint": stored["protocols"]}
+    if stored.get("mean_map"):
+        figures["mean map"] = stored["mean_map"]
+    with reading(path):
         counts = count_in_words(stored["images"], stored["expected"])
         title = f"{stored['data']['description']}, {stored['split']}: {counts}"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
         figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
-        raise InputError(f"{path}: no record of an evaluation; remove it, and the run is evaluated again") from None
     print(f"run:  {directory}\nit has ended; its metrics, as {path} holds them:")
-    Console().print(table)
+    table.print()
     if cfg.get("report") and first_process() and not (directory / "report.html").exists():
         print(f"report: {write_report(directory)}")
     return figure

@@ -1,78 +1,27 @@
-"""What became of a sweep's jobs: a ranked table, and sweep.csv with a row for each.
-
-    depthnet runs DIR
-
-DIR is the directory of a sweep that has ended, was killed, or is under way. The jobs are ranked by the figure that they
-watch, under the first protocol. The 95 % interval of a job is over scenes, as its metrics.json has it. Jobs that differ
-in the seed alone stand below their mean, whose ± is the standard deviation over the seeds.
-
-Exit code: 0, done; 1, some job has failed; 2, there is no sweep.
-"""
+"""A sweep's start and end, and those of its jobs: what became of each stands in its ``job.json``."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import csv
-import io
-import json
 import math
 import multiprocessing
-import statistics
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from depthnet.core.atomic_io import write_json, write_text
-from depthnet.core.errors import error_line, finish
+from depthnet.core.atomic_io import write_json
+from depthnet.core.errors import error_line
 from depthnet.core.types import InputError
+from depthnet.evaluation.runs import print_runs
 from depthnet.run.config import worst_figure
 from depthnet.run.distributed import first_process
-from depthnet.run.naming import job_overrides, short_keys, short_number
+from depthnet.run.files import JOB, read_json
+from depthnet.run.naming import job_overrides
 from depthnet.run.overrides import MULTIRUN
-from depthnet.run.paths import METRICS, remove_start
+from depthnet.run.paths import remove_start
 from depthnet.run.signals import Signals
-
-JOB = "job.json"
-TABLE = "sweep.csv"
-
-
-class Job(NamedTuple):
-    """A job of a sweep as its directory tells of it.
-
-    Attributes:
-        path: Its directory.
-        overrides: What it changes, by key.
-        watch: The key of the figure that it is ranked by.
-        status: "finished", "failed", or "unfinished": killed, stopped or at work.
-        error: Why it failed.
-        protocol: The first that it was judged by; empty where it is not finished.
-        figures: By metric, under that protocol.
-        intervals: The ends of their intervals; a metric that has none is missing.
-    """
-
-    path: Path
-    overrides: dict[str, str]
-    watch: str
-    status: str
-    error: str
-    protocol: str
-    figures: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-    @property
-    def metric(self) -> str:
-        """What it is ranked by, as ``figures`` has it."""
-        return self.watch.rpartition("/")[2]
 
 
 @contextlib.contextmanager
@@ -108,7 +57,7 @@ def sweeping(
     finally:
         path = directory()
         if _begun(path):
-            failed += tell(path)
+            failed += print_runs(path)
         elif path and path.is_dir():
             remove_start(path, since=started)
     if failed:
@@ -148,7 +97,7 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
     """
     if first_process():
         own = job_overrides(overrides)
-        if (directory / JOB).exists() and sorted(_note(directory / JOB)["overrides"]) != sorted(own):
+        if (directory / JOB).exists() and sorted(read_json(directory / JOB)["overrides"]) != sorted(own):
             raise InputError(f"{directory} is another job's; give this sweep a hydra.sweep.dir of its own")
         write_json(directory / JOB, {"overrides": own, "watch": cfg.watch, "error": None})
     cfg.resume = cfg.resume or "auto"
@@ -167,141 +116,9 @@ def note_end(directory: Path, outcome: float | str) -> float:
         The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep goes on.
     """
     path = directory / JOB
-    noted = _note(path)
+    noted = read_json(path)
     if not isinstance(outcome, str) and not math.isfinite(outcome):
         outcome = f"{noted['watch']} is {outcome}"
     if first_process():
         write_json(path, noted | {"error": outcome if isinstance(outcome, str) else None})
     return worst_figure(noted["watch"]) if isinstance(outcome, str) else outcome
-
-
-def read_jobs(directory: Path) -> list[Job]:
-    """Return the jobs of a sweep, whatever became of them.
-
-    Raises:
-        InputError: If there are none, or the files of one cannot be read.
-    """
-    paths = sorted(directory.glob(f"*/{JOB}"))
-    if not paths:
-        raise InputError(f"{directory}: no sweep there (looked for */{JOB}); name the directory of a sweep")
-    return [_read_job(path) for path in paths]
-
-
-def _note(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
-
-
-def _read_job(path: Path) -> Job:
-    judged = path.with_name(METRICS)
-    try:
-        noted = _note(path)
-        overrides = {key: value for key, _, value in (word.partition("=") for word in noted["overrides"])}
-        error, protocol, figures, intervals = noted["error"], "", {}, {}
-        if judged.exists() and not error:
-            path = judged
-            content = json.loads(judged.read_text(encoding="utf-8", errors="surrogateescape"))
-            protocol, found = next(iter(content["protocols"].items()))
-            figures = {name: math.nan if value is None else float(value) for name, value in found.items()}
-            ends = content["intervals"][protocol]
-            intervals = {name: (float(low), float(high)) for name, (low, high) in ends.items() if low is not None}
-        status = "failed" if error else "finished" if figures else "unfinished"
-        job = Job(path.parent, overrides, str(noted["watch"]), status, error or "", protocol, figures, intervals)
-        if figures and job.metric not in figures:
-            raise LookupError(job.metric)
-        return job
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
-        raise InputError(f"{path}: cannot be read; remove the job's directory, and the sweep does it again") from None
-
-
-def tell(directory: Path) -> int:
-    """Write a sweep's ``sweep.csv`` and print its table.
-
-    Returns:
-        How many jobs have failed.
-
-    Raises:
-        InputError: As :func:`read_jobs`, or if the file cannot be written.
-    """
-    jobs = read_jobs(directory)
-    write_text(directory / TABLE, _csv(jobs))
-    found = {status: [job for job in jobs if job.status == status] for status in ("finished", "failed", "unfinished")}
-    for watch in dict.fromkeys(job.watch for job in found["finished"]):
-        Console().print(_table([job for job in found["finished"] if job.watch == watch]))
-    failures: dict[str, list[str]] = {}
-    for job in found["failed"]:
-        failures.setdefault(job.error, []).append(job.path.name)
-    for error, names in failures.items():
-        print(f"failed: {' '.join(names)}: {error}")
-    counts = ", ".join(f"{len(some)} {status}" for status, some in found.items() if some)
-    print(f"sweep: {directory / TABLE}: {counts}", flush=True)
-    if len(found["failed"]) == len(jobs):
-        print(f"error: every job of the sweep has failed: {next(iter(failures))}", file=sys.stderr)
-    elif len(found["finished"]) < len(jobs):
-        again = ", and tries again what failed" if failures else ""
-        print(f"the same command with hydra.sweep.dir={directory} goes on{again}", flush=True)
-    return len(found["failed"])
-
-
-def _table(jobs: Sequence[Job]) -> Table:
-    """Finished jobs that watch one figure, best first; of those that differ in the seed alone the mean, then each."""
-    watch, metric = jobs[0].watch, jobs[0].metric
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides if key != "seed"))
-    keys = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
-    for job in jobs:
-        groups.setdefault(tuple(job.overrides.get(key, "") for key in keys), []).append(job)
-    means = {choices: statistics.fmean(job.figures[metric] for job in group) for choices, group in groups.items()}
-    protocols = ", ".join(dict.fromkeys(job.protocol for job in jobs))
-    table = Table(title=Text(f"by {watch}, {protocols}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("", metric, "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in short_keys(keys):
-        table.add_column(Text(name.replace("_", "_\n")), overflow="fold")
-    seeds = len({job.overrides.get("seed", "") for job in jobs}) > 1
-    for name in [*["seed"] * seeds, "job"]:
-        table.add_column(name, overflow="fold")
-    best_first = sorted(groups, key=lambda choices: means[choices], reverse=worst_figure(watch) == 0)
-    for place, choices in enumerate(best_first, 1):
-        group, values = groups[choices], [Text(short_number(value)) for value in choices]
-        head = [str(place), f"{means[choices]:.4f}"]
-        if len(group) > 1:
-            spread = statistics.stdev(job.figures[metric] for job in group)
-            table.add_row(*head, f"± {spread:.4f}", *values, f"{len(group)} seeds")
-            head, values = ["", ""], [Text("")] * len(keys)
-        for job in sorted(group, key=lambda job: (len(job.overrides.get("seed", "")), job.overrides.get("seed", ""))):
-            ends = job.intervals.get(metric)
-            interval = f"[{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
-            own = [head[0], f"{job.figures[metric]:.4f}", interval]
-            named = [*[job.overrides.get("seed", "")] * seeds, job.path.name]
-            table.add_row(*own, *values, *named, style="dim" * (len(group) > 1))
-    return table
-
-
-def _csv(jobs: Sequence[Job]) -> str:
-    """Every job, to full precision."""
-    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
-    names = list(dict.fromkeys(name for job in jobs for name in job.figures))
-    watched = list(dict.fromkeys(job.metric for job in jobs))
-    sides = [f"{metric}_{side}" for metric in watched for side in ("low", "high")]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("job", "status", "error", *keys, "protocol", *names, *sides))
-    for job in jobs:
-        chosen = [job.overrides.get(key, "") for key in keys]
-        figures = [repr(job.figures[name]) if name in job.figures else "" for name in names]
-        pairs = [[*map(repr, job.intervals[name])] if name in job.intervals else ["", ""] for name in watched]
-        writer.writerow((job.path.name, job.status, job.error, *chosen, job.protocol, *figures, *chain(*pairs)))
-    return text.getvalue()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet runs", description=__doc__, formatter_class=style)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a sweep's directory")
-    options = parser.parse_args(arguments)
-    return finish("depthnet runs", partial(_run, options.directory))
-
-
-def _run(directory: Path) -> int:
-    return int(tell(directory) > 0)

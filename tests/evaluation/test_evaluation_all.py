@@ -121,9 +121,9 @@ def test_the_table_shows_intervals_below_whom_they_belong_to(width: int) -> None
     for words, values in ((lines[start + 2][2:], lows), (lines[start + 3][1:], highs)):
         assert [float(word) for word in words] == pytest.approx([float(value) for value in values], rel=0.02, abs=5e-4)
     assert text.getvalue().count("95% from") == 2, "the mean map has none"
-    assert [table.rows[place].style for place in range(4)] == [None, None, "dim", "dim"]
+    assert [row.style for row in table.sections[0]] == ["bold", "", "dim", "dim", ""]
     one_scene = metrics_table(shown, "nyu", {"this checkpoint": found.intervals(["a"] * 4)})
-    assert len(one_scene.rows) == len(metrics_table(shown, "nyu").rows) == 6
+    assert one_scene.sections == metrics_table(shown, "nyu").sections
 
 
 class Named:

@@ -228,9 +228,9 @@ def test_the_table_fits_80_columns_and_marks_the_best() -> None:
     assert text.getvalue().count("nyu val") == 1
     lines = [line.strip() for line in text.getvalue().splitlines()]
     assert {"uncropped", "cropped", "median_scaled"} <= set(lines), "a protocol's name is never broken"
-    delta1 = list(table.columns[1].cells)
+    delta1 = list(table.__rich__().columns[1].cells)
     assert [cell.style for cell in delta1[1:3]] == ["bold", ""]
-    assert list(metrics_table({"ours": ours}, "t").columns[1].cells)[1].style == ""
+    assert list(metrics_table({"ours": ours}, "t").__rich__().columns[1].cells)[1].style == ""
 
 
 def test_mean_map_against_numpy() -> None:

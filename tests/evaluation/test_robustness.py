@@ -7,9 +7,10 @@ from small_run import ROOMS, write_run
 
 from depthnet.evaluation.bootstrap import bootstrap
 from depthnet.evaluation.corruptions import corrupt
-from depthnet.evaluation.frames import Bench, open_data, read_run
+from depthnet.evaluation.frames import Bench, open_data
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.robustness import evaluate, main, summarize
+from depthnet.run.files import read_run
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from small_run import ROOMS, from_root, write_run
 from depthnet.core.types import DepthRange
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.evaluation.frames import read_run
 from depthnet.export.card import Export, model_card
 from depthnet.export.terms import NYU_LICENSE, Origin, find_origin
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import portable
+from depthnet.run.files import read_run
 
 RANGE = DepthRange(1e-3, 10.0)
 EXPORT = Export(

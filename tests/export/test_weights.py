@@ -89,7 +89,7 @@ def test_what_float16_would_spoil_is_not_exported(command, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing"], "nothing: no run there"),
+        (["nothing"], "nothing: no run that was evaluated there"),
         (["run", "--name", "a/b"], "--name a/b"),
         (["run", "--name", ".."], "--name .."),
         (["run", "--output", "run/config.yaml"], "cannot write in run/config.yaml"),
@@ -129,7 +129,7 @@ def test_a_run_without_weights_or_figures_is_no_model(command, capsys):
     assert "best.ckpt: no such checkpoint" in capsys.readouterr().err
     Path("run/metrics.json").unlink()
     assert main(command) == 2
-    assert "not judged yet" in capsys.readouterr().err
+    assert "no run that was evaluated there" in capsys.readouterr().err
 
 
 def test_the_mean_is_over_all_pixels():

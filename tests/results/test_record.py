@@ -13,7 +13,7 @@ from small_run import ROOMS, from_root, write_run
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.compare import main as compare
 from depthnet.evaluation.corruptions import CORRUPTIONS
-from depthnet.evaluation.frames import Bench, open_data, read_run
+from depthnet.evaluation.frames import Bench, open_data
 from depthnet.evaluation.report.write import write_report
 from depthnet.evaluation.robustness import evaluate, summarize
 from depthnet.evaluation.robustness import main as robustness
@@ -21,6 +21,7 @@ from depthnet.evaluation.sharpness import edge_f1
 from depthnet.models.checkpoint import RECORD_KEY, save_plain
 from depthnet.models.checkpoint import make_record as describe
 from depthnet.models.depth_net import load_network
+from depthnet.run.files import read_run
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "results"))
 from record import MORE, command, main, make_record
@@ -126,7 +127,7 @@ def test_the_tools_store_the_same_for_compare(runs, record, tmp_path, capsys):
     other = made(tmp_path / "other", "data=rooms")
     for metric, tool in (("edge_f1", "report"), ("robustness_light", "robustness")):
         assert compare([str(other), str(runs[0]), "--metrics", metric]) == 2
-        assert f"depthnet {tool} measures it" in capsys.readouterr().err
+        assert f"depthnet {tool} measures " in capsys.readouterr().err
     write_report(other)
     assert robustness([str(other)]) == 0
     for tool in ("edges", "robustness"):
@@ -197,7 +198,7 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
         assert not output.exists()
         return said.err
 
-    assert "no run there" in refused(tmp_path / "nowhere")
+    assert "no run that was evaluated there" in refused(tmp_path / "nowhere")
     assert "are of [0, 0]" in refused(runs[0], runs[0])
     old = made(tmp_path / "old", "data=rooms", seed=3)
     config = (old / "config.yaml").read_text()
@@ -216,7 +217,7 @@ def test_a_mistake_is_one_line(runs, tmp_path, capsys):
     torch.nn.init.constant_(network.head.projection.bias, 3.0)  # far away, everywhere
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     save_plain(other / "checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: describe(network)})
-    assert re.search(r"best\.ckpt: the checkpoint gives delta1 0\.\d+, but was judged as 0\.\d+; judge", refused(other))
+    assert re.search(r"best\.ckpt: the checkpoint gives delta1 0\.\d+, but was evaluated as", refused(other))
     assert not [run for run in (old, other) if list(run.glob("per_image_*.csv"))]
 
 

@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from depthnet.core.types import InputError
-from depthnet.run.config import best_direction, check_choices, default_data, plain_config, read_config
+from depthnet.run.config import best_direction, check_choices, default_data, plain_config, stored_config
 
 CHOICES = {
     "mode": "fit",
@@ -95,5 +95,5 @@ def test_what_may_change_is_a_list_of_kinds(allow):
 @pytest.mark.parametrize("text", ["a: &b [1]\nc: *b\n", "a: [", "a: ${", "- 1", "x: " + "y" * 1_000_001])
 def test_a_stored_config_that_is_none_is_a_line(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"config\.yaml: cannot be read as a run's config"):
-        read_config(tmp_path)
+    with pytest.raises(InputError, match=r"config\.yaml: cannot be read, torn"):
+        stored_config(tmp_path)

@@ -7,7 +7,8 @@ import pytest
 
 import depthnet
 from depthnet.core.types import InputError
-from depthnet.run.provenance import TRAINING, check_changes, config_changes, refuse_changes, update_record
+from depthnet.run.files import update_record
+from depthnet.run.provenance import TRAINING, check_changes, config_changes, refuse_changes
 
 DATA = {"contents": "a" * 64, "frames": {"train": 4}}
 VERSIONS = {"torch": "2.15.0", "wandb": None}
@@ -92,7 +93,7 @@ print(*(module.__file__ for name, module in sys.modules.items() if name.startswi
 @pytest.mark.parametrize("text", ["", "[]", '{"data": 3, "code": {}, "resumed": []}'])
 def test_a_torn_record_is_one_line(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(InputError, match=r"run\.json: no record"):
+    with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         check_changes(tmp_path, DATA, VERSIONS, [])
 
 
@@ -127,5 +128,5 @@ def test_what_else_is_recorded_stays_over_resumes(tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["overrides"], record["seconds"], len(record["resumed"])) == (["model=basic"], {"a GPU": 1.0}, 1)
     (tmp_path / "run.json").write_text("[")
-    with pytest.raises(InputError, match=r"run\.json: no record"):
+    with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         update_record(tmp_path, url="x")

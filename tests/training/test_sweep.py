@@ -21,11 +21,12 @@ import train as script
 from depthnet.core import atomic_io as durable
 from depthnet.core.atomic_io import locked
 from depthnet.core.types import InputError
+from depthnet.evaluation.runs import read_runs
 from depthnet.run.config import worst_figure
 from depthnet.run.naming import job_name
 from depthnet.run.targets import SweepStart, check_command
 from depthnet.training.module import DepthModule
-from depthnet.training.sweep import main, note_end, note_start, read_jobs, tell
+from depthnet.training.sweep import note_end, note_start
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -38,20 +39,6 @@ SMALL = [
     "trainer.max_epochs=1",
     "logger=none",
 ]
-
-
-def make_job(sweep, overrides, figure=None, error=None, watch="val/delta1", interval=(0.1, 0.9)):
-    """Write what a job leaves: its note, and its figures where it has any."""
-    directory = sweep / job_name(overrides)
-    directory.mkdir(parents=True)
-    note_start(OmegaConf.create({"watch": watch, "resume": None, "mode": "fit"}), directory, overrides)
-    if figure is not None:
-        metric = watch.partition("/")[2]
-        content = {"protocols": {"uncropped": {metric: figure}}, "intervals": {"uncropped": {metric: list(interval)}}}
-        (directory / "metrics.json").write_text(json.dumps(content))
-    if error or figure is not None:
-        note_end(directory, error or figure)
-    return directory.name
 
 
 def test_a_directory_is_of_one_job(tmp_path):
@@ -81,78 +68,6 @@ def test_a_sweeper_is_told_a_finite_figure_and_the_failure_is_noted(tmp_path, ou
     assert bool(error) == (outcome != 0.7)
 
 
-def test_the_table_ranks_by_the_mean_over_seeds_and_says_what_failed(tmp_path, capsys):
-    good = [make_job(tmp_path, ["loss=l1", f"seed={seed}", f"logger={seed}"], 0.5 + 0.1 * seed) for seed in (10, 2)]
-    better = make_job(tmp_path, ["loss=silog", "seed=2"], 1.2)
-    failed = make_job(tmp_path, ["loss=berhu", "seed=2"], error="out of memory")
-    killed = make_job(tmp_path, ["loss=berhu", "seed=10"])
-    assert tell(tmp_path) == 1
-    out, err = capsys.readouterr()
-    rows = [line.split() for line in out.splitlines()]
-    ranked = [row for row in rows if row[:1] in (["1"], ["2"])]
-    assert ranked[0] == ["1", "1.2000", "[0.1000,", "0.9000]", "silog", "2", better]
-    assert ranked[1] == ["2", "1.1000", "±", "0.5657", "l1", "2", "seeds"]
-    assert [row[-2:] for row in rows if row[0].startswith(("0.7", "1.5"))] == [["2", good[1]], ["10", good[0]]]
-    assert f"failed: {failed}: out of memory" in out
-    assert "3 finished, 1 failed, 1 unfinished" in out
-    assert f"hydra.sweep.dir={tmp_path} goes on" in out
-    assert not err
-    assert len({len(row) for row in csv.reader((tmp_path / "sweep.csv").open())}) == 1
-    table = {row["job"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
-    assert {name: row["status"] for name, row in table.items()} == {
-        **dict.fromkeys([*good, better], "finished"),
-        failed: "failed",
-        killed: "unfinished",
-    }
-    assert (table[better]["loss"], table[better]["protocol"]) == ("silog", "uncropped")
-    assert "by val/delta1, uncropped" in out
-    assert [float(table[better][key]) for key in ("delta1", "delta1_low", "delta1_high")] == [1.2, 0.1, 0.9]
-    assert table[failed]["error"] == "out of memory"
-
-
-def test_an_error_is_ranked_upwards(tmp_path, capsys):
-    make_job(tmp_path, ["optimizer.lr=0.00123456", "x=1"], 2.5, watch="val/rmse", interval=(None, None))
-    make_job(tmp_path, ["optimizer.lr=1e-3", "x=1"], 1.5, watch="val/rmse")
-    assert main([str(tmp_path)]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[:2] for row in rows if row[:1] in (["1"], ["2"])] == [["1", "1.5000"], ["2", "2.5000"]]
-    assert ["2", "2.5000", "0.00123"] in [row[:3] for row in rows]
-    assert rows[1][:5] == ["rmse", "95", "%", "interval", "lr"]
-
-
-def test_jobs_that_watch_different_figures_have_a_table_each(tmp_path, capsys):
-    make_job(tmp_path, ["seed=1"], 0.5)
-    make_job(tmp_path, ["seed=1", "watch=val/rmse"], 1.5, watch="val/rmse", interval=(1.0, 2.0))
-    assert main([str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert sorted(line.split()[1] for line in out.splitlines() if line.startswith("1 ")) == [
-        "0.5000",
-        "1.5000",
-    ]
-    assert "2 finished" in out
-    rows = {row["watch"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
-    assert (rows["val/rmse"]["rmse_low"], rows["val/rmse"]["delta1_low"]) == ("1.0", "")
-
-
-def test_where_all_failed_that_is_said(tmp_path, capsys):
-    for seed in (1, 2):
-        make_job(tmp_path, [f"seed={seed}"], error="data.root=nowhere: no such folder")
-    assert main([str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "error: every job of the sweep has failed: data.root=nowhere: no such folder\n"
-
-
-def test_what_is_no_sweep_is_a_line(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert "no sweep there" in capsys.readouterr().err
-    name = make_job(tmp_path, ["seed=1"], 0.5)
-    other = '{"protocols": {"uncropped": {"rmse": 1}}, "intervals": {"uncropped": {}}}'
-    text = '{"protocols": {"uncropped": {"delta1": 1}}, "intervals": {"uncropped": {"delta1": ["low", "high"]}}}'
-    for content in ("{}", other, text, "[" * 100_000):
-        (tmp_path / name / "metrics.json").write_text(content)
-        with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
-            read_jobs(tmp_path)
-
-
 def sweep(*words):
     """Run a sweep whose launcher starts processes, as a command line would."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": "hidden"}
@@ -170,7 +85,7 @@ def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(t
     assert done.returncode == 0, done.stderr
     assert "alembic" not in done.stdout + done.stderr
     assert "no-name" not in done.stderr
-    jobs = read_jobs(directory)
+    jobs = read_runs(directory)
     assert [job.status for job in jobs] == ["finished"] * 4
     rates = {float(job.overrides["optimizer.lr"]) for job in jobs}
     assert len(rates) == 4
@@ -187,7 +102,7 @@ def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(t
     again = train("-m", *SMALL, *reversed(words))  # the sampler draws the same, whatever launches the jobs
     assert again.code == 0, again.err
     assert again.out.count("it has ended") == 4
-    assert [job.path for job in read_jobs(directory)] == [job.path for job in jobs]
+    assert [job.path for job in read_runs(directory)] == [job.path for job in jobs]
 
 
 FOUR = {
@@ -218,11 +133,11 @@ def test_each_space_with_each_launcher(tmp_path, name, launcher):
     words = [f"sweep={name}", *FOUR[name], f"hydra.sweep.dir={tmp_path / 'sweep'}", f"hydra/launcher={launcher}"]
     done = sweep(*words, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
     assert done.returncode == 0, done.stderr
-    jobs = read_jobs(tmp_path / "sweep")
+    jobs = read_runs(tmp_path / "sweep")
     assert [job.status for job in jobs] == ["finished"] * 4
     assert "4 finished" in done.stdout
     assert len(list(csv.DictReader((tmp_path / "sweep/sweep.csv").open()))) == 4
-    assert done.stdout.count("2 seeds") == (0 if name == "lr" else 2)
+    assert done.stdout.count("±") == (0 if name == "lr" else 2)
     chosen = {"lr": "optimizer.lr", "encoders": "model.encoder", "losses": "loss", "ablation": "model.attention"}[name]
     assert len({job.overrides[chosen] for job in jobs}) == (4 if name == "lr" else 2)
     if name == "encoders":
@@ -235,7 +150,7 @@ def test_the_guard_goes_along_to_a_launchers_processes(tmp_path, launcher):
     words = ["model=tiny", "seed=${oc.env:SECRET}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = sweep(*words, f"hydra/launcher={launcher}")
     assert done.returncode == 1
-    (job,) = read_jobs(tmp_path / "sweep")
+    (job,) = read_runs(tmp_path / "sweep")
     assert "may not read the environment variable SECRET" in job.error
     assert "hidden" not in done.stdout + done.stderr
 
@@ -258,7 +173,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(train, tmp_path, monkeypa
     assert "1 finished, 1 unfinished" in stopped.out
     assert "failed" not in stopped.out
     assert len(list(csv.DictReader((tmp_path / "sweep/sweep.csv").open()))) == 2
-    (job,) = (job for job in read_jobs(tmp_path / "sweep") if job.status == "unfinished")
+    (job,) = (job for job in read_runs(tmp_path / "sweep") if job.status == "unfinished")
     done = train(*words)
     assert done.code == 0, done.err
     assert "4 finished" in done.out
@@ -287,14 +202,14 @@ def test_a_job_waits_for_the_same_one_in_another_process(train, tmp_path, monkey
     assert done.code == 0, done.err
     assert "waiting" in said[0][0]
     assert "it has ended" in done.out  # the second of the two
-    assert [job.path for job in read_jobs(tmp_path / "sweep")] == [directory]
+    assert [job.path for job in read_runs(tmp_path / "sweep")] == [directory]
 
 
 def test_a_sweep_of_which_every_job_fails_says_so(train, tmp_path):
     done = train(*SMALL, "model=tiny", "ckpt=nowhere.ckpt", "seed=0,1", "hydra.sweep.dir=sweep", "-m")
     assert done.code == 1
     assert "error: every job of the sweep has failed: nowhere.ckpt" in done.err
-    assert [job.status for job in read_jobs(tmp_path / "sweep")] == ["failed"] * 2
+    assert [job.status for job in read_runs(tmp_path / "sweep")] == ["failed"] * 2
 
 
 def test_a_mistake_in_every_job_stops_a_sweep_before_the_first(train, tmp_path):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from depthnet.core.atomic_io import write_text
+from depthnet.core.tables import to_csv
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
 from depthnet.data.layouts.official import KNOWN_SETS
 
@@ -106,12 +105,9 @@ class Examination:
 
 def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:
     """Write a CSV file with a row for each pair, whole. Raises as the durable writer."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(PairFacts)])
-    for pair in examination.pairs:
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in vars(pair).values()])
-    write_text(path, text.getvalue())
+    pairs = (vars(pair).items() for pair in examination.pairs)
+    rows = [{name: f"{value:.6g}" if isinstance(value, float) else value for name, value in pair} for pair in pairs]
+    write_text(path, to_csv(rows))
 
 
 def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Text:

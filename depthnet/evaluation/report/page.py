@@ -12,17 +12,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.images import resize_image, resize_nearest
+from depthnet.core.tables import count_in_words
 from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
 from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
 from depthnet.evaluation.bootstrap import DRAWS
 from depthnet.evaluation.evaluator import commit, describe_judged
-from depthnet.evaluation.frames import Judgement, Run, Shot
+from depthnet.evaluation.frames import Judgement, Shot
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.per_image import count_in_words
 from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.evaluation.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
 from depthnet.evaluation.sharpness import EDGE_F1, EDGE_REACH
-from depthnet.run.paths import CONFIG
+from depthnet.run.files import CONFIG, Run
 
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _ERROR_HIGH = 0.5  # relative error of the last color
@@ -113,7 +113,7 @@ def _cell(figure: Figure | None) -> Cell:
 
 def _figures(run: Run, protocol: str) -> dict[str, Figure]:
     rows = run.rows[protocol].values()
-    return mean_figures(METRIC_NAMES, [row for _, _, row in rows], [scene for _, scene, _ in rows])
+    return mean_figures(METRIC_NAMES, [list(row.figures.values()) for row in rows], [row.scene for row in rows])
 
 
 def _heads(run: Run, judgement: Judgement) -> list[tuple[str, Cell, str]]:
@@ -252,5 +252,5 @@ def _facts(run: Run, judgement: Judgement) -> dict[str, str]:
 def _drift(run: Run, judgement: Judgement) -> float:
     """By how much the mean AbsRel of the judged images differs from what the run wrote of the same images."""
     column, rows = METRIC_NAMES.index("abs_rel"), run.rows[run.protocol]
-    differences = [row[column] - rows[frame][2][column] for frame, row in judgement.figures.items()]
+    differences = [row[column] - rows[frame].figures["abs_rel"] for frame, row in judgement.figures.items()]
     return float(np.nanmean(differences))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from depthnet.core.atomic_io import require_writable, write_text
 from depthnet.core.types import InputError
+from depthnet.run.files import read_run, store_measured
 
 
 def write_report(
@@ -35,7 +36,7 @@ def write_report(
     """
     from jinja2 import UndefinedError
 
-    from depthnet.evaluation.frames import judge, read_run, store_images
+    from depthnet.evaluation.frames import judge
     from depthnet.evaluation.report.page import page
 
     run = read_run(directory)
@@ -55,6 +56,6 @@ def write_report(
         raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
     write_text(path, text)
     if checkpoint is None:
-        edges = {frame: (row[0], judgement.edges[frame]) for frame, row in judgement.figures.items()}
-        store_images(run, "edges", ("delta1", "edge_f1"), edges)
+        rows = judgement.figures.items()
+        store_measured(run, "edges", {f: {"delta1": row[0], "edge_f1": judgement.edges[f]} for f, row in rows})
     return path

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import os
@@ -19,21 +17,21 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning_utilities.core.rank_zero import rank_zero_only
-from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from depthnet.core.atomic_io import write_text
 from depthnet.core.images import resize_nearest, write_image_png
+from depthnet.core.tables import count_in_words, to_csv
 from depthnet.core.types import InputError, Sample
 from depthnet.core.visualize import panel
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.layout import Layout
 from depthnet.evaluation.evaluator import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.per_image import count_in_words
 from depthnet.models.checkpoint import count_test
 from depthnet.run.config import best_direction
+from depthnet.run.files import HISTORY
 from depthnet.training.loggers import SafeLogger, last_step
 
 log = logging.getLogger("depthnet")
@@ -53,7 +51,7 @@ class History(lightning.pytorch.callbacks.Checkpoint):
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._path = Path(directory) / "history.csv"
+        self._path = Path(directory, HISTORY)
         self._steps = Path(directory) / "steps.csv"
         self._rows: list[dict[str, float]] = []
         self._step = 0  # the last one that was looked at
@@ -111,12 +109,7 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         log.info("epoch %d%s: %s", trainer.current_epoch + 1, last, ", ".join(words))
         for logger in _safe(trainer):
             logger.summary(_best(self._rows))
-        columns = list(dict.fromkeys(name for line in self._rows for name in line))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self._path, text.getvalue())
+        write_text(self._path, to_csv(self._rows))
 
 
 def _best(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -328,7 +321,7 @@ class Results(Callback):
         judged = evaluation.rows(next(iter(self._figures)))[0]
         title = f"{layout.description}, {self._split}: {count_in_words(len(judged), count)}, {layout.truth} truth"
         print(f"judged: {describe_judged(layout, self._split, judged)}")
-        Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
+        metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}).print()
         step = last_step(trainer)
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():

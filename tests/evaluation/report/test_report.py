@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,11 +12,12 @@ from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LABELLED_FILE
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.evaluation.frames import Bench, read_run
+from depthnet.evaluation.frames import Bench
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.report.cli import main
 from depthnet.evaluation.report.write import write_report
 from depthnet.evaluation.sharpness import edge_f1
+from depthnet.run.files import read_run
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,9 @@ def test_a_test_split_a_quick_look_and_another_checkpoint_are_said(labelled_repo
     rows = (directory / "per_image.csv").read_text().splitlines()
     moved = [rows[0], *(",".join([*(row := line.split(","))[:7], "9.0", *row[8:]]) for line in rows[1:])]
     (directory / "per_image.csv").write_text("\n".join(moved))
-    metrics = (directory / "metrics.json").read_text()
-    (directory / "metrics.json").write_text(metrics.replace('"expected": 5', '"expected": 96'))
+    metrics = json.loads((directory / "metrics.json").read_text()) | {"expected": 96}
+    metrics["protocols"] = {name: row | {"abs_rel": 9.0} for name, row in metrics["protocols"].items()}
+    (directory / "metrics.json").write_text(json.dumps(metrics))
     text = write_report(directory).read_text()
     assert "on the same images: this checkpoint is not the one" in text
     assert '<p class="under">val · 5 of 96 images</p>' in text
