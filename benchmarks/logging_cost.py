@@ -30,10 +30,11 @@ from depthnet.models.depth_net import DepthNet
 from depthnet.run.config import quiet_libraries
 from depthnet.training.callbacks.dashboard import Dashboard
 from depthnet.training.callbacks.finite import FiniteSteps
-from depthnet.training.callbacks.results import History
+from depthnet.training.callbacks.history import History
 from depthnet.training.loggers import SafeLogger, wandb_logger
 from depthnet.training.losses import DepthLoss
-from depthnet.training.optimizers import build_optimizer, one_cycle
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import one_cycle
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
 

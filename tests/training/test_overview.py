@@ -14,8 +14,9 @@ from depthnet.training import overview
 from depthnet.training.checkpoint_io import DurableCheckpointIO
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
-from depthnet.training.optimizers import build_optimizer, constant
+from depthnet.training.optimizers import build_optimizer
 from depthnet.training.overview import TimeEstimate, resolve_weights
+from depthnet.training.schedules import constant
 
 RANGE = DepthRange(1e-3, 10.0)
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

@@ -9,7 +9,7 @@ from faults.loggers import Server
 from wandb_files import records, summary
 
 from depthnet.training import loggers
-from depthnet.training.callbacks.results import History
+from depthnet.training.callbacks.history import History
 from depthnet.training.loggers import SafeLogger, wandb_logger
 
 pytest.importorskip("wandb")

@@ -12,7 +12,10 @@ from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.evaluator import Evaluation, choose_protocols
-from depthnet.training.callbacks.results import Checkpoint, History, Panels, Results
+from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
+from depthnet.training.callbacks.history import History
+from depthnet.training.callbacks.panels import Panels
+from depthnet.training.callbacks.results import Results
 from depthnet.training.fit import finished
 from depthnet.training.loggers import SafeLogger
 
@@ -78,11 +81,11 @@ def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, mon
 
 
 def test_a_moved_run_keeps_its_best_score(tmp_path):
-    old = Checkpoint(dirpath=tmp_path / "old", filename="best", monitor="val/delta1", mode="max")
+    old = BestCheckpoint(dirpath=tmp_path / "old", filename="best", monitor="val/delta1", mode="max")
     old.best_model_score = torch.tensor(0.9)
     old.best_model_path = str(tmp_path / "old" / "best.ckpt")
     old.best_k_models = {old.best_model_path: old.best_model_score}
-    new = Checkpoint(dirpath=tmp_path / "new", filename="best", monitor="val/delta1", mode="max")
+    new = BestCheckpoint(dirpath=tmp_path / "new", filename="best", monitor="val/delta1", mode="max")
     new.load_state_dict(old.state_dict())
     assert new.best_model_score == 0.9
     assert new.best_model_path == str(tmp_path / "new" / "best.ckpt")
