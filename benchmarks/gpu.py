@@ -44,6 +44,7 @@ from depthnet.inference.predict import predict_files
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.run.config import quiet_libraries
+from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
 from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.checkpoint_io import DurableCheckpointIO, Last
 from depthnet.training.losses import DepthLoss

@@ -42,33 +42,24 @@ def build_optimizer(
     kind = getattr(torch.optim, algorithm, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         raise InputError(f"optimizer.algorithm={algorithm}: torch.optim has no such optimizer")
-    for name, value in (("lr", lr), ("encoder_lr_scale", encoder_lr_scale)):
-        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-            raise InputError(f"optimizer.{name}={value}: it is a number above 0")
-    if not 0 <= weight_decay < math.inf:
-        raise InputError(f"optimizer.weight_decay={weight_decay}: it is a number from 0")
+    if not (0 < lr < math.inf and 0 < encoder_lr_scale < math.inf and 0 <= weight_decay < math.inf):
+        stated = f"lr={lr}, encoder_lr_scale={encoder_lr_scale}, weight_decay={weight_decay}"
+        raise InputError(f"optimizer: {stated}; the rates are above 0, the decay is 0 or more")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
     if fused is None and "fused" in inspect.signature(kind).parameters:
-        devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
-        fused = True if devices == {"cuda"} else None
+        fused = all(parameter.is_cuda for parameters in groups.values() for parameter in parameters) or None
     if fused is not None:
         options["fused"] = fused
+    scales = {True: encoder_lr_scale, False: 1.0}
+    settings = [
+        {"params": parameters, "lr": lr * scales[encoder], "weight_decay": weight_decay if decays else 0.0}
+        for (encoder, decays), parameters in groups.items()
+    ]
     try:
-        optimizer: Optimizer = cast(Any, kind)(
-            [
-                {
-                    "params": parameters,
-                    "lr": lr * encoder_lr_scale if encoder else lr,
-                    "weight_decay": weight_decay if decays else 0.0,
-                }
-                for (encoder, decays), parameters in groups.items()
-            ],
-            lr=lr,
-            **options,
-        )
+        optimizer: Optimizer = cast(Any, kind)(settings, lr=lr, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer: {algorithm} refuses its arguments: {error}") from error
     # or a fused one would take float16's loss scale off the gradients in its own step, after they were looked at and

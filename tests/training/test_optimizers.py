@@ -58,7 +58,6 @@ def test_torchs_own_options_pass_through():
         {"algorithm": "Adamm"},
         {"algorithm": "lr_scheduler"},
         {"lr": -1},
-        {"lr": "x"},
         {"encoder_lr_scale": 0},
         {"weight_decay": -1},
         {"nope": 1},

@@ -20,13 +20,13 @@ class BestCheckpoint(ModelCheckpoint):
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state of the run that is resumed, with its paths turned to this directory."""
+        """Take the state of the run that is resumed, with its paths moved to this directory."""
         old, new = str(state_dict["dirpath"]), str(self.dirpath)
 
-        def turned(value: Any) -> Any:
+        def move(value: Any) -> Any:
             if isinstance(value, dict):
-                return {turned(key): turned(item) for key, item in value.items()}
-            return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
+                return {move(key): move(item) for key, item in value.items()}
+            return value.replace(old, new, 1) if isinstance(value, str) else value
 
-        super().load_state_dict(turned(state_dict))
+        super().load_state_dict(move(state_dict))
         self.current_score = state_dict["current_score"]  # Lightning forgets it

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from rich.console import Console
 from torch import Tensor
 
@@ -17,20 +18,20 @@ from depthnet.evaluation.evaluator import Evaluation, commit, describe_judged, m
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.per_image import count_in_words
 from depthnet.models.checkpoint import count_test
-from depthnet.training.loggers import SafeLogger, last_step
+from depthnet.training.loggers import last_step, wandb_runs
 
 log = logging.getLogger("depthnet")
 
 
 class Results(Callback):
-    """Writes what a judgement found, beside the constant that every network must beat, and prints it as a table.
+    """Writes what an evaluation found, beside the constant that every network must beat, and prints it as a table.
 
     Args:
         directory: The run's directory.
-        data: The data that is judged on; its training frames make the mean map.
-        split: The split that is judged.
+        data: The data that is evaluated on; its training frames make the mean map.
+        split: The split that is evaluated.
         seed: The run's seed, for the record.
-        checkpoint: What is judged, where that was named; a judgement on test is counted beside it.
+        checkpoint: What is evaluated, where that was named; an evaluation on test is counted beside it.
     """
 
     def __init__(
@@ -47,88 +48,78 @@ class Results(Callback):
         self._seed = seed
         self._checkpoint = checkpoint
         self._map: Tensor | None = None
-        self._constant: Evaluation | None = None
         self._figures: dict[str, dict[str, float]] = {}
 
     def figure(self, watch: str) -> float:
         """Return the figure of the first protocol that a key such as ``val/delta1`` names."""
         return next(iter(self._figures.values()))[watch.partition("/")[2]]
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Make the mean training depth map."""
         self._map = training_mean(self._data.layout, self._split)
+        self._baseline = Evaluation(pl_module.protocols)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Evaluate the mean map on the same frames."""
         if self._map is not None:
-            self._constant = Evaluation(pl_module.protocols)  # type: ignore[arg-type]
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Judge the mean map on the same frames."""
-        if self._map is not None and self._constant is not None:
             constant = self._map.to(batch.depth.device).expand(len(batch.depth), -1, -1, -1)
-            self._constant.update(constant, batch.depth, batch.mask, batch.frame, constant.flip(-1))
+            self._baseline.update(constant, batch.depth, batch.mask, batch.frame, constant.flip(-1))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``metrics.json`` and ``per_image.csv``, print the table, and tell the loggers."""
-        evaluation: Evaluation = pl_module.evaluation  # type: ignore[assignment]
-        layout = self._data.layout
-        count = layout.count(self._split)
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write ``metrics.json`` and ``per_image.csv``, print the table, and log the figures."""
+        evaluation: Evaluation = pl_module.evaluation
+        layout, split = self._data.layout, self._split
         self._figures = evaluation.figures()
-        constant = self._constant.figures() if self._constant is not None else {}
+        rows = {"this checkpoint": self._figures}
+        if self._map is not None:
+            rows["mean map"] = self._baseline.figures()
         if not trainer.is_global_zero:
             return
-        scenes = [layout.scene(self._split, frame) for frame in range(count)]
-        labels = [layout.label(self._split, frame) for frame in range(count)]
-        counted = {}
-        if self._split in ("test", "published") and self._checkpoint is not None:
-            when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            entry = {"when": when, "directory": str(self._directory), "data": layout.description, **self._figures}
-            counted = {"test_judgements": count_test(self._checkpoint, entry)}
-            log.info(_count_in_words(counted["test_judgements"]))
+        frames = range(layout.count(split))
+        scenes = [layout.scene(split, frame) for frame in frames]
+        labels = [layout.label(split, frame) for frame in frames]
         evaluation.write(
             self._directory,
-            split=self._split,
+            split=split,
             labels=labels,
             scenes=scenes,
-            expected=count,
+            expected=len(frames),
             seed=self._seed,
             commit=commit(),
             versions=versions(),
             data=self._data.record(),
-            **counted,
-            mean_map=constant,
+            **self._count(),
+            mean_map=rows.get("mean map", {}),
         )
-        rows = {"this checkpoint": self._figures}
-        if constant:
-            rows["mean map"] = constant
         judged = evaluation.rows(next(iter(self._figures)))[0]
-        title = f"{layout.description}, {self._split}: {count_in_words(len(judged), count)}, {layout.truth} truth"
-        print(f"judged: {describe_judged(layout, self._split, judged)}")
+        title = f"{layout.description}, {split}: {count_in_words(len(judged), len(frames))}, {layout.truth} truth"
+        print(f"judged: {describe_judged(layout, split, judged)}")
         Console().print(metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}))
         step = last_step(trainer)
         for logger in trainer.loggers:
             for protocol, figures in self._figures.items():
-                named = {f"{self._split}/{protocol}/{metric}": value for metric, value in figures.items()}
-                logger.log_metrics(named, step)
-            if isinstance(logger, SafeLogger):
-                columns = ("protocol", "frame", "label", "scene", *METRIC_NAMES)
-                images = (  # drawn only where a table is asked for
-                    (protocol, frame, labels[frame], scenes[frame], *row)
+                logger.log_metrics({f"{split}/{protocol}/{name}": value for name, value in figures.items()}, step)
+        for run in wandb_runs(trainer):
+            if run.log_per_image:
+                images = [
+                    [protocol, frame, labels[frame], scenes[frame], *(None if math.isnan(v) else v for v in row)]
                     for protocol in self._figures
                     for frame, row in zip(*evaluation.rows(protocol), strict=True)
-                )
-                logger.table(f"per_image/{self._split}", columns, images, step)
+                ]
+                columns = ["protocol", "frame", "label", "scene", *METRIC_NAMES]
+                run.log_table(f"per_image/{split}", columns, images, step=step)
 
-
-def _count_in_words(count: int | None) -> str:
-    if count is None:
-        return "test: this evaluation cannot be counted; the record of the checkpoint's tests cannot be read or written"
-    return (
-        f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer tested by them"
-    )
+    def _count(self) -> dict[str, int | None]:
+        """Note an evaluation on test beside its checkpoint, and return how many there were, for the record."""
+        if self._split not in ("test", "published") or self._checkpoint is None:
+            return {}
+        when, data = time.strftime("%Y-%m-%dT%H:%M:%S%z"), self._data.layout.description
+        entry = {"when": when, "directory": str(self._directory), "data": data, **self._figures}
+        count = count_test(self._checkpoint, entry)
+        log.info(
+            "test: this evaluation cannot be counted; the record of the checkpoint's tests cannot be read or written"
+            if count is None
+            else f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer "
+            "tested by them"
+        )
+        return {"test_judgements": count}

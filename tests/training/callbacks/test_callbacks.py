@@ -17,7 +17,7 @@ from depthnet.training.callbacks.history import History
 from depthnet.training.callbacks.panels import Panels
 from depthnet.training.callbacks.results import Results
 from depthnet.training.fit import finished
-from depthnet.training.loggers import SafeLogger
+from depthnet.training.loggers import WandbRun
 
 
 def epoch(number, **metrics):
@@ -54,7 +54,9 @@ def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
         torch.ones(5, 1, 48, 64, dtype=torch.bool),
         torch.arange(5),
     )
-    panels.on_test_batch_end(SimpleNamespace(logger=None), None, torch.full((5, 1, 24, 32), 2.5), batch, 0)
+    trainer = SimpleNamespace(loggers=[], testing=True, global_step=3)
+    panels.on_test_batch_end(trainer, None, torch.full((5, 1, 24, 32), 2.5), batch, 0)
+    panels.on_test_epoch_end(trainer, None)
     names = sorted(path.name for path in (tmp_path / "panels").iterdir())
     assert names == ["train_rgb_00007.png", "train_rgb_00009.png"]
     picture = np.asarray(Image.open(tmp_path / "panels" / names[0]))
@@ -62,12 +64,21 @@ def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
     assert picture.std() > 10
 
 
-def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, monkeypatch):
-    first, second, third = (SafeLogger(CSVLogger(tmp_path)) for _ in range(3))
-    monkeypatch.setattr(SafeLogger, "shows_images", property(lambda logger: logger is not first))
-    sent = []
-    monkeypatch.setattr(SafeLogger, "images", lambda logger, key, drawn, step: sent.append((logger, key, len(drawn))))
-    trainer = SimpleNamespace(loggers=[first, second, third], sanity_checking=False, testing=False, global_step=3)
+class Board(WandbRun):
+    """A logger that keeps what it is sent."""
+
+    def __init__(self):
+        self.sent = []
+
+    def log_image(self, key, images, step, caption):
+        self.sent.append((key, len(images), step, caption))
+
+
+def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists):
+    boards = [Board(), Board()]
+    trainer = SimpleNamespace(
+        loggers=[CSVLogger(tmp_path), *boards], sanity_checking=False, testing=False, global_step=3
+    )
     panels = Panels(tmp_path, open_root(make_lists(val=2)), "val", count=2)
     batch = Sample(
         torch.zeros(2, 3, 24, 32, dtype=torch.uint8),
@@ -77,7 +88,8 @@ def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, mon
     )
     panels.on_validation_batch_end(trainer, None, torch.full((2, 1, 24, 32), 2.5), batch, 0)
     panels.on_validation_epoch_end(trainer, None)
-    assert [entry for entry in sent if entry[0] is not first] == [(second, "panels/val", 2), (third, "panels/val", 2)]
+    for board in boards:
+        assert board.sent == [("panels/val", 2, 2, ["train/rgb_00007", "train/rgb_00008"])]
 
 
 def test_a_moved_run_keeps_its_best_score(tmp_path):
