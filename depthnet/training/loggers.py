@@ -16,10 +16,11 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.core.atomic_io import write_text
+from depthnet.core.types import InputError
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.run.provenance import note_url
 
@@ -73,12 +74,11 @@ def guard(logger: Logger) -> Logger:
     a warning, and no further call does anything.
     """
     kind = "W&B" if isinstance(logger, WandbRun) else type(logger).__name__
-    failed = False
+    failures: list[str] = []
 
     def guarded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def method(*args: Any, **kwargs: Any) -> Any:
-            nonlocal failed
-            if failed:
+            if failures:
                 return None
             seconds = _CALL
             if isinstance(logger, WandbRun) and name == "finish":
@@ -86,7 +86,10 @@ def guard(logger: Logger) -> Logger:
             try:
                 return _within(seconds, partial(call, *args, **kwargs))
             except (Exception, SystemExit) as error:
-                failed, advice = True, ""
+                if failures:  # in a call that this one made
+                    return None
+                failures.append(name)
+                advice = ""
                 if isinstance(logger, WandbRun):
                     folder = Path(logger.experiment.dir).parent
                     advice = f"; to send what W&B has of it: wandb sync {folder}"
@@ -136,6 +139,18 @@ def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
                 logger.finish(status)
 
 
+def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
+    """Make a TensorBoard logger, whose files go into the run's folder ``tensorboard``.
+
+    Raises:
+        InputError: If TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(os.fspath(directory), name=None, version="tensorboard", default_hp_metric=False)
+    except ModuleNotFoundError:
+        raise InputError("logger=tensorboard: it is not installed; pip install 'depthnet[tensorboard]'") from None
+
+
 def wandb_logger(
     directory: str | os.PathLike[str],
     project: str | None = None,
@@ -172,7 +187,6 @@ def wandb_logger(
         log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
         return None
     settings = wandb.Settings(
-        silent=True,
         console="off",  # a run that prints must not wait for W&B
         init_timeout=init_timeout,
         finish_timeout=finish_timeout,

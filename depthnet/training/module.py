@@ -97,18 +97,16 @@ class DepthModule(LightningModule):
         except (ValueError, RuntimeError) as error:  # torch's own, and as torch.compile wraps it
             if "Expected more than 1 " not in str(error):
                 raise
-            height, width = batch.image.shape[-2:]
+            size = "x".join(map(str, batch.image.shape[-2:]))
             raise InputError(
-                f"training batches of {len(batch.image)} image of {height}x{width} give a normalization layer one "
-                "value per channel, which has no variance; give a larger data.batch_size (with as many training "
-                "frames) or a larger data.image_size"
+                f"training batches of {len(batch.image)} image of {size} give a normalization layer one value per "
+                "channel; give a larger data.batch_size (with as many frames) or a larger data.image_size"
             ) from error
         loss, terms = self.loss(pred, batch.depth, batch.mask)
         delta1 = delta_accuracy(pred.detach(), batch.depth, batch.mask).nanmean().float()
-        size = len(batch.image)
         step = {"loss": loss.detach(), "delta1": delta1}
-        self.log_dict({f"step/{name}": step[name] for name in step}, on_step=True, on_epoch=False, batch_size=size)
-        self._add({**step, **terms}, size)
+        self.log_dict({f"step/{name}": step[name] for name in step}, on_step=True, on_epoch=False, batch_size=1)
+        self._add({**step, **terms}, len(batch.image))
         result: Tensor = loss
         return result
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import logging
 import signal
@@ -11,8 +12,9 @@ from faults.loggers import Server
 from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
+from depthnet.core.types import InputError
 from depthnet.training import loggers
-from depthnet.training.loggers import guard, make_loggers, wandb_logger
+from depthnet.training.loggers import guard, make_loggers, tensorboard_logger, wandb_logger
 
 
 class Faulty(Logger):
@@ -158,6 +160,18 @@ def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_
         assert server.asked[0]["entity"] == ("team" if project != "depthnet" else None)
 
 
+def test_tensorboard_is_a_logger_or_a_line(tmp_path):
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(InputError, match=r"pip install 'depthnet\[tensorboard\]'"):
+            tensorboard_logger(tmp_path)
+        return
+    safe = guard(tensorboard_logger(tmp_path))
+    safe.log_hyperparams({"seed": 1, "data": {"root": None}})
+    safe.log_metrics({"val/delta1": 0.5}, 3)
+    safe.finalize("success")
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
 def test_without_wandb_a_run_goes_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with caplog.at_level("INFO", "depthnet"):
@@ -236,3 +250,16 @@ def test_names_that_a_config_reads_as_something_else_are_text(tmp_path, fresh, t
     safe.finish("success")
     ((run,),) = (found["run"] for found in records(tmp_path))
     assert (run["project"], run["display_name"], run["run_group"], run["tags"]) == ("2026", "5", "1.5", kept)
+
+
+def test_a_hanging_call_within_another_is_one_line(caplog, monkeypatch):
+    monkeypatch.setattr(loggers, "_CALL", 0.2)
+
+    class Nested(Faulty):
+        def log_hyperparams(self, params):
+            self.log_metrics({})
+
+    safe = guard(Nested(lambda: time.sleep(1)))
+    safe.log_hyperparams({})
+    time.sleep(0.5)
+    assert len(warnings(caplog)) == 1

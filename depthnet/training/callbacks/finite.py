@@ -71,7 +71,9 @@ class FiniteSteps(Callback):
         Raises:
             InputError: If this was one too many, or the network's statistics are spoilt already.
         """
-        finite = torch.stack(self._losses).isfinite().all()
+        batches, losses = self._batches, self._losses
+        self._batches, self._losses = [], []
+        finite = torch.stack(losses).isfinite().all()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
             finite = finite & torch.nn.utils.get_total_norm(gradients).isfinite()
@@ -80,31 +82,24 @@ class FiniteSteps(Callback):
             torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MIN)
             finite = known.bool()
         if finite.item():
-            self._forget()
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # the optimizer leaves it out: no step, no decay, no moments
         self._count += 1
-        batches, where = list(self._batches), f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        self._forget()
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
         samples = f"samples {_labels(trainer, batches)}; kept in {self._keep(trainer, batches)}"
         log.warning("%s: loss or gradient is not finite, step not taken; %s", where, samples)
-        spoilt = [name for name, value in pl_module.named_buffers() if not value.isfinite().all()]
-        if spoilt:
-            raise InputError(
-                f"{where}: {spoilt[0]} is not finite any more ({samples}); resume= continues from the last checkpoint, "
-                "which is; see these samples, or lower optimizer.lr in a new run"
-            )
+        reasons = [
+            f"{name} is not finite any more" for name, value in pl_module.named_buffers() if not value.isfinite().all()
+        ]
         if self._count >= self._limit:
+            reasons.append(f"loss or gradient was not finite {self._count} times in this epoch")
+        if reasons:
             raise InputError(
-                f"{where}: loss or gradient was not finite {self._count} times in this epoch, the last time for "
-                f"{samples}; see these samples, or lower optimizer.lr in a new run"
+                f"{where}: {reasons[0]} ({samples}); see these samples and continue from the last checkpoint, which is "
+                "finite, by resume=, or lower optimizer.lr in a new run"
             )
-
-    def _forget(self) -> None:
-        self._batches.clear()
-        self._losses.clear()
 
     def _keep(self, trainer: Trainer, batches: Sequence[Sample]) -> Path:
         """Write the batches of a step, a file for each process."""
