@@ -42,9 +42,11 @@ def build_optimizer(
     kind = getattr(torch.optim, algorithm, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         raise InputError(f"optimizer.algorithm={algorithm}: torch.optim has no such optimizer")
-    if not (0 < lr < math.inf and 0 < encoder_lr_scale < math.inf and 0 <= weight_decay < math.inf):
-        stated = f"lr={lr}, encoder_lr_scale={encoder_lr_scale}, weight_decay={weight_decay}"
-        raise InputError(f"optimizer: {stated}; the rates are above 0, the decay is 0 or more")
+    for name, value in (("lr", lr), ("encoder_lr_scale", encoder_lr_scale)):
+        if not 0 < value < math.inf:
+            raise InputError(f"optimizer.{name}={value}: it is a number above 0")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"optimizer.weight_decay={weight_decay}: it is a number from 0")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
