@@ -71,7 +71,8 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
 
     from depthnet.evaluation.evaluator import choose_protocols
     from depthnet.models.depth_net import load_network
-    from depthnet.training.callbacks.results import Panels, Results
+    from depthnet.training.callbacks.panels import Panels
+    from depthnet.training.callbacks.results import Results
     from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO
     from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
     from depthnet.training.fit import fit_and_evaluate, start_run

@@ -43,13 +43,14 @@ from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.inference.predict import predict_files
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
+from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
 from depthnet.training.callbacks.ema import WeightEMA
-from depthnet.training.callbacks.results import Checkpoint
 from depthnet.training.checkpoint_io import DurableCheckpointIO, Last
 from depthnet.training.fit import quiet_libraries
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
-from depthnet.training.optimizers import build_optimizer, constant
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import constant
 
 PRECISIONS = {"32": "fp32", "tf32": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 TINY = "test_resnet"
@@ -243,7 +244,9 @@ def measure_ema(settings: Settings, table: Table) -> None:
         with table.row(name), tempfile.TemporaryDirectory() as folder:
             settings.peak()
             average = WeightEMA(decay=0.5)
-            best = Checkpoint(dirpath=folder, filename="best", monitor="val/delta1", mode="max", save_weights_only=True)
+            best = BestCheckpoint(
+                dirpath=folder, filename="best", monitor="val/delta1", mode="max", save_weights_only=True
+            )
             trainer = settings.trainer(folder, [best] if name == "without" else [average, best], max_epochs=1)
             module, data = settings.module(), settings.data(steps * settings.batch)
             start = time.perf_counter()

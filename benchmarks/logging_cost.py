@@ -29,11 +29,12 @@ from depthnet.core.types import Sample
 from depthnet.models.depth_net import DepthNet
 from depthnet.training.callbacks.dashboard import Dashboard
 from depthnet.training.callbacks.finite import FiniteSteps
-from depthnet.training.callbacks.results import History
+from depthnet.training.callbacks.history import History
 from depthnet.training.fit import quiet_libraries
-from depthnet.training.loggers import SafeLogger, wandb_logger
+from depthnet.training.loggers import WandbRun, guard, wandb_logger
 from depthnet.training.losses import DepthLoss
-from depthnet.training.optimizers import build_optimizer, one_cycle
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import one_cycle
 
 BARE, PLAIN, LOGGED = "bare loop", "our Trainer, no logger", "our Trainer, W&B"
 
@@ -78,7 +79,7 @@ class Meter:
 
 
 def through_trainer(
-    net: DepthNet, loss: DepthLoss, batch: Sample, steps: int, board: SafeLogger | None, meter: Meter
+    net: DepthNet, loss: DepthLoss, batch: Sample, steps: int, board: WandbRun | None, meter: Meter
 ) -> tuple[float, float]:
     clock, dashboard = Clock(), Dashboard(RANGE)
     if board:
@@ -131,7 +132,7 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {BARE: [], PLAIN: [], LOGGED: []}
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter()
-        board = SafeLogger(wandb_logger(folder, "benchmark"))  # type: ignore[arg-type]  # it is installed
+        board: Any = guard(wandb_logger(folder, "benchmark"))  # type: ignore[arg-type]  # it is installed
         meter.watch(board, "log_metrics")
         ways: dict[str, Callable[[], tuple[float, float]]] = {
             BARE: lambda: loop(net, loss, batch, options.steps),
@@ -144,7 +145,7 @@ def main() -> None:
                 spent = ways[name]()
                 if number:  # the first round warms up
                     times[name].append(spent)
-        board.end("success")
+        board.finish("success")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {options.threads} threads"
     print(f"{device}; torch {torch.__version__}; batch {options.batch}, {height}x{width}; {options.rounds} rounds\n")
     print("| a training step | ms | ratio | range of the ratio | ratio of processor time |")

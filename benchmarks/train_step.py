@@ -35,11 +35,12 @@ from depthnet.core.types import DepthRange, Sample
 from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.training.callbacks.results import History
+from depthnet.training.callbacks.history import History
 from depthnet.training.fit import quiet_libraries
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
-from depthnet.training.optimizers import build_optimizer, one_cycle
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import one_cycle
 
 IRV2 = "inception_resnet_v2"
 FLOOR = "bare encoder (the floor)"

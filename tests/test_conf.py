@@ -156,7 +156,7 @@ def test_published_is_what_was_published(tmp_path):
     assert list(cfg.data.image_size) == [240, 320]
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (16, 15)
     assert (cfg.optimizer.algorithm, cfg.optimizer.amsgrad, cfg.optimizer.lr) == ("Adam", True, 1e-4)
-    assert cfg.scheduler._target_ == "depthnet.training.optimizers.linear"
+    assert cfg.scheduler._target_ == "depthnet.training.schedules.linear"
     assert cfg.loss.terms == {"ssim": 1.0, "gradient": 1.0, "l1": 0.3}
     assert [entry["_target_"] for entry in cfg.augment.transforms] == ["albumentations.HorizontalFlip"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from depthnet.core.types import InputError
@@ -50,6 +50,16 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
         why = _why(key, mode, bool(config["resume"]), sweeps)
         if why:
             raise InputError(f"{word}: {why}; leave it out")
+
+
+def named_keys(words: Iterable[str]) -> set[str]:
+    """Return the keys that words of a command line set, to two levels.
+
+    Example:
+        >>> sorted(named_keys(["model=tiny", "+model.head=log", "data.depth_range.min=0.1"]))
+        ['data.depth_range', 'model', 'model.head']
+    """
+    return {".".join(word.lstrip("+~").partition("=")[0].split(".")[:2]) for word in words}
 
 
 def _why(key: str, mode: str, resumes: bool, sweeps: bool) -> str:

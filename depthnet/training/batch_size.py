@@ -11,7 +11,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from omegaconf import OmegaConf
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from depthnet.core.device import job_devices
 from depthnet.core.types import InputError, Sample
@@ -23,7 +23,7 @@ log = logging.getLogger("depthnet")
 
 _FIRST = 2  # images
 _TRIALS = 10  # 2, 4, 8 and on to 1024
-_STEPS = 3  # of each trial; the optimiser's own memory is there from the second on
+_STEPS = 3  # of each trial; the optimizer's own memory is there from the second on
 
 
 def settle_batch_size(cfg: Any) -> None:
@@ -44,16 +44,15 @@ def settle_batch_size(cfg: Any) -> None:
     if started_processes() > 1:
         raise InputError("data.batch_size=auto: processes started together do not agree on one; write a number")
     with tempfile.TemporaryDirectory() as folder:  # the tuner keeps the first weights in a file
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        one: dict[str, Any] = {"num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}
-        one |= {"devices": 1} | job_devices(cfg.trainer)
-        trainer = build(cfg.trainer, "trainer", default_root_dir=folder, **one, **quiet)
-        if trainer.strategy.root_device.type == "cpu":
+        own: dict[str, Any] = {"num_nodes": 1, "strategy": "auto", "max_epochs": 1, "fast_dev_run": False}
+        own |= {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "devices": 1}
+        trainer = build(cfg.trainer, "trainer", default_root_dir=folder, **own | job_devices(cfg.trainer))
+        device = trainer.strategy.root_device
+        if device.type == "cpu":
             raise InputError("data.batch_size=auto: it asks a GPU how many images fit; on a CPU, write a number")
         parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
         module = DepthModule(build(cfg.model, "model"), protocols=[], compile=cfg.compile, **parts)
         cfg.data.batch_size = find_batch_size(trainer, module, tuple(cfg.data.image_size))
-        device = trainer.strategy.root_device
     del trainer, module, parts
     garbage_collection_cuda()
     if device.type == "cuda":
@@ -86,27 +85,15 @@ def find_batch_size(trainer: Trainer, module: DepthModule, image_size: tuple[int
     return blank.batch_size
 
 
-class _Samples(Dataset[Sample]):
-    """As many equal samples as the largest trial takes."""
-
-    def __init__(self, image_size: tuple[int, int]) -> None:
-        image, depth = torch.zeros((3, *image_size), dtype=torch.uint8), torch.ones((1, *image_size))
-        self._sample = Sample(image, depth, depth > 0, torch.tensor(0), torch.full((4,), torch.nan))
-
-    def __len__(self) -> int:
-        return (1 << _TRIALS) * _STEPS
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._sample
-
-
 class _Blank(LightningDataModule):
-    """Data whose batch size the tuner may set."""
+    """Equal samples, as many as the largest trial takes; the tuner sets the batch size."""
 
     def __init__(self, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.batch_size = _FIRST
-        self._samples = _Samples(image_size)
+        image, depth = torch.zeros((3, *image_size), dtype=torch.uint8), torch.ones((1, *image_size))
+        sample = Sample(image, depth, depth > 0, torch.tensor(0), torch.full((4,), torch.nan))
+        self._samples: Any = [sample] * (_STEPS << _TRIALS)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         return DataLoader(self._samples, self.batch_size)

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf, open_dict
 
 from depthnet.core.types import InputError
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.models.checkpoint import Checkpoint, fitting_weights, load_weights, read_checkpoint
+from depthnet.models.checkpoint import fitting_weights, load_weights, read_checkpoint
 from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
 from depthnet.run.arguments import accepts
+from depthnet.run.overrides import named_keys
 from depthnet.run.paths import has_last
 
 log = logging.getLogger("depthnet")
@@ -28,79 +29,54 @@ _UNREACHABLE = 0.01  # of the valid pixels
 
 
 def start_config(cfg: Any, words: Sequence[str]) -> None:
-    """Let a new run's config, in place, have what the checkpoint brings that ``ckpt=`` names; what differs is logged.
-
-    Args:
-        cfg: The config of the run.
-        words: The command line's overrides.
-
-    Raises:
-        InputError: If the checkpoint cannot be read.
-    """
-    if cfg.ckpt:
-        differing = use_record(cfg, read_checkpoint(cfg.ckpt), words)
-        if differing:
-            log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(differing))
-
-
-def use_record(cfg: Any, checkpoint: Checkpoint, words: Sequence[str]) -> list[str]:
-    """Make a config's network, image size and geometry those of a checkpoint, in place.
+    """Give a new run's config, in place, the network, image size and geometry of the checkpoint that ``ckpt=`` names.
 
     What the command line says by ``model.KEY=`` and ``data.image_size=`` wins, and nothing else does: not the
     defaults, and not an experiment's. ``model=NAME`` asks for another network, which takes the weights that fit; then
     normalization and padding stay the checkpoint's where the encoder does, and so does what the output means.
-    ``data.depth_range`` is the checkpoint's where the config has none.
+    ``data.depth_range`` is the checkpoint's where the config has none. What differs from the config is logged.
 
     Args:
         cfg: The config of a run, as Hydra composed it.
-        checkpoint: What the run starts from, or evaluates.
         words: The command line's overrides.
 
-    Returns:
-        A phrase for each value that differs from what the config had, or from what the checkpoint has.
-
     Raises:
-        InputError: If the record would build something or read the environment, or pretrained weights are named too.
+        InputError: If the checkpoint cannot be read, its record would build something or read the environment, or
+            pretrained weights are named too.
     """
-    record = checkpoint.config
+    checkpoint = read_checkpoint(cfg.ckpt)
+    record, kind, named = checkpoint.config, NETWORKS.get(checkpoint.network), named_keys(words)
     if "_target_" in str(record) or "${" in str(record):  # it becomes part of a config
         raise InputError(f"ckpt={cfg.ckpt}: its record holds more than plain values; take another checkpoint")
-    said = {word.lstrip("+~").partition("=")[0] for word in words}
-    composed = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(composed, dict)
-    kind = NETWORKS.get(checkpoint.network)
-    if "model" in said or kind is None:
+    composed: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    if "model" in named or kind is None:
         kept = [*(_FEATURES if composed.get("encoder") == record.get("encoder") else ()), *_DEPTH]
         taken = [key for key in kept if key in record and accepts(str(composed.get("_target_")), key)]
         model = composed | {key: record[key] for key in taken}
     else:
+        if "model.pretrained" in named and composed.get("pretrained"):
+            raise InputError("model.pretrained: with ckpt= the encoder's weights are the checkpoint's; leave it out")
         model = {"_target_": f"{kind.__module__}.{kind.__name__}", **record}
-    for key in {key.split(".")[1] for key in said if key.startswith("model.")}:
-        model[key] = composed.get(key)
-    model["image_size"] = list(cfg.data.image_size if "data.image_size" in said else record["image_size"])
-    if "model" not in said and "model.pretrained" in said and model.get("pretrained"):
-        raise InputError("model.pretrained: with ckpt= the encoder's weights are the checkpoint's; leave it out")
-    if "pretrained" in model and "model.pretrained" not in said:
+    own = {key.partition(".")[2] for key in named if key.startswith("model.")}
+    model |= {key: composed.get(key) for key in own}
+    if "pretrained" in model and "model.pretrained" not in named:
         model["pretrained"] = False  # the checkpoint brings the weights
-    lines = []
-    for key, value in model.items():
-        if key in ("_target_", "pretrained", "image_size"):
-            continue
-        if value != composed.get(key) and composed.get(key) not in (None, "auto"):  # which leave it to the weights
-            lines.append(f"model.{key}={value} (the config has {composed.get(key)})")
-        elif key in record and value != record[key]:
-            lines.append(f"model.{key}={value} (the checkpoint has {record[key]})")
-    if list(cfg.data.image_size) != model["image_size"]:
-        lines.append(f"data.image_size={model['image_size']} (the config has {list(cfg.data.image_size)})")
-    elif model["image_size"] != list(record["image_size"]):
-        lines.append(f"data.image_size={model['image_size']} (the checkpoint has {list(record['image_size'])})")
+    stated = {"data.image_size": list(cfg.data.image_size)} | {f"model.{key}": composed.get(key) for key in model}
+    model["image_size"] = stated["data.image_size"] if "data.image_size" in named else list(record["image_size"])
+    changed = {"data.image_size": model["image_size"]} | {f"model.{key}": value for key, value in model.items()}
+    lines = [
+        f"{key}={value} (the config has {stated[key]})"
+        for key, value in changed.items()
+        if key not in ("model._target_", "model.pretrained", "model.image_size")
+        and stated[key] not in (None, "auto", value)  # None and auto leave it to the weights
+    ]
     with open_dict(cfg):
-        cfg.model = model
-        cfg.data.image_size = model["image_size"]
+        cfg.model, cfg.data.image_size = model, model["image_size"]
         if cfg.data.get("depth_range") is None:
             cfg.data.depth_range = record["depth_range"]
             lines.append(f"data.depth_range={record['depth_range']} (the config states none)")
-    return lines
+    if lines:
+        log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(lines))
 
 
 def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, directory: Path) -> None:
@@ -129,8 +105,7 @@ def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, direc
         raise InputError(
             f"ckpt={path}: {fitting} of its {len(state)} tensors fit this network; choose the model it is of"
         )
-    misfits = load_weights(network, state)
-    for line in misfits:
+    for line in (misfits := load_weights(network, state)):
         log.warning("ckpt: %s", line)
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
 

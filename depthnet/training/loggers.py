@@ -1,4 +1,4 @@
-"""Loggers that never stop a run: one that fails or hangs leaves a line, and training goes on without it."""
+"""Loggers that never stop a run: one that fails or hangs leaves a line, and training continues without it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -33,182 +31,91 @@ _CALL = 30.0  # seconds, beside those that W&B allows itself
 _TEARDOWN = 3.0  # seconds
 _ROOM = 2**20  # bytes
 _STEP = "trainer/global_step"  # Lightning's name for the step of a row
+_GUARDED = (
+    "log_metrics", "log_hyperparams", "log_image", "log_table", "log_summary", "after_save_checkpoint", "save",
+    "finalize", "finish",
+)  # fmt: skip
 
 
 class WandbRun(WandbLogger):
     """Lightning's W&B logger, whose rows have the run's own steps.
 
     W&B drops rows of steps that it has: a resumed run that takes some again shows each once.
-
-    Args:
-        run: What ``wandb.init`` gave.
-        directory: The run's directory.
-        log_model: Whether the best checkpoint becomes an artifact.
-        log_per_image: Whether :meth:`SafeLogger.table` does anything.
     """
 
-    def __init__(self, run: Any, directory: Path, log_model: bool = False, log_per_image: bool = False) -> None:
-        # an artifact's file stays where it is instead of being copied to W&B's folder in the user's home
-        super().__init__(
-            save_dir=str(directory), experiment=run, log_model=log_model, id=run.id, add_file_policy="immutable"
-        )
-        self.per_image = log_per_image
-        run.define_metric("*", step_metric=_STEP)
-        run.define_metric("train/*", step_metric="epoch")
-        for name in METRIC_NAMES:  # the best of all epochs is put into the summary, not the last one
-            run.define_metric(f"val/{name}", step_metric="epoch", summary="none")
+    log_per_image = False
+    """Whether the last evaluation becomes a table, a row an image."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Record metrics of a step; the averages over an epoch are the last that come of it."""
+        """Log metrics of a step; the averages over an epoch are the last of it.
+
+        Raises:
+            OSError: If the disk is full, since W&B would drop what it cannot write without a message.
+        """
+        if shutil.disk_usage(self.experiment.dir).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         row = {**metrics} if step is None else {**metrics, _STEP: step}
         self.experiment.log(row, step=step, commit="train/loss" in metrics or None)
 
+    def log_summary(self, figures: Mapping[str, float]) -> None:
+        """Log figures of the run as a whole."""
+        self.experiment.summary.update(dict(figures))
 
-class SafeLogger(Logger):
-    """A Lightning logger that never raises and never hangs.
+    def finish(self, status: str) -> None:
+        """End the run, so that the next job of a sweep starts one of its own."""
+        self.experiment.finish(exit_code=int(status != "success"))
 
-    Each call of the logger inside may take half a minute. After the first that fails there is a warning, and the
-    logger is left alone.
 
-    Args:
-        logger: The logger inside.
+def guard(logger: Logger) -> Logger:
+    """Keep the calls of a logger from raising and from hanging, in place.
+
+    Each call may take half a minute, and W&B's last one ``finish_timeout`` besides. After the first that fails there is
+    a warning, and no further call does anything.
     """
+    kind = "W&B" if isinstance(logger, WandbRun) else type(logger).__name__
+    failures: list[str] = []
 
-    def __init__(self, logger: Logger) -> None:
-        super().__init__()
-        self._logger: Logger | None = logger
-        self._kind = "W&B" if isinstance(logger, WandbRun) else type(logger).__name__
+    def guarded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if failures:
+                return None
+            seconds = _CALL
+            if isinstance(logger, WandbRun) and name == "finish":
+                seconds += logger.experiment.settings.finish_timeout
+            try:
+                return _within(seconds, partial(call, *args, **kwargs))
+            except (Exception, SystemExit) as error:
+                if failures:  # in a call that this one made
+                    return None
+                failures.append(name)
+                advice = ""
+                if isinstance(logger, WandbRun):
+                    folder = Path(logger.experiment.dir).parent
+                    advice = f"; to send what W&B has of it: wandb sync {folder}"
+                    _leave_wandb()
+                log.warning(
+                    f"{kind}: {name} failed ({_one_line(error)}); the run continues without it, and history.csv and "
+                    f"metrics.json are written all the same{advice}"
+                )
 
-    @property
-    def name(self) -> str | None:
-        """Return the name that the logger inside gives to the experiment."""
-        return self._try("name", lambda logger: logger.name)
+        return method
 
-    @property
-    def version(self) -> str | int | None:
-        """Return the version that the logger inside gives to the experiment; W&B's is the run's id."""
-        return self._try("version", lambda logger: logger.version)
-
-    @property
-    def save_dir(self) -> str | None:
-        """Return where the logger inside keeps its files."""
-        return self._try("save_dir", lambda logger: logger.save_dir)
-
-    @property
-    def shows_images(self) -> bool:
-        """Whether :meth:`images`, :meth:`histograms` and :meth:`table` do anything."""
-        return isinstance(self._logger, WandbRun)
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Record metrics."""
-        self._try("log_metrics", lambda logger: logger.log_metrics(metrics, step))
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Record the run's config."""
-        self._try("log_hyperparams", lambda logger: logger.log_hyperparams(params, *args, **kwargs))
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Tell that a checkpoint was written."""
-        self._try("after_save_checkpoint", lambda logger: logger.after_save_checkpoint(checkpoint_callback))
-
-    def save(self) -> None:
-        """Write what was recorded."""
-        self._try("save", lambda logger: logger.save())
-
-    def finalize(self, status: str) -> None:
-        """Tell that a fit or a test ended; more may follow."""
-        self._try("finalize", lambda logger: logger.finalize(status))
-
-    def images(self, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]], step: int | None = None) -> None:
-        """Record pictures, where the logger inside takes any.
-
-        Args:
-            key: What they show.
-            pictures: RGB pictures, each of shape ``(H, W, 3)``, by caption; smaller ones get a white rim.
-            step: The step that they belong to.
-        """
-        if not pictures or not self.shows_images:
-            return
-        height, width = (max(picture.shape[axis] for picture in pictures.values()) for axis in (0, 1))
-        padded = [  # W&B shows pictures of one size only
-            np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
-            for p in pictures.values()
-        ]
-        self._try("log_image", lambda logger: logger.log_image(key, padded, step, caption=[*pictures]))
-
-    def histograms(self, counts: Mapping[str, Sequence[int]], ends: Sequence[float], step: int | None = None) -> None:
-        """Record histograms, where the logger inside takes any.
-
-        Args:
-            counts: By name; one fewer than ``ends`` in each.
-            ends: Where the bins begin and end.
-            step: The step that they belong to.
-        """
-
-        def draw(logger: Any) -> None:
-            import wandb
-
-            drawn = {key: wandb.Histogram(np_histogram=(list(found), list(ends))) for key, found in counts.items()}
-            logger.log_metrics(drawn, step)
-
-        if self.shows_images:
-            self._try("log_histogram", draw)
-
-    def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], step: int | None = None) -> None:
-        """Record a table image by image, where the logger inside was told to (``log_per_image``).
-
-        Args:
-            key: What it holds.
-            columns: Their names.
-            rows: As many values each.
-            step: The step that it belongs to.
-        """
-        if isinstance(self._logger, WandbRun) and self._logger.per_image:
-            plain = [[None if value != value else value for value in row] for row in rows]  # NaN is no JSON
-            self._try("log_table", lambda logger: logger.log_table(key, list(columns), plain, step=step))
-
-    def summary(self, figures: Mapping[str, float]) -> None:
-        """Record figures of the run as a whole, where the logger inside keeps any."""
-        if self.shows_images:
-            self._try("summary", lambda logger: logger.experiment.summary.update(dict(figures)))
-
-    def end(self, status: str) -> None:
-        """End the run, so that the next job of a sweep starts one of its own.
-
-        Args:
-            status: "success" or "failed".
-        """
-        self.finalize(status)
-        if isinstance(run := self._logger, WandbRun):
-            code, sending = int(status != "success"), run.experiment.settings.finish_timeout
-            self._try("finish", lambda logger: logger.experiment.finish(exit_code=code), extra=sending)
-
-    def _try(self, what: str, call: Callable[[Any], _T], extra: float = 0.0) -> _T | None:
-        logger = self._logger
-        if logger is None:
-            return None
-        try:
-            if isinstance(logger, WandbRun):
-                _require_room(Path(logger.experiment.dir))
-            return _within(_CALL + extra, lambda: call(logger))
-        except Exception as error:
-            self._logger, advice = None, ""
-            if isinstance(logger, WandbRun):
-                with contextlib.suppress(Exception):
-                    advice = f"; to send what W&B has of it: wandb sync {Path(logger.experiment.dir).parent}"
-                _leave_wandb()
-            log.warning(
-                f"{self._kind}: {what} failed ({_words(error)}); the run goes on without it, and history.csv and "
-                f"metrics.json are written all the same{advice}"
-            )
-            return None
+    for name in _GUARDED:
+        if hasattr(logger, name):
+            setattr(logger, name, guarded(name, getattr(logger, name)))
+    return logger
 
 
-def make_loggers(configured: Any) -> list[SafeLogger]:
-    """Make what a config names as loggers safe: none, one, or several by name."""
+def make_loggers(configured: Any) -> list[Logger]:
+    """Guard what a config names as loggers: none, one, or several by name."""
     several = list(configured.values()) if isinstance(configured, Mapping) else [configured]
-    return [SafeLogger(logger) for logger in several if logger]
+    return [guard(logger) for logger in several if logger]
+
+
+def wandb_runs(trainer: Trainer) -> list[WandbRun]:
+    """Return the loggers of a trainer that take pictures, histograms, tables and a summary."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
 
 
 def last_step(trainer: Trainer) -> int:
@@ -218,12 +125,7 @@ def last_step(trainer: Trainer) -> int:
 
 @contextlib.contextmanager
 def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
-    """Tell a trainer's loggers the config, and end their runs, so that the next job of a sweep starts runs of its own.
-
-    Args:
-        loggers: Safe ones and others.
-        config: The run's.
-    """
+    """Log a run's config, and end the loggers' runs, so that the next job of a sweep starts runs of its own."""
     status = "failed"
     try:
         for logger in loggers:
@@ -232,7 +134,9 @@ def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
         status = "success"
     finally:
         for logger in loggers:
-            (logger.end if isinstance(logger, SafeLogger) else logger.finalize)(status)
+            logger.finalize(status)
+            if isinstance(logger, WandbRun):
+                logger.finish(status)
 
 
 def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
@@ -282,32 +186,37 @@ def wandb_logger(
     except ImportError:
         log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
         return None
-    project = _text(project) or os.environ.get("WANDB_PROJECT") or "depthnet"
     settings = wandb.Settings(
-        silent=True,
         console="off",  # a run that prints must not wait for W&B
         init_timeout=init_timeout,
         finish_timeout=finish_timeout,
         finish_timeout_raises=True,
+        reinit="finish_previous",  # of an earlier job of a sweep that failed before it began
     )
+    options["project"] = project or os.environ.get("WANDB_PROJECT") or "depthnet"
+    options = {key: _as_text(value) for key, value in options.items()}
+    if isinstance(options.get("tags"), str):
+        options["tags"] = [options["tags"]]  # else each of its letters is one
 
     def start(mode: Any) -> WandbRun:
-        if wandb.run is not None:  # of an earlier job of a sweep that failed before it began
-            wandb.finish(exit_code=1)
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no account is set up")
-        chosen = {"id": _run_id(Path(directory))} | {key: _text(value) for key, value in options.items()}
-        if isinstance(chosen.get("tags"), str):
-            chosen["tags"] = [chosen["tags"]]  # else each of its letters is one
-        run = wandb.init(dir=str(directory), project=project, mode=mode, resume="allow", settings=settings, **chosen)
-        return WandbRun(run, Path(directory), log_model, log_per_image)
+        identity = _run_id(Path(directory))
+        run = wandb.init(dir=str(directory), id=identity, mode=mode, resume="allow", settings=settings, **options)
+        run.define_metric("*", step_metric=_STEP)
+        run.define_metric("train/*", step_metric="epoch")
+        for name in METRIC_NAMES:  # the summary gets the best of all epochs, not the last one
+            run.define_metric(f"val/{name}", step_metric="epoch", summary="none")
+        # an artifact's file stays where it is instead of being copied to W&B's folder in the user's home
+        known = {"save_dir": str(directory), "id": identity, "experiment": run}
+        return WandbRun(log_model=log_model, add_file_policy="immutable", **known)
 
     problem = ""
     for mode in dict.fromkeys([os.environ.get("WANDB_MODE") or "online", "offline"]):
         try:
             logger = _within(_CALL + init_timeout, partial(start, mode))
-        except Exception as error:
-            problem = _words(error)
+        except (Exception, SystemExit) as error:
+            problem = _one_line(error)
             _leave_wandb()
             continue
         if problem:
@@ -315,12 +224,13 @@ def wandb_logger(
         elif url := logger.experiment.url:
             print(f"wandb: {url}", flush=True)
             update_record(directory, url=url)
+        logger.log_per_image = log_per_image
         return logger
-    log.warning(f"W&B: cannot start ({problem}); the run goes on without it")
+    log.warning(f"W&B: cannot start ({problem}); the run continues without it")
     return None
 
 
-def _text(value: Any) -> Any:
+def _as_text(value: Any) -> Any:
     """Give wandb text where a config reads a name such as 1 as a number."""
     if isinstance(value, list):
         return [str(item) for item in value]
@@ -334,12 +244,6 @@ def _run_id(directory: Path) -> str:
         given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
         write_text(path, given or secrets.token_hex(4))
     return path.read_text().strip()
-
-
-def _require_room(folder: Path) -> None:
-    # a full disk is not told by wandb, which drops what it cannot write
-    if folder.is_dir() and shutil.disk_usage(folder).free < _ROOM:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _leave_wandb() -> None:
@@ -359,16 +263,13 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
         try:
             outcome.set_result(call())
         except BaseException as error:  # wandb has its ways to call sys.exit
-            outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            outcome.set_exception(error)
 
     Thread(target=work, daemon=True).start()
-    try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():
-            raise
-        raise TimeoutError(f"no answer in {seconds:g} s") from None
+    if not wait([outcome], seconds).done:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return outcome.result()
 
 
-def _words(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

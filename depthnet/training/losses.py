@@ -8,16 +8,15 @@ the precision around it. An image's value is a mean over its own valid pixels, s
 another; one without a valid pixel counts 0 and moves nothing. What stands at an invalid pixel, NaN and infinity too,
 reaches neither the value nor the gradient. In the formulas p is the prediction, t the truth, e = p - t.
 
-A new loss is a function of this form with a name in :data:`TERMS`; one that has a parameter ``max_depth`` is given it.
+A new loss is a function of this form and a line in :data:`TERMS`.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Concatenate, Literal, ParamSpec
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +28,19 @@ _MIN_LOG_DEPTH = 1e-6
 _SSIM_RADIUS = 5
 _SSIM_SIGMA = 1.5
 
-P = ParamSpec("P")
 
-
-def _float32(loss: Callable[Concatenate[Tensor, Tensor, Tensor, P], Tensor]) -> Callable[..., Tensor]:
+def _float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Check the shapes and run ``loss`` in float32: half precision has no digits left for a difference of depths."""
 
     @functools.wraps(loss)
-    def run(pred: Tensor, target: Tensor, mask: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def run(pred: Tensor, target: Tensor, mask: Tensor, **options: Any) -> Tensor:
         if not pred.shape == target.shape == mask.shape or pred.ndim != 4 or mask.dtype != torch.bool:
             raise ValueError(
                 "pred, target and mask need one shape (B, 1, H, W) and a bool mask; "
                 f"got {tuple(pred.shape)}, {tuple(target.shape)} and {tuple(mask.shape)} of {mask.dtype}"
             )
         with torch.autocast(pred.device.type, enabled=False):
-            return loss(pred.float(), target.float(), mask, *args, **kwargs)
+            return loss(pred.float(), target.float(), mask, **options)
 
     return run
 
@@ -343,26 +340,19 @@ class DepthLoss(nn.Module):
         unit: Literal["metres", "fraction"] = "metres",
     ) -> None:
         super().__init__()
-        unknown = [str(name) for name in terms if name not in TERMS]
-        if unknown:
-            raise InputError(f"loss: no term is called {', '.join(unknown)}; there are {', '.join(TERMS)}")
         for name, weight in terms.items():
-            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            if name not in TERMS:
+                raise InputError(f"loss: no term is called {name}; there are {', '.join(TERMS)}")
+            if not 0 <= weight < math.inf:
                 raise InputError(f"loss: the weight of {name} is {weight}; give a number from 0")
         if not any(terms.values()):
             raise InputError(f"loss: no term has a weight above 0; give one of {', '.join(TERMS)} a weight")
         if unit not in ("metres", "fraction"):
             raise InputError(f"loss: unit is {unit!r}; give metres or fraction")
-        depth_range = DepthRange.of(depth_range)
-        self.unit_depth = depth_range.max if unit == "fraction" else 1.0
+        max_depth = DepthRange.of(depth_range).max
+        self.unit_depth = max_depth if unit == "fraction" else 1.0
         self.weights = {name: float(weight) for name, weight in terms.items() if weight > 0}
-        max_depth = depth_range.max / self.unit_depth
-        self.losses = {
-            name: functools.partial(TERMS[name], max_depth=max_depth)
-            if "max_depth" in inspect.signature(TERMS[name]).parameters
-            else TERMS[name]
-            for name in self.weights
-        }
+        self.options = {"ssim": {"max_depth": max_depth / self.unit_depth}}
 
     def forward(self, pred: Tensor, depth: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a batch.
@@ -380,6 +370,6 @@ class DepthLoss(nn.Module):
             ValueError: If the three shapes differ or the mask is not bool.
         """
         pred, depth = pred.float() / self.unit_depth, depth.float() / self.unit_depth
-        values = {name: loss(pred, depth, mask).mean() for name, loss in self.losses.items()}
+        values = {name: TERMS[name](pred, depth, mask, **self.options.get(name, {})).mean() for name in self.weights}
         total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return total, {name: value.detach() for name, value in values.items()}

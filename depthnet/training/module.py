@@ -26,7 +26,7 @@ _SUMS = "epoch_sums"
 
 
 class DepthModule(LightningModule):
-    """Trains and judges one network.
+    """Trains and evaluates one network.
 
     It logs ``train/loss``, the loss's terms and ``train/delta1`` (averages over an epoch and all processes, kept in
     checkpoints, so that an epoch that was interrupted has the averages of all its steps), ``step/loss`` and
@@ -36,9 +36,9 @@ class DepthModule(LightningModule):
     Args:
         network: Gives depth [m], ``(B, 1, H, W)``, from an ``uint8`` image ``(B, 3, H, W)``.
         loss: Gives the weighted sum and the named terms.
-        optimizer: Makes the optimiser of a network; needed to fit.
-        scheduler: Makes the schedule from the optimiser and the run's number of steps; None for a constant rate.
-        protocols: How predictions are judged; the first one's figures are logged.
+        optimizer: Makes the optimizer of a network; needed to fit.
+        scheduler: Makes the schedule from the optimizer and the run's number of steps; None for a constant rate.
+        protocols: How predictions are evaluated; the first one's figures are logged.
         seed: What is random in a step (dropout) follows from it, the epoch and the batch's number.
         run: The run's resolved config, stored as a record in its checkpoints.
         compile: Whether the network is compiled.
@@ -79,7 +79,7 @@ class DepthModule(LightningModule):
         return depth
 
     def on_train_epoch_start(self) -> None:
-        """Begin new averages; Lightning leaves this out where an epoch goes on."""
+        """Start new averages; Lightning leaves this out where an epoch is resumed."""
         self._sums.clear()
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
@@ -97,19 +97,16 @@ class DepthModule(LightningModule):
         except (ValueError, RuntimeError) as error:  # torch's own, and as torch.compile wraps it
             if "Expected more than 1 " not in str(error):
                 raise
-            height, width = batch.image.shape[-2:]
+            size = "x".join(map(str, batch.image.shape[-2:]))
             raise InputError(
-                f"training batches of {len(batch.image)} image of {height}x{width} give a normalization layer one "
-                "value per channel, which has no variance; give a larger data.batch_size (with as many training "
-                "frames) or a larger data.image_size"
+                f"training batches of {len(batch.image)} image of {size} give a normalization layer one value per "
+                "channel; give a larger data.batch_size (with as many frames) or a larger data.image_size"
             ) from error
         loss, terms = self.loss(pred, batch.depth, batch.mask)
         delta1 = delta_accuracy(pred.detach(), batch.depth, batch.mask).nanmean().float()
-        size = len(batch.image)
-        self.log_dict(
-            {"step/loss": loss.detach(), "step/delta1": delta1}, on_step=True, on_epoch=False, batch_size=size
-        )
-        self._add({"loss": loss.detach(), "delta1": delta1, **terms}, size)
+        step = {"loss": loss.detach(), "delta1": delta1}
+        self.log_dict({f"step/{name}": step[name] for name in step}, on_step=True, on_epoch=False, batch_size=1)
+        self._add({**step, **terms}, len(batch.image))
         result: Tensor = loss
         return result
 
@@ -125,7 +122,7 @@ class DepthModule(LightningModule):
         self.evaluation = Evaluation(self.protocols)
 
     def validation_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Judge a batch and return its prediction."""
+        """Evaluate a batch and return its prediction."""
         pred: Tensor = self(batch.image, batch.intrinsics)
         flipped = self(batch.image.flip(-1), batch.intrinsics).flip(-1) if self.evaluation.flip_test else None
         self.evaluation.update(pred, batch.depth, batch.mask, batch.frame, flipped)
@@ -136,16 +133,11 @@ class DepthModule(LightningModule):
         figures = self.evaluation.figures()[self.protocols[0].name]
         self.log_dict({f"val/{metric}": value for metric, value in figures.items()}, rank_zero_only=False)
 
-    def on_test_epoch_start(self) -> None:
-        """Forget the last evaluation's rows."""
-        self.on_validation_epoch_start()
-
-    def test_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Judge a batch and return its prediction."""
-        return self.validation_step(batch, batch_idx)
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
 
     def configure_optimizers(self) -> Any:
-        """Make the optimiser, and the schedule, which takes a step with every optimiser step.
+        """Make the optimizer, and the schedule, which takes a step with every optimizer step.
 
         Raises:
             InputError: If the run has no last step.
@@ -175,14 +167,14 @@ class DepthModule(LightningModule):
                     checkpoint["state_dict"] = {**checkpoint["state_dict"], **callback.average}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums of an epoch that goes on."""
+        """Take the sums of an epoch that is resumed."""
         rank = self.global_rank
         sums = {name: value.reshape(-1).to(self.device) for name, value in checkpoint.get(_SUMS, {}).items()}
         self._sums = {name: value[rank] for name, value in sums.items() if rank < len(value)}
 
     def _all_sums(self) -> dict[str, Tensor]:
         """The sums of every process, each of shape ``(processes,)``; scalars where there is one."""
-        if not torch.distributed.is_available() or not torch.distributed.is_initialized() or not self._sums:
+        if not torch.distributed.is_initialized() or not self._sums:
             return dict(self._sums)
         own = torch.stack(list(self._sums.values())).to(self.device)  # a checkpoint's are read before there is a GPU
         gathered = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
@@ -192,7 +184,5 @@ class DepthModule(LightningModule):
     def _add(self, values: Mapping[str, Tensor], images: int) -> None:
         """Add a batch's averages; one whose loss is not finite, or that has no valid pixel, is left out."""
         finite = values["loss"].isfinite() & values["delta1"].isfinite()  # no valid pixel: no accuracy
-        count = torch.where(finite, float(images), 0.0)
-        weighted = {name: torch.where(finite, value.float() * images, 0.0) for name, value in values.items()}
-        for name, value in {"": count, **weighted}.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        for name, value in {"": torch.ones_like(values["loss"]), **values}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + torch.where(finite, value.float() * images, 0.0)

@@ -205,7 +205,7 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
     ),
     "a target by override": lambda f: _train(f, f"+callbacks.x={_flow(payload(f))}"),
     "a target of a module that ours import": lambda f: _experiment(
-        f, {"callbacks": {"x": {**payload(f), "_target_": "depthnet.training.callbacks.results.write_text"}}}
+        f, {"callbacks": {"x": {**payload(f), "_target_": "depthnet.training.callbacks.history.write_text"}}}
     ),
     "a method of ours that loads pickles": lambda f: _experiment(
         f,

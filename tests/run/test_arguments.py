@@ -91,7 +91,7 @@ def test_a_value_of_another_type_is_one_line(hint, value, line):
         ({"x": [{"_target_": "albumentations.HorizontalFlip", "p": "x"}]}, "part.x[0].p=x: it is a number"),
         ({"_target_": "albumentations.HorizontalFlp"}, "did you mean HorizontalFlip"),
         (
-            {"_target_": "depthnet.training.callbacks.results.Progress", "refresh_rate": "x"},
+            {"_target_": "depthnet.training.callbacks.progress.Progress", "refresh_rate": "x"},
             "part.refresh_rate=x",
         ),  # of its base
     ],

@@ -71,6 +71,7 @@ def test_what_training_imports_is_listed():
         "depthnet.models.depth_net",
         "depthnet.training.losses",
         "depthnet.training.optimizers",
+        "depthnet.training.schedules",
         "depthnet.training.module",
         "depthnet.training.callbacks.ema",
         "depthnet.training.callbacks.finite",

@@ -27,7 +27,7 @@ HOSTILE = [
     "albumentations.core.os.system",
     "depthnet.data.datamodule.DepthDataModule.__init__.__globals__",
     "depthnet..types",
-    "depthnet.training.callbacks.results.write_text",
+    "depthnet.training.callbacks.history.write_text",
     "depthnet.training.callbacks.results.Path",
     "depthnet.data.datamodule.DepthDataModule.load_from_checkpoint",
     "depthnet.training.losses.DepthLoss\n",

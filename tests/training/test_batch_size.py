@@ -10,7 +10,8 @@ from depthnet.core.types import DepthRange, InputError
 from depthnet.training.batch_size import find_batch_size, settle_batch_size
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
-from depthnet.training.optimizers import build_optimizer, constant
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import constant
 
 
 class Hungry(nn.Module):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from depthnet.core.types import DepthRange, InputError
 from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import RECORD_KEY, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.training.fine_tune import check_reach, load_start, resolve_camera, use_record
+from depthnet.training.fine_tune import check_reach, load_start, resolve_camera, start_config
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (48, 64)
@@ -32,19 +33,27 @@ def save(path, network):
     return read_checkpoint(path)
 
 
-def config(**model):
+def config(ckpt, **model):
     base = {"_target_": "depthnet.models.depth_net.DepthNet", "encoder": "inception_resnet_v2", "pretrained": "auto"}
     base |= {"encoder_pad": "default", "mean": None, "std": None, "head": "sigmoid", "attention": True}
     base |= {"depth_range": {"min": 0.1, "max": 20.0}, "image_size": [240, 320], "camera": "auto"}
     data = {"image_size": [240, 320], "depth_range": {"min": 0.1, "max": 20.0}}
-    return OmegaConf.create({"model": base | {"geometry": "keep_aspect"} | model, "data": data})
+    return OmegaConf.create({"ckpt": str(ckpt), "model": base | {"geometry": "keep_aspect"} | model, "data": data})
 
 
-def test_the_record_supplies_network_range_size_geometry_and_camera(tmp_path):
+def start(cfg, words, caplog):
+    """Return what is logged of a start from a checkpoint."""
+    caplog.clear()
+    with caplog.at_level("INFO", "depthnet"):
+        start_config(cfg, Path(cfg.ckpt).parent, words)
+    return caplog.text
+
+
+def test_the_record_supplies_network_range_size_geometry_and_camera(tmp_path, caplog):
     network = tiny(geometry="stretch", camera=CAMERA, mean=(0.5, 0.5, 0.25), attention=False)
-    found = save(tmp_path / "a.ckpt", network)
-    cfg = config()
-    lines = "\n".join(use_record(cfg, found, ["experiment=own", "data.depth_range={min:0.1,max:20}"]))
+    save(tmp_path / "a.ckpt", network)
+    cfg = config(tmp_path / "a.ckpt")
+    lines = start(cfg, ["experiment=own", "data.depth_range={min:0.1,max:20}"], caplog)
     assert OmegaConf.to_container(cfg.model) == {"_target_": "depthnet.models.depth_net.DepthNet", **network.config()}
     assert cfg.data.image_size == [48, 64]
     assert cfg.data.depth_range == {"min": 0.1, "max": 20.0}, "the data's own range masks and clamps"
@@ -57,34 +66,36 @@ def test_the_record_supplies_network_range_size_geometry_and_camera(tmp_path):
         assert words in lines
 
 
-def test_words_of_the_command_line_win_over_the_record(tmp_path):
-    found = save(tmp_path / "a.ckpt", tiny(camera=CAMERA))
-    cfg = config(attention=False)
-    lines = use_record(cfg, found, ["model.attention=false", "data.image_size=[240,320]"])
+def test_words_of_the_command_line_win_over_the_record(tmp_path, caplog):
+    save(tmp_path / "a.ckpt", tiny(camera=CAMERA))
+    cfg = config(tmp_path / "a.ckpt", attention=False)
+    lines = start(cfg, ["model.attention=false", "data.image_size=[240,320]"], caplog)
     assert cfg.model.attention is False
     assert cfg.model.encoder == "test_resnet"
     assert list(cfg.data.image_size) == list(cfg.model.image_size) == [240, 320]
-    assert "model.attention=False (the checkpoint has True)" in lines
-    assert "data.image_size=[240, 320] (the checkpoint has [48, 64])" in lines
+    assert "model.encoder=test_resnet (the config has inception_resnet_v2)" in lines
+    assert "attention" not in lines
+    assert "image_size=" not in lines
 
 
-def test_another_model_on_the_command_line_keeps_what_the_output_means(tmp_path):
-    found = save(tmp_path / "a.ckpt", tiny(camera=CAMERA, mean=(0.5, 0.5, 0.25), encoder_pad="same"))
-    cfg = config()
-    use_record(cfg, found, ["model=irv2_attn"])
+def test_another_model_on_the_command_line_keeps_what_the_output_means(tmp_path, caplog):
+    save(tmp_path / "a.ckpt", tiny(camera=CAMERA, mean=(0.5, 0.5, 0.25), encoder_pad="same"))
+    cfg = config(tmp_path / "a.ckpt")
+    start(cfg, ["model=irv2_attn"], caplog)
     assert cfg.model.encoder == "inception_resnet_v2"
     assert (cfg.model.mean, cfg.model.encoder_pad) == (None, "default"), "of another encoder"
     assert cfg.model.depth_range == {"min": 0.001, "max": 10.0}
     assert cfg.model.camera == CAMERA
-    cfg = config(encoder="test_resnet")
-    use_record(cfg, found, ["model=unet_attn", "model.encoder=test_resnet"])
+    cfg = config(tmp_path / "a.ckpt", encoder="test_resnet")
+    start(cfg, ["model=unet_attn", "model.encoder=test_resnet"], caplog)
     assert (list(cfg.model.mean), cfg.model.encoder_pad) == ([0.5, 0.5, 0.25], "same")
 
 
-def test_data_without_a_range_of_their_own_have_the_checkpoints(tmp_path):
-    cfg = config()
+def test_data_without_a_range_of_their_own_have_the_checkpoints(tmp_path, caplog):
+    save(tmp_path / "a.ckpt", tiny())
+    cfg = config(tmp_path / "a.ckpt")
     cfg.data.depth_range = None
-    use_record(cfg, save(tmp_path / "a.ckpt", tiny()), [])
+    assert "data.depth_range={'min': 0.001, 'max': 10.0} (the config states none)" in start(cfg, [], caplog)
     assert cfg.data.depth_range == {"min": 0.001, "max": 10.0}
 
 

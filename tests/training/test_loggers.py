@@ -14,7 +14,7 @@ from wandb_files import records
 
 from depthnet.core.types import InputError
 from depthnet.training import loggers
-from depthnet.training.loggers import SafeLogger, make_loggers, tensorboard_logger, wandb_logger
+from depthnet.training.loggers import guard, make_loggers, tensorboard_logger, wandb_logger
 
 
 class Faulty(Logger):
@@ -30,7 +30,7 @@ class Faulty(Logger):
         return self.fault()
 
     log_metrics = log_hyperparams = after_save_checkpoint = save = finalize = _call
-    name = version = save_dir = property(_call)
+    name = version = save_dir = None
 
 
 def warnings(caplog):
@@ -46,61 +46,54 @@ CALLS = {
     "log_hyperparams": lambda logger: logger.log_hyperparams({"seed": 1}),
     "after_save_checkpoint": lambda logger: logger.after_save_checkpoint(None),
     "save": lambda logger: logger.save(),
-    "finalize": lambda logger: logger.end("success"),
-    "name": lambda logger: logger.name,
-    "version": lambda logger: logger.version,
-    "save_dir": lambda logger: logger.save_dir,
+    "finalize": lambda logger: logger.finalize("success"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_what_a_logger_raises_is_one_line_and_then_it_is_left_alone(caplog, call):
     faulty = Faulty(fail)
-    safe = SafeLogger(faulty)
+    safe = guard(faulty)
     assert CALLS[call](safe) is None
     for later in CALLS.values():
         assert later(safe) is None
     assert faulty.calls == 1
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    for words in ("Faulty", call, "no space left", "the run goes on", "history.csv"):
+    for words in ("Faulty", call, "no space left", "the run continues", "history.csv"):
         assert words in record.getMessage()
 
 
 def test_a_logger_that_ends_the_process_does_not(caplog):
-    SafeLogger(Faulty(lambda: sys.exit(3))).log_metrics({})
-    assert "SystemExit(3)" in caplog.text
+    guard(Faulty(lambda: sys.exit(3))).log_metrics({})
+    assert "log_metrics failed (3)" in caplog.text
 
 
 def test_a_logger_that_hangs_is_left_behind(caplog, monkeypatch):
     monkeypatch.setattr(loggers, "_CALL", 0.2)
-    safe = SafeLogger(Faulty(lambda: time.sleep(60)))
+    safe = guard(Faulty(lambda: time.sleep(60)))
     start = time.monotonic()
     safe.log_metrics({})
-    safe.end("success")
+    safe.finalize("success")
     assert time.monotonic() - start < 5
     (line,) = warnings(caplog)
     assert "no answer in 0.2 s" in line
 
 
 def test_a_sound_logger_works_as_ever(tmp_path):
-    safe = SafeLogger(CSVLogger(tmp_path, name="n", version="v"))
+    safe = guard(CSVLogger(tmp_path, name="n", version="v"))
     assert (safe.name, safe.version, safe.save_dir) == ("n", "v", str(tmp_path))
     safe.log_hyperparams({"seed": 1})
     safe.log_metrics({"loss": 0.5}, 7)
-    safe.images("panels", {"a": np.zeros((2, 2, 3), np.uint8)})
-    safe.histograms({"depth": [1, 2]}, [0.0, 1.0, 2.0])
-    safe.table("rows", ["a"], [[1]])
-    assert not safe.shows_images
-    safe.end("success")
+    safe.finalize("success")
     assert (tmp_path / "n/v/metrics.csv").read_text() == "loss,step\n0.5,7\n"
 
 
 def test_a_config_names_no_logger_one_or_several(tmp_path):
     one, other = CSVLogger(tmp_path), CSVLogger(tmp_path)
     assert make_loggers(None) == make_loggers({}) == make_loggers({"wandb": None}) == []
-    assert len(make_loggers(one)) == 1
-    assert all(isinstance(logger, SafeLogger) for logger in make_loggers({"a": one, "b": other}))
+    assert make_loggers(one) == [one]
+    assert make_loggers({"a": one, "b": other}) == [one, other]
 
 
 @pytest.fixture
@@ -158,8 +151,8 @@ def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_
             fresh.setenv("WANDB_ENTITY", "team")
         server.asked.clear()
         loggers._leave_wandb()  # it reads the environment at its start
-        safe = SafeLogger(wandb_logger(tmp_path, given, finish_timeout=3.0))
-        safe.end("success")
+        safe = guard(wandb_logger(tmp_path, given, finish_timeout=3.0))
+        safe.finish("success")
         identity = (tmp_path / "wandb/id").read_text()
         url = f"{server.url}/e/{project}/runs/{identity}"  # the server decides on the entity
         assert f"wandb: {url}\n" in capsys.readouterr().out
@@ -172,11 +165,10 @@ def test_tensorboard_is_a_logger_or_a_line(tmp_path):
         with pytest.raises(InputError, match=r"pip install 'depthnet\[tensorboard\]'"):
             tensorboard_logger(tmp_path)
         return
-    safe = SafeLogger(tensorboard_logger(tmp_path))
+    safe = guard(tensorboard_logger(tmp_path))
     safe.log_hyperparams({"seed": 1, "data": {"root": None}})
     safe.log_metrics({"val/delta1": 0.5}, 3)
-    safe.images("panels", {"a": np.zeros((2, 2, 3), np.uint8)})
-    safe.end("success")
+    safe.finalize("success")
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -196,48 +188,41 @@ def test_where_wandb_cannot_write_a_run_goes_on(tmp_path, fresh, caplog):
 
 def test_each_job_is_a_run_of_its_own_and_shows_pictures(tmp_path, fresh):
     for job in ("0", "1"):
-        safe = SafeLogger(wandb_logger(tmp_path / job, "p"))
-        assert safe.shows_images
-        safe.images("panels/val", {"a": np.zeros((20, 30, 3), np.uint8), "b": np.zeros((10, 40, 3), np.uint8)})
-        safe.end("success")
+        safe = guard(wandb_logger(tmp_path / job, "p"))
+        safe.log_image("panels/val", [np.full((20, 30, 3), gray, np.uint8) for gray in (0, 9)], 0, caption=["a", "b"])
+        safe.finish("success")
         (run,) = (tmp_path / job / "wandb").glob("offline-run-*")
         assert len(list(run.glob("files/media/images/panels/*.png"))) == 2
     assert (tmp_path / "0/wandb/id").read_text() != (tmp_path / "1/wandb/id").read_text()
 
 
-def test_a_histogram_or_table_that_cannot_be_made_stops_nothing(tmp_path, fresh, caplog):
-    for number, call in enumerate(
-        (
-            lambda safe: safe.histograms({"depth": [1] * 600}, list(range(601))),  # more than W&B takes
-            lambda safe: safe.table("rows", ["a", "b"], [[1]]),
-        )
-    ):
-        safe = SafeLogger(wandb_logger(tmp_path / str(number), "p", log_per_image=True))
-        call(safe)
-        assert warnings(caplog)[-1].startswith(f"W&B: log_{('histogram', 'table')[number]} failed")
-        safe.end("success")
+def test_a_table_that_cannot_be_made_stops_nothing(tmp_path, fresh, caplog):
+    safe = guard(wandb_logger(tmp_path, "p"))
+    safe.log_table("rows", ["a", "b"], [[1]])
+    assert warnings(caplog)[-1].startswith("W&B: log_table failed")
+    safe.finish("success")
 
 
 def test_a_full_disk_is_told_because_wandb_does_not(tmp_path, fresh, caplog):
     caplog.set_level("WARNING", "depthnet")  # a run of an earlier test leaves Hydra's INFO
-    safe = SafeLogger(wandb_logger(tmp_path, "p"))
+    safe = guard(wandb_logger(tmp_path, "p"))
     fresh.setattr(loggers, "_ROOM", 2**62)
     safe.log_metrics({"a": 1.0})
-    safe.end("success")
+    safe.finish("success")
     (line,) = warnings(caplog)
     assert "No space left" in line
     assert f"wandb sync {tmp_path}/wandb/offline-run-" in line
     fresh.setattr(loggers, "_ROOM", 0)
-    again = SafeLogger(wandb_logger(tmp_path / "next", "p"))  # W&B itself was ended, and starts anew
+    again = guard(wandb_logger(tmp_path / "next", "p"))  # W&B itself was ended, and starts anew
     again.log_metrics({"a": 1.0})
     assert again.version == (tmp_path / "next/wandb/id").read_text()
-    again.end("success")
+    again.finish("success")
 
 
 KILLED = """
 import os, pathlib, sys
-from depthnet.training.loggers import SafeLogger, wandb_logger
-safe = SafeLogger(wandb_logger(sys.argv[1], "p"))
+from depthnet.training.loggers import guard, wandb_logger
+safe = guard(wandb_logger(sys.argv[1], "p"))
 while not any(path.stat().st_size > 10000 for path in pathlib.Path(sys.argv[1]).rglob("*.wandb")):
     safe.log_metrics({"loss": 1.0, "filling": "x" * 10000})
 os.kill(os.getpid(), 9)
@@ -247,7 +232,7 @@ os.kill(os.getpid(), 9)
 def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_goes_on(tmp_path, fresh):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    SafeLogger(wandb_logger(tmp_path, "p")).end("success")
+    guard(wandb_logger(tmp_path, "p")).finish("success")
     identity = (tmp_path / "wandb/id").read_text()
     logs = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert len(logs) == 2
@@ -261,7 +246,20 @@ def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_goes_on(tmp_path
 
 @pytest.mark.parametrize(("tags", "kept"), [("base", ["base"]), ([1, "b"], ["1", "b"])])
 def test_names_that_a_config_reads_as_something_else_are_text(tmp_path, fresh, tags, kept):
-    safe = SafeLogger(wandb_logger(tmp_path, project=2026, name=5, group=1.5, tags=tags))
-    safe.end("success")
+    safe = guard(wandb_logger(tmp_path, project=2026, name=5, group=1.5, tags=tags))
+    safe.finish("success")
     ((run,),) = (found["run"] for found in records(tmp_path))
     assert (run["project"], run["display_name"], run["run_group"], run["tags"]) == ("2026", "5", "1.5", kept)
+
+
+def test_a_hanging_call_within_another_is_one_line(caplog, monkeypatch):
+    monkeypatch.setattr(loggers, "_CALL", 0.2)
+
+    class Nested(Faulty):
+        def log_hyperparams(self, params):
+            self.log_metrics({})
+
+    safe = guard(Nested(lambda: time.sleep(1)))
+    safe.log_hyperparams({})
+    time.sleep(0.5)
+    assert len(warnings(caplog)) == 1

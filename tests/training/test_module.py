@@ -15,7 +15,8 @@ from depthnet.training.callbacks.finite import FiniteSteps
 from depthnet.training.checkpoint_io import DurableCheckpointIO
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
-from depthnet.training.optimizers import build_optimizer, constant
+from depthnet.training.optimizers import build_optimizer
+from depthnet.training.schedules import constant
 
 RANGE = DepthRange(1e-3, 10.0)
 

@@ -1,6 +1,5 @@
 """One W&B run over several starts, read back from the files that W&B wrote."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +8,10 @@ from faults.loggers import Server
 from wandb_files import records, summary
 
 from depthnet.training import loggers
-from depthnet.training.callbacks.results import History
-from depthnet.training.loggers import SafeLogger, wandb_logger
+from depthnet.training.callbacks.history import History
+from depthnet.training.loggers import guard, wandb_logger
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,8 @@ def _fresh(monkeypatch, tmp_path):
 def epoch(safe, number, **figures):
     safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 4)
     safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 9)
-    safe.histograms({"depth/truth": [1, 2]}, [0, 5, 10], 10 * number + 9)
+    histogram = wandb.Histogram(np_histogram=([1, 2], [0, 5, 10]))
+    safe.log_metrics({"depth/truth": histogram}, 10 * number + 9)
     safe.log_metrics({f"val/{name}": value for name, value in figures.items()} | {"epoch": number}, 10 * number + 9)
     safe.log_metrics({"train/loss": 1.0 / (number + 1), "epoch": number}, 10 * number + 9)
 
@@ -40,7 +40,7 @@ def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monk
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     history = History(tmp_path)
     for numbers in ((0, 1, 2), (2, 3)):  # the last epoch is trained again
-        safe = SafeLogger(wandb_logger(tmp_path, "p", finish_timeout=3.0))
+        safe = guard(wandb_logger(tmp_path, "p", finish_timeout=3.0))
         trainer = SimpleNamespace(current_epoch=0, max_epochs=4, global_step=0, loggers=[safe], callback_metrics={})
         trainer.optimizers = [SimpleNamespace(param_groups=[{"lr": 0.1}])]
         for number in numbers:
@@ -50,7 +50,7 @@ def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monk
             history.on_train_epoch_end(trainer, None)
         if numbers == (2, 3):
             safe.log_metrics({"val/uncropped/delta1": 0.5}, 40)
-        safe.end("success")
+        safe.finish("success")
         server.last_step = 29
 
     before, after = records(tmp_path)
@@ -72,29 +72,15 @@ def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monk
     assert summary(after)["val/uncropped/delta1"] == 0.5
 
 
-def test_a_table_is_recorded_when_it_is_asked_for(tmp_path):
-    columns, rows = ("frame", "label", "delta1"), [(0, "a", 0.5), (1, "b", float("nan"))]
-    for asked in (False, True):
-        safe = SafeLogger(wandb_logger(tmp_path / str(asked), "p", log_per_image=asked))
-        safe.table("per_image/val", columns, rows, 3)
-        safe.end("success")
-    assert not list((tmp_path / "False").rglob("*.table.json"))
-    (table,) = (tmp_path / "True").rglob("*.table.json")
-    assert json.loads(table.read_text()) | {"columns": list(columns)} == {
-        "columns": list(columns),
-        "data": [[0, "a", 0.5], [1, "b", None]],
-    }
-
-
 def test_an_agent_s_run_is_the_one_that_its_sweep_knows(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "merged")
-    alone = SafeLogger(wandb_logger(tmp_path / "alone", "p"))
+    alone = guard(wandb_logger(tmp_path / "alone", "p"))
     assert alone.version != "merged"  # all jobs of a sweep of ours would be one run
-    alone.end("success")
+    alone.finish("success")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     loggers._leave_wandb()  # an agent's run is a process of its own
-    agent = SafeLogger(wandb_logger(tmp_path / "agent", "p"))
+    agent = guard(wandb_logger(tmp_path / "agent", "p"))
     assert agent.version == "merged"
-    agent.end("success")
+    agent.finish("success")
     ((run,),) = (found["run"] for found in records(tmp_path / "agent"))
     assert (run["run_id"], run["sweep_id"]) == ("merged", "sweep")

@@ -34,14 +34,12 @@ class WeightEMA(Callback):
             steps sooner.
 
     Raises:
-        InputError: If an argument is impossible.
+        InputError: If ``decay`` is out of range.
     """
 
     def __init__(self, decay: float = 0.999, warm_up: bool = False) -> None:
-        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        if not 0 <= decay < 1:
             raise InputError(f"callbacks.average.decay={decay}: it is a number, at least 0 and below 1")
-        if not isinstance(warm_up, bool):
-            raise InputError(f"callbacks.average.warm_up={warm_up}: it is true or false")
         self.average: dict[str, Tensor] = {}
         """By the names of the module's state; empty except while it is fitted."""
         self._decay = decay
@@ -71,9 +69,7 @@ class WeightEMA(Callback):
         self._step = trainer.global_step
         self._warn(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Update the average after an optimizer step."""
         if trainer.global_step == self._step:
             return
@@ -107,23 +103,20 @@ class WeightEMA(Callback):
     @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self._weights.items():
-            average = self.average[name]
             kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
+            weight.copy_(self.average[name])
+            self.average[name].copy_(kept)
 
     @rank_zero_only
     def _warn(self, trainer: Trainer) -> None:
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         remembered = round(1 / (1 - self._decay))
         if steps < remembered and not self._warm_up:
-            fitting = math.floor(1000 * (1 - 1 / steps)) / 1000
             log.warning(
-                "callbacks.average.decay=%g: the average remembers about %d optimizer steps and an epoch has %d, so "
-                "the first validations lag behind training; callbacks.average.decay=%g (1 - 1/%d) fits an epoch, and "
-                "callbacks.average.warm_up=true begins with a shorter average",
-                self._decay, remembered, steps, fitting, steps,
-            )  # fmt: skip
+                f"callbacks.average.decay={self._decay:g}: the average remembers about {remembered} optimizer steps "
+                f"and an epoch has {steps}, so the first validations lag behind training; a lower decay fits an epoch, "
+                "and callbacks.average.warm_up=true begins with a shorter average"
+            )
 
 
 def _averaged(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _NAMED = 8  # samples in a message
 class FiniteSteps(Callback):
     """Keeps NaN and infinity out of the weights.
 
-    Before the optimiser's step, loss and gradients of all processes are looked at. Where one is not finite, no process
+    Before the optimizer's step, loss and gradients of all processes are looked at. Where one is not finite, no process
     takes the step; the samples are named and the batch is kept in ``nonfinite/`` (:func:`torch.load` reads it). With
     float16, whose loss scale is found by overflowing, only the loss is looked at.
 
@@ -36,12 +37,12 @@ class FiniteSteps(Callback):
     """
 
     def __init__(self, directory: str | os.PathLike[str], limit: int = 3) -> None:
-        if not isinstance(limit, int) or limit < 1:
+        if limit < 1:
             raise InputError(f"callbacks.finite.limit={limit}: it is a whole number, at least 1")
         self._directory = Path(directory) / "nonfinite"
         self._limit = limit
         self._count = 0
-        self._batches: list[tuple[int, Sample]] = []  # since the last optimiser step
+        self._batches: list[Sample] = []  # since the last optimizer step
         self._losses: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,12 +54,12 @@ class FiniteSteps(Callback):
         self._count = int(state_dict["count"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Start to count."""
         self._count = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch until the step is taken."""
-        self._batches.append((batch_idx, batch))
+        self._batches.append(batch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep the loss until the step is taken."""
@@ -70,7 +71,9 @@ class FiniteSteps(Callback):
         Raises:
             InputError: If this was one too many, or the network's statistics are spoilt already.
         """
-        finite = torch.stack(self._losses).isfinite().all()
+        batches, losses = self._batches, self._losses
+        self._batches, self._losses = [], []
+        finite = torch.stack(losses).isfinite().all()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
             finite = finite & torch.nn.utils.get_total_norm(gradients).isfinite()
@@ -79,55 +82,34 @@ class FiniteSteps(Callback):
             torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MIN)
             finite = known.bool()
         if finite.item():
-            self._forget()
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None  # the optimiser leaves it out: no step, no decay, no moments
+                parameter.grad = None  # the optimizer leaves it out: no step, no decay, no moments
         self._count += 1
-        kept = self._keep(trainer)
-        names = self._suspects(trainer, pl_module)
-        self._forget()
         where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        log.warning("%s: loss or gradient is not finite, step not taken; samples %s; kept in %s", where, names, kept)
-        spoilt = [name for name, value in pl_module.named_buffers() if not value.isfinite().all()]
-        if spoilt:
-            raise InputError(
-                f"{where}: {spoilt[0]} is not finite any more (samples {names}; kept in {kept}); resume= goes on from "
-                "the last checkpoint, which is; see these samples, or lower optimizer.lr in a new run"
-            )
+        samples = f"samples {_labels(trainer, batches)}; kept in {self._keep(trainer, batches)}"
+        log.warning("%s: loss or gradient is not finite, step not taken; %s", where, samples)
+        reasons = [
+            f"{name} is not finite any more" for name, value in pl_module.named_buffers() if not value.isfinite().all()
+        ]
         if self._count >= self._limit:
+            reasons.append(f"loss or gradient was not finite {self._count} times in this epoch")
+        if reasons:
             raise InputError(
-                f"{where}: loss or gradient was not finite {self._count} times in this epoch, the last time for "
-                f"samples {names} (kept in {kept}); see these samples, or lower optimizer.lr in a new run"
+                f"{where}: {reasons[0]} ({samples}); see these samples and continue from the last checkpoint, which is "
+                "finite, by resume=, or lower optimizer.lr in a new run"
             )
 
-    def _forget(self) -> None:
-        self._batches.clear()
-        self._losses.clear()
-
-    def _keep(self, trainer: Trainer) -> Path:
-        """Write the batches of this step, a file for each process."""
+    def _keep(self, trainer: Trainer, batches: Sequence[Sample]) -> Path:
+        """Write the batches of a step, a file for each process."""
         path = self._directory / f"step_{trainer.global_step:06d}_process_{trainer.global_rank}.pt"
-        content = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        save_plain(path, content | {f"batch_{number}": dict(batch._asdict()) for number, batch in self._batches})
+        content: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        save_plain(path, content | {f"batch_{number}": dict(batch._asdict()) for number, batch in enumerate(batches)})
         return path
 
-    @torch.no_grad()
-    def _suspects(self, trainer: Trainer, pl_module: Any) -> str:
-        """Name the samples whose loss is not finite by themselves; if there is none, all of them."""
-        alone: list[int] = []
-        modes = {module: module.training for module in pl_module.network.modules()}
-        pl_module.network.eval()
-        for _, batch in self._batches:
-            for place, frame in enumerate(torch.as_tensor(batch.frame).tolist()):
-                here = slice(place, place + 1)
-                pred = pl_module(batch.image[here], None if batch.intrinsics is None else batch.intrinsics[here])
-                if not pl_module.loss(pred, batch.depth[here], batch.mask[here])[0].isfinite():
-                    alone.append(frame)
-        for module, training in modes.items():  # train() would also wake what is kept frozen
-            module.training = training
-        frames = alone or [frame for _, batch in self._batches for frame in torch.as_tensor(batch.frame).tolist()]
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning's type leaves it out
-        names = [data.train_label(frame) for frame in frames]
-        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+def _labels(trainer: Trainer, batches: Sequence[Sample]) -> str:
+    data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning's type leaves it out
+    labels = [data.train_label(frame) for batch in batches for frame in torch.as_tensor(batch.frame).tolist()]
+    return ", ".join(labels[:_NAMED]) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")

@@ -12,9 +12,12 @@ from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.evaluator import Evaluation, choose_protocols
-from depthnet.training.callbacks.results import Checkpoint, History, Panels, Results
+from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
+from depthnet.training.callbacks.history import History
+from depthnet.training.callbacks.panels import Panels
+from depthnet.training.callbacks.results import Results
 from depthnet.training.fit import finished
-from depthnet.training.loggers import SafeLogger
+from depthnet.training.loggers import WandbRun
 
 
 def epoch(number, **metrics):
@@ -51,7 +54,9 @@ def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
         torch.ones(5, 1, 48, 64, dtype=torch.bool),
         torch.arange(5),
     )
-    panels.on_test_batch_end(SimpleNamespace(logger=None), None, torch.full((5, 1, 24, 32), 2.5), batch, 0)
+    trainer = SimpleNamespace(loggers=[], testing=True, global_step=3)
+    panels.on_test_batch_end(trainer, None, torch.full((5, 1, 24, 32), 2.5), batch, 0)
+    panels.on_test_epoch_end(trainer, None)
     names = sorted(path.name for path in (tmp_path / "panels").iterdir())
     assert names == ["train_rgb_00007.png", "train_rgb_00009.png"]
     picture = np.asarray(Image.open(tmp_path / "panels" / names[0]))
@@ -59,12 +64,21 @@ def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
     assert picture.std() > 10
 
 
-def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, monkeypatch):
-    first, second, third = (SafeLogger(CSVLogger(tmp_path)) for _ in range(3))
-    monkeypatch.setattr(SafeLogger, "shows_images", property(lambda logger: logger is not first))
-    sent = []
-    monkeypatch.setattr(SafeLogger, "images", lambda logger, key, drawn, step: sent.append((logger, key, len(drawn))))
-    trainer = SimpleNamespace(loggers=[first, second, third], sanity_checking=False, testing=False, global_step=3)
+class Board(WandbRun):
+    """A logger that keeps what it is sent."""
+
+    def __init__(self):
+        self.sent = []
+
+    def log_image(self, key, images, step, caption):
+        self.sent.append((key, len(images), step, caption))
+
+
+def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists):
+    boards = [Board(), Board()]
+    trainer = SimpleNamespace(
+        loggers=[CSVLogger(tmp_path), *boards], sanity_checking=False, testing=False, global_step=3
+    )
     panels = Panels(tmp_path, open_root(make_lists(val=2)), "val", count=2)
     batch = Sample(
         torch.zeros(2, 3, 24, 32, dtype=torch.uint8),
@@ -74,15 +88,16 @@ def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists, mon
     )
     panels.on_validation_batch_end(trainer, None, torch.full((2, 1, 24, 32), 2.5), batch, 0)
     panels.on_validation_epoch_end(trainer, None)
-    assert [entry for entry in sent if entry[0] is not first] == [(second, "panels/val", 2), (third, "panels/val", 2)]
+    for board in boards:
+        assert board.sent == [("panels/val", 2, 2, ["train/rgb_00007", "train/rgb_00008"])]
 
 
 def test_a_moved_run_keeps_its_best_score(tmp_path):
-    old = Checkpoint(dirpath=tmp_path / "old", filename="best", monitor="val/delta1", mode="max")
+    old = BestCheckpoint(dirpath=tmp_path / "old", filename="best", monitor="val/delta1", mode="max")
     old.best_model_score = torch.tensor(0.9)
     old.best_model_path = str(tmp_path / "old" / "best.ckpt")
     old.best_k_models = {old.best_model_path: old.best_model_score}
-    new = Checkpoint(dirpath=tmp_path / "new", filename="best", monitor="val/delta1", mode="max")
+    new = BestCheckpoint(dirpath=tmp_path / "new", filename="best", monitor="val/delta1", mode="max")
     new.load_state_dict(old.state_dict())
     assert new.best_model_score == 0.9
     assert new.best_model_path == str(tmp_path / "new" / "best.ckpt")

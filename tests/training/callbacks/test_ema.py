@@ -114,33 +114,27 @@ def test_the_average_is_on_the_device_of_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("options", "batches", "gathered", "fits"),
+    ("options", "batches", "gathered", "steps"),
     [
-        ({"decay": 0.99}, 43, 1, "0.976 (1 - 1/43)"),
-        ({"decay": 0.99}, 199, 4, "0.98 (1 - 1/50)"),
+        ({"decay": 0.99}, 43, 1, 43),
+        ({"decay": 0.99}, 199, 4, 50),
         ({"decay": 0.99}, 100, 1, None),
         ({"decay": 0.99, "warm_up": True}, 43, 1, None),
-        ({"decay": 0.999}, 1, 1, "0 (1 - 1/1)"),
     ],
 )
-def test_an_average_longer_than_an_epoch_is_logged(caplog, options, batches, gathered, fits):
+def test_an_average_longer_than_an_epoch_is_logged(caplog, options, batches, gathered, steps):
     trainer = SimpleNamespace(global_step=0, num_training_batches=batches, accumulate_grad_batches=gathered)
     with caplog.at_level("WARNING", "depthnet"):
         WeightEMA(**options).on_train_start(trainer, None)
-    assert len(caplog.messages) == (fits is not None)
-    if fits:
-        remembered = {0.99: 100, 0.999: 1000}[options["decay"]]
-        assert f"about {remembered} optimizer steps" in caplog.messages[0]
-        assert f"callbacks.average.decay={fits} fits an epoch" in caplog.messages[0]
-        advised = WeightEMA(decay=float(fits.split()[0]))  # is not warned of again
-        advised.on_train_start(trainer, None)
-        assert len(caplog.messages) == 1
+    assert len(caplog.messages) == (steps is not None)
+    if steps:
+        assert f"remembers about 100 optimizer steps and an epoch has {steps}" in caplog.messages[0]
 
 
-@pytest.mark.parametrize("options", [{"decay": 1}, {"decay": -0.1}, {"decay": True}, {"decay": "x"}, {"warm_up": 1}])
-def test_impossible_averages_are_refused(options):
-    with pytest.raises(InputError, match=rf"callbacks\.average\.{next(iter(options))}="):
-        WeightEMA(**options)
+@pytest.mark.parametrize("decay", [1, -0.1, float("nan")])
+def test_impossible_averages_are_refused(decay):
+    with pytest.raises(InputError, match=r"callbacks\.average\.decay="):
+        WeightEMA(decay)
 
 
 def test_figures_are_those_of_the_best_checkpoint_and_of_a_resumed_run(train, tmp_path, monkeypatch):
