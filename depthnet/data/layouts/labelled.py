@@ -21,10 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
-from depthnet.core.types import DepthRange, InputError
-from depthnet.data.layouts.files import NYU_CAMERA, nyu_camera
+from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Pair, Source, SourceLayout
-from depthnet.data.layouts.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
+from depthnet.data.layouts.official import (
+    LABELLED_FRAMES,
+    NYU_CAMERA,
+    NYU_DEPTH_RANGE,
+    PUBLISHED_FRAMES,
+    TEST_FRAMES,
+    nyu_camera,
+)
 from depthnet.data.layouts.scenes import part_val, scene_name
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
@@ -69,7 +75,7 @@ class LabelledLayout(SourceLayout):
         self._path = _mat_file(source)
         self.description = f"NYU, {self.name} layout, {self._path}"
         self.val = source.val
-        self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
+        self.depth_range = source.depth_range or NYU_DEPTH_RANGE
         self.truth = "raw" if source.truth == "raw" else "filled"
         self._opened: tuple[int, _Arrays] | None = None
         with _explained(str(self._path)):
