@@ -75,12 +75,6 @@ def _check_pixels(path: str | os.PathLike[str], width: int, height: int) -> None
         raise InputError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS} are read")
 
 
-def check_header(path: str | os.PathLike[str]) -> None:
-    """Raise InputError for what :func:`read_image` would refuse before it reads a pixel."""
-    with _opened(path):
-        pass
-
-
 def _exif(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Exif:
     """Return the EXIF of an opened file; Pillow itself would decode a PNG without any to look behind its pixels."""
     if picture.format != "PNG" or "exif" in picture.info:

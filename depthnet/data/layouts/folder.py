@@ -17,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from depthnet.core.camera import Intrinsics, check_camera, find_camera
-from depthnet.core.images import CONVERT, check_header, is_array
+from depthnet.core.images import CONVERT, image_size, is_array
 from depthnet.core.types import InputError
 from depthnet.data.layouts.files import FileLayout, FileRow, common_bits, explained, parse_rows, path_inside, split_rows
 from depthnet.data.layouts.layout import SPLITS, Finding, Source, read_unit
@@ -95,7 +95,7 @@ class FolderLayout(FileLayout):
         for split in SPLITS:
             if self.count(split):
                 try:
-                    check_header(self.files(split, 0)[0])
+                    image_size(self.files(split, 0)[0])
                     self.size(split, 0)
                 except InputError:  # the data's check reports it
                     continue
