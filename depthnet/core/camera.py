@@ -12,10 +12,12 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from depthnet.core.images import read_lens
+import numpy as np
+
+from depthnet.core.images import read_film_focal
 from depthnet.core.types import InputError
 
-INTRINSICS_FILES = ("K.txt", "intrinsics.txt", "intrinsics.json", "camera.json")
+INTRINSICS_FILES = ("K.txt", "intrinsics.json")
 """The names under which a camera may lie beside images, the first that is there counts."""
 
 _FORMS = "it holds a 3x3 matrix, a line of fx fy cx cy, or JSON with fx, fy, cx, cy or K"
@@ -34,14 +36,20 @@ class Intrinsics(NamedTuple):
         >>> half = Intrinsics(500.0, 500.0, 319.5, 239.5).resized((480, 640), (240, 320))
         >>> half
         Intrinsics(fx=250.0, fy=250.0, cx=159.5, cy=119.5)
-        >>> half.cropped(top=10, left=20).flipped(width=300).cx
-        159.5
     """
 
     fx: float
     fy: float
     cx: float
     cy: float
+
+    @classmethod
+    def of(cls, *values: str | float) -> Intrinsics:
+        """Make one of fx, fy, cx and cy, also as words; ValueError for what no camera has."""
+        fx, fy, cx, cy = map(float, values)
+        if not all(map(math.isfinite, (fx, fy, cx, cy))) or fx <= 0 or fy == 0:
+            raise ValueError(f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} cannot be")
+        return cls(fx, fy, cx, cy)
 
     @property
     def focal(self) -> float:
@@ -57,14 +65,6 @@ class Intrinsics(NamedTuple):
             self.fx * across, self.fy * down, (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5
         )
 
-    def cropped(self, top: float, left: float) -> Intrinsics:
-        """Return the camera after rows above ``top`` and columns left of ``left`` [px] are cut off."""
-        return Intrinsics(self.fx, self.fy, self.cx - left, self.cy - top)
-
-    def flipped(self, width: int) -> Intrinsics:
-        """Return the camera after an image of ``width`` [px] is mirrored left to right."""
-        return Intrinsics(self.fx, self.fy, width - 1 - self.cx, self.cy)
-
 
 def from_focal(pixels: float, size: tuple[int, int]) -> Intrinsics:
     """Return the camera of a focal length [px], its principal point in the center of an image of ``size``.
@@ -77,7 +77,7 @@ def from_focal(pixels: float, size: tuple[int, int]) -> Intrinsics:
         Intrinsics(fx=500.0, fy=500.0, cx=319.5, cy=239.5)
     """
     low, high = (limit * max(size) for limit in _STATED_FOCAL)
-    if not _is_number(pixels) or not low <= pixels <= high:
+    if not low <= pixels <= high:
         raise InputError(
             f"focal={pixels}: it is in pixels of the image, {size[1]}x{size[0]}, so a number from {low:g} to {high:g}"
         )
@@ -94,7 +94,7 @@ def from_fov(degrees_x: float, size: tuple[int, int]) -> Intrinsics:
         >>> round(from_fov(90.0, (480, 640)).fx, 6)
         320.0
     """
-    if not _is_number(degrees_x) or not 1 <= degrees_x <= 170:
+    if not 1 <= degrees_x <= 170:
         raise InputError(f"fov_x={degrees_x}: it is the horizontal field of view in degrees, a number from 1 to 170")
     return _centered(size[1] / 2 / math.tan(math.radians(degrees_x) / 2), size)
 
@@ -102,15 +102,10 @@ def from_fov(degrees_x: float, size: tuple[int, int]) -> Intrinsics:
 def from_35mm(millimeters: float, size: tuple[int, int]) -> Intrinsics:
     """Return the camera of a focal length stated for 35-mm film [mm], as EXIF's FocalLengthIn35mmFilm: by the diagonal.
 
-    Raises:
-        InputError: If it is not a focal length.
-
     Example:
         >>> round(from_35mm(26.0, (3000, 4000)).fx, 1)
         3004.6
     """
-    if not _is_number(millimeters) or millimeters <= 0:
-        raise InputError(f"a 35-mm focal length of {millimeters}: it is in millimeters, above 0")
     return _centered(millimeters / _FILM_DIAGONAL * math.hypot(*size), size)
 
 
@@ -125,16 +120,15 @@ def read_intrinsics(path: str | os.PathLike[str]) -> tuple[Intrinsics, tuple[int
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"{path}: cannot be read: {reason}; {_FORMS}") from None
-    try:
-        values, size = _parse_json(text) if text.lstrip()[:1] == "{" else (_parse_text(text), None)
-        found = _camera_of(values)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if text.lstrip()[:1] == "{":
+            return _parse_json(json.loads(text))
+        rows = [line.split() for line in re.sub(r"[][,;]", " ", re.sub("#.*", "", text)).splitlines()]
+        return _from_numbers([row for row in rows if row]), None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {_FORMS}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: no intrinsics of a camera ({reason}); {_FORMS}") from None
-    return found, size
 
 
 def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> Intrinsics:
@@ -181,99 +175,68 @@ def check_camera(camera: Intrinsics, size: tuple[int, int], where: str, cropped:
         )
 
 
-def find_intrinsics_file(folder: Path) -> Path | None:
-    """Return the intrinsics file that lies in a folder; None where there is none."""
-    return next((folder / name for name in INTRINSICS_FILES if _holds_camera(folder / name)), None)
+def find_camera(
+    path: Path,
+    size: tuple[int, int],
+    focal: float | None = None,
+    fov_x: float | None = None,
+    top: Path | None = None,
+) -> tuple[Intrinsics | None, str]:
+    """Return the camera of an image on disk, and where it is known from: its file's name, or in words.
 
-
-def _holds_camera(path: Path) -> bool:
-    """Whether a file is there and states intrinsics; other programs have a camera.json of their own."""
-    if path.suffix != ".json" or not path.is_file():
-        return path.is_file()
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return True  # whoever reads it reports it
-    return isinstance(stated, dict) and not stated.keys().isdisjoint((*Intrinsics._fields, "K", "camera_matrix"))
-
-
-def photo_intrinsics(path: str | os.PathLike[str], size: tuple[int, int]) -> tuple[Intrinsics | None, str]:
-    """Return the camera of a photograph on disk, and where it is known from, such as "K.txt".
-
-    An intrinsics file (:data:`INTRINSICS_FILES`) in the photograph's folder or up to two above counts first, then
-    EXIF's focal length. Unknown: None and an empty string.
+    What is stated counts first, then an intrinsics file (:data:`INTRINSICS_FILES`) in the image's folder or above, the
+    nearest one, then EXIF's 35-mm focal length. Unknown: None and an empty string.
 
     Args:
         path: A PNG or JPEG file.
-        size: (height, width) of the photograph, turned upright by its EXIF orientation [px].
+        size: (height, width) of the image, turned upright by its EXIF orientation [px].
+        focal: The focal length, if it is stated [px].
+        fov_x: The horizontal field of view, if it is stated [degrees].
+        top: The last folder that is looked in; None for the second above the image's.
 
     Raises:
-        InputError: If an intrinsics file is wrong or of another image size, or the photograph cannot be read.
+        InputError: If what is stated cannot be, or an intrinsics file is wrong or of another image size, or the image
+            cannot be read.
     """
-    for folder in list(Path(os.path.abspath(path)).parents)[:_FOLDERS]:  # noqa: PTH100  a link stays where it lies
-        file = find_intrinsics_file(folder)
-        if file is not None:
+    if focal is not None:
+        return from_focal(focal, size), "the stated focal length"
+    if fov_x is not None:
+        return from_fov(fov_x, size), "the stated field of view"
+    folders = list(Path(os.path.abspath(path)).parents)  # noqa: PTH100  a link stays where it lies
+    end = _FOLDERS if top is None else folders.index(Path(os.path.abspath(top))) + 1  # noqa: PTH100
+    for file in (folder / name for folder in folders[:end] for name in INTRINSICS_FILES):
+        if file.is_file():
             return intrinsics_of_file(file, size), file.name
-    return exif_intrinsics(path, size)
-
-
-def exif_intrinsics(path: str | os.PathLike[str], size: tuple[int, int]) -> tuple[Intrinsics | None, str]:
-    """Return the camera by a photograph's EXIF alone; arguments, values and errors as :func:`photo_intrinsics`."""
-    lens = read_lens(path)
-    try:
-        if lens.film > 0:
-            return from_35mm(lens.film, size), f"EXIF 35-mm focal length {lens.film:g} mm"
-        if lens.fx > 0 and lens.fy > 0:
-            found = from_focal(lens.fx, size)._replace(fy=from_focal(lens.fy, size).fy)
-            return found, f"EXIF focal length {lens.millimeters:g} mm and sensor resolution"
-    except InputError:  # a camera that writes nonsense there; nobody stated it
-        pass
-    return None, ""
+    film = read_film_focal(path)
+    return (from_35mm(film, size), f"EXIF 35-mm focal length {film:g} mm") if film else (None, "")
 
 
 def _centered(focal: float, size: tuple[int, int]) -> Intrinsics:
     return Intrinsics(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _parse_text(text: str) -> list[list[float]]:
-    lines = (re.split(r"[\s,;\[\]]+", line.split("#")[0].strip(" \t,;[]")) for line in text.splitlines())
-    rows = [[float(word) for word in line if word] for line in lines]
-    return [row for row in rows if row]
-
-
-def _parse_json(text: str) -> tuple[Any, tuple[int, int] | None]:
-    stated = json.loads(text)
+def _parse_json(stated: dict[str, Any]) -> tuple[Intrinsics, tuple[int, int] | None]:
     size = None
     if "width" in stated or "height" in stated:
-        width, height = stated["width"], stated["height"]
-        if not all(_is_number(side) and side >= 1 for side in (width, height)):
+        size = int(stated["height"]), int(stated["width"])
+        if min(size) < 1:
             raise ValueError("width and height are pixels, at least 1")
-        size = int(height), int(width)
-    matrix = next((stated[name] for name in ("K", "camera_matrix") if name in stated), None)
+    matrix = stated.get("K", stated.get("camera_matrix"))
     if matrix is None:
-        return [[float(stated[name]) for name in Intrinsics._fields]], size
-    if isinstance(matrix, dict):  # as OpenCV writes it
-        matrix = matrix["data"]
-    return ([[float(value) for value in row] if isinstance(row, list) else float(row) for row in matrix]), size
+        return _from_numbers([[stated[name] for name in Intrinsics._fields]]), size
+    return _from_numbers(matrix["data"] if isinstance(matrix, dict) else matrix), size  # "data": as OpenCV writes it
 
 
-def _camera_of(values: list[Any]) -> Intrinsics:
-    """Return the intrinsics of rows of numbers, or of one row that holds them all."""
-    flat = [value for row in values for value in (row if isinstance(row, list) else [row])]
-    rows = [row for row in values if isinstance(row, list)]
-    if len(flat) == 4 and len(rows) == 1:
-        fx, fy, cx, cy = flat
+def _from_numbers(numbers: Any) -> Intrinsics:
+    """Return the intrinsics of a matrix, of all its numbers in a row, or of a row of fx, fy, cx and cy."""
+    values = np.array(numbers, np.float64)
+    if values.size == 4:
+        fx, fy, cx, cy = values.ravel().tolist()
     else:
-        wide = {9: 3, 12: 4, 16: 4}.get(len(flat), 0)
-        if not wide or (len(rows) > 1 and {len(row) for row in rows} != {wide}):
-            raise ValueError(f"{len(flat)} numbers")
-        fx, cx, fy, cy = flat[0], flat[2], flat[wide + 1], flat[wide + 2]
-        if (flat[wide], *flat[2 * wide : 2 * wide + 3]) != (0, 0, 0, 1):
+        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size, (0, 0))
+        if values.shape != shape and values.size not in values.shape:
+            raise ValueError(f"{values.size} numbers")
+        (fx, _, cx), (zero, fy, cy), last = values.reshape(shape)[:3, :3].tolist()
+        if (zero, *last) != (0, 0, 0, 1):
             raise ValueError("its matrix is not fx 0 cx, 0 fy cy, 0 0 1")
-    if not all(map(math.isfinite, (fx, fy, cx, cy))) or fx <= 0 or fy == 0:
-        raise ValueError(f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} cannot be")
-    return Intrinsics(fx, fy, cx, cy)
+    return Intrinsics.of(fx, fy, cx, cy)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,42 +31,12 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own bound is 89 million, below w
 
 np.empty(31 << 20, np.uint8)  # once such a block was freed, glibc keeps freed pictures for the next: 1.7 times as fast
 
-_FORMATS = ("PNG", "JPEG")
-_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_OTHER_HEADS = (  # place, bytes and name of what is often taken for a picture or depth
-    (8, b"WEBP", "WebP"),
-    (4, b"ftyp", "HEIC, AVIF or video"),
-    (0, b"v/1\x01", "OpenEXR"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"P2", "PGM"),
-    (0, b"P5", "PGM"),
-    (0, b"P6", "PPM"),
-    (0, b"Pf", "PFM"),
-    (0, b"PF", "PFM"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
-    (4, b"jP  ", "JPEG 2000"),
-    (0, b"\x89HDF", "HDF5"),
-    (0, b"PK\x03\x04", "NPZ or ZIP"),
-    (0, b"\x93NUMPY", "NPY"),
-)
-_NO_IMAGE = "not a PNG or JPEG image; replace it or take it out"
-_WALKED = 1 << 20  # bytes; in a larger file the metadata is measured before Pillow sees it
-_MAX_METADATA = 32 << 20  # bytes; Pillow holds them all, and a photograph has a few
-_MAX_HEADER = 10_000  # bytes of an .npy file's header, as NumPy's own bound; NumPy asks when it has read them
-_MAX_PARTS = 200_000  # chunks of a PNG file, or segments of a JPEG
-_PLAIN_PIXELS = 16_000_000  # up to here, a file may be as small as it likes
-_PIXELS_PER_BYTE = 100  # beyond: a JPEG of one colour has some 80, a photograph 30 at most
+_STRETCHED = 1.15  # in aspect; less comes from sides that are rounded
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # the orientations in which height and width change places
 _EXIF_IFD = 0x8769
-_EXIF_FOCAL, _EXIF_FILM = 0x920A, 0xA405  # focal length, and that of 35-mm film which sees the same [mm]
+_EXIF_FILM = 0xA405  # focal length of 35-mm film that sees the same [mm]
 _EXIF_PIXELS = (0xA002, 0xA003)  # width and height of the image that the camera wrote
-_EXIF_RESOLUTION, _EXIF_UNIT = (0xA20E, 0xA20F), 0xA210  # pixels of it on a unit of the sensor, and which unit
-_UNITS = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # [mm]
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -78,83 +47,32 @@ Number = TypeVar("Number", bound=np.generic)
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open ``path`` lazily; every way in which a file can be wrong becomes one InputError that names it."""
     try:
-        bytes_there = _require_file(path, "give a PNG or JPEG file")
-        _check_kind(path)
-        if bytes_there > _WALKED:
-            _check_metadata(path, bytes_there)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as picture:
-                pixels = picture.width * picture.height
-                if pixels > MAX_PIXELS:
-                    raise InputError(f"{path}: {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
-                if pixels > max(_PLAIN_PIXELS, _PIXELS_PER_BYTE * bytes_there):
-                    raise InputError(
-                        f"{path}: its header states {picture.width}x{picture.height} pixels, and it has {bytes_there} "
-                        "bytes; no photograph is so small"
-                    )
-                yield picture
+        _require_file(path)
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            _check_pixels(path, picture.width, picture.height)
+            yield picture
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path}: {_NO_IMAGE}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(f"{path}: its header states too many pixels; at most {MAX_PIXELS} are read") from None
+        raise InputError(f"{path}: not a PNG or JPEG image; replace it, take it out, or {CONVERT}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError, struct.error and more
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:120]
-        reason = reason.rstrip(".")
         missing = isinstance(error, FileNotFoundError)
-        raise InputError(f"{path}: cannot be read: {reason}", "missing" if missing else "torn") from None
+        raise InputError(f"{path}: cannot be read: {reason.rstrip('.')}", "missing" if missing else "torn") from None
 
 
-def _check_kind(path: str | os.PathLike[str]) -> None:
-    """Raise InputError for a file that does not begin as PNG and JPEG do; it names the kind where that is known."""
-    with Path(path).open("rb") as file:
-        head = file.read(16)
-    if not head:
-        raise InputError(f"{path}: the file is empty; replace it or take it out", "empty")
-    if not head.startswith(_HEADS):
-        kind = next((name for place, start, name in _OTHER_HEADS if head[place:].startswith(start)), None)
-        raise InputError(
-            f"{path}: a file of a kind that is not read ({kind}); {CONVERT}" if kind else f"{path}: {_NO_IMAGE}"
-        )
-
-
-def _require_file(path: str | os.PathLike[str], advice: str) -> int:
-    """Return a file's bytes; InputError if it is none: to open a pipe would block, and a device has no end."""
+def _require_file(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for what is no file with something in it: to open a pipe would block, a device has no end."""
     status = os.stat(path)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path}: not a regular file; {advice}")
-    return status.st_size
+        raise InputError(f"{path}: not a regular file; give a PNG, JPEG or .npy file")
+    if not status.st_size:
+        raise InputError(f"{path}: the file is empty; replace it or take it out", "empty")
 
 
-def _check_metadata(path: str | os.PathLike[str], bytes_there: int) -> None:
-    """Refuse a large file whose bytes are no pixels: Pillow would hold them in memory, or pass over each by itself."""
-    with Path(path).open("rb") as file:
-        png = file.read(8) == _HEADS[0]
-        place, metadata, parts = 8 if png else 2, 0, 0
-        while place < bytes_there:
-            file.seek(place)
-            head = file.read(8)
-            if png:
-                length, kind = 12 + int.from_bytes(head[:4], "big"), head[4:]
-            elif head[0] != 0xFF or head[1:2] == b"\xff":  # filling
-                length, kind = 1, b""
-            else:
-                length, kind = 2 + int.from_bytes(head[2:4], "big"), head[:2]
-            if kind in (b"IEND", b"\xff\xda"):  # after the latter come pixels
-                return
-            parts += 1
-            metadata += 0 if kind == b"IDAT" else length
-            place += length
-            if metadata > _MAX_METADATA or parts > _MAX_PARTS:
-                raise InputError(f"{path}: more metadata than picture; at most {_MAX_METADATA >> 20} MiB are read")
-
-
-def check_header(path: str | os.PathLike[str]) -> None:
-    """Raise InputError for what :func:`read_image` would refuse before it reads a pixel."""
-    with _opened(path):
-        pass
+def _check_pixels(path: str | os.PathLike[str], width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS} are read")
 
 
 def _exif(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Exif:
@@ -185,24 +103,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return picture.height, picture.width
 
 
-class Lens(NamedTuple):
-    """What a photograph's EXIF states of its lens; 0 for what it does not.
-
-    Attributes:
-        film: The focal length of 35-mm film that sees the same [mm]; a digital zoom is in it.
-        millimeters: The focal length [mm].
-        fx: The focal length along the rows of the upright image [px], by the sensor's resolution.
-        fy: The same along the columns [px].
-    """
-
-    film: float = 0.0
-    millimeters: float = 0.0
-    fx: float = 0.0
-    fy: float = 0.0
-
-
-def read_lens(path: str | os.PathLike[str]) -> Lens:
-    """Read what a photograph's EXIF states of its lens; nothing where the image was cropped since.
+def read_film_focal(path: str | os.PathLike[str]) -> float:
+    """Return the 35-mm focal length that a photograph's EXIF states [mm]; 0 for none, or if it was cropped since.
 
     Raises:
         InputError: As :func:`image_size`, for an image.
@@ -213,19 +115,11 @@ def read_lens(path: str | os.PathLike[str]) -> Lens:
             stated = exif.get_ifd(_EXIF_IFD)
         except Exception:  # damaged, in one of Pillow's many ways; the pixels can be whole
             stated = {}
-        turned = exif.get(_EXIF_ORIENTATION) in _TURNED
-        width, height = picture.size
-    written = [_exif_number(stated.get(tag)) for tag in _EXIF_PIXELS]
-    scale = 1.0
-    if all(written):
-        scale = max(width, height) / max(written)
-        if abs(min(width, height) / min(written) / scale - 1) > 0.02:
-            return Lens()
-    focal, unit = _exif_number(stated.get(_EXIF_FOCAL)), _UNITS.get(stated.get(_EXIF_UNIT, 2), 0.0)
-    across, down = (_exif_number(stated.get(tag)) for tag in _EXIF_RESOLUTION)
-    known = unit and all(written)  # a program that resized the image may have left the sensor's resolution
-    fx, fy = (focal * resolution / unit * scale if known else 0.0 for resolution in (across, down or across))
-    return Lens(_exif_number(stated.get(_EXIF_FILM)), focal, *((fy, fx) if turned else (fx, fy)))
+        sides = sorted(picture.size)
+    written = sorted(_exif_number(stated.get(tag)) for tag in _EXIF_PIXELS)
+    if written[0] > 0 and abs(sides[0] / written[0] / (sides[1] / written[1]) - 1) > 0.02:
+        return 0.0
+    return _exif_number(stated.get(_EXIF_FILM))
 
 
 def _exif_number(value: object) -> float:
@@ -320,20 +214,13 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
 
 def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArray[np.floating]:
     try:
-        empty = _require_file(path, "give a .npy file") == 0
-        with Path(path).open("rb") as file:
-            start = file.read(12)
-        long = start[6:7] != b"\x01" and int.from_bytes(start[8:12], "little") > _MAX_HEADER
-        if start.startswith(b"\x93NUMPY") and long:
-            raise ValueError(f"its header has more than {_MAX_HEADER} bytes")
-        with np.errstate(over="ignore"):  # it multiplies what a false header says
-            values = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header and no number
+        _require_file(path)
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header and no number
     except InputError:
         raise
     except Exception as error:  # NumPy fails in a dozen ways on what is no array: zip, pickle and tokenizer errors too
         reason = " ".join(str(error).split())[:120]
         finding = "missing" if isinstance(error, FileNotFoundError) else "torn"
-        finding = "empty" if not isinstance(error, OSError) and empty else finding
         raise InputError(f"{path}: cannot be read as a .npy array of numbers ({reason})", finding) from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
         raise InputError(
@@ -342,9 +229,19 @@ def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArr
     depth = values[0] if values.ndim == 3 and len(values) == 1 else values
     if depth.ndim != 2 or not depth.size:
         raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
-    if depth.size > MAX_PIXELS:
-        raise InputError(f"{path}: {depth.shape[1]}x{depth.shape[0]} pixels; at most {MAX_PIXELS} are read")
+    _check_pixels(path, depth.shape[1], depth.shape[0])
     return depth if mapped else np.array(depth)
+
+
+def is_stretched(size: tuple[int, int], new_size: tuple[int, int]) -> bool:
+    """Tell whether a resize between two (height, width) changes the aspect by more than rounded sides do.
+
+    Example:
+        >>> is_stretched((480, 640), (240, 320)), is_stretched((360, 640), (240, 320))
+        (False, True)
+    """
+    aspect = size[0] / size[1] * new_size[1] / new_size[0]
+    return not 1 / _STRETCHED < aspect < _STRETCHED
 
 
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:

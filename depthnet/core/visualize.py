@@ -7,7 +7,6 @@ colour map holds a grey.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +24,6 @@ MISSING = (128, 128, 128)
 
 _PAPER = (255, 255, 255)
 _INK = (38, 38, 38)
-_ROWS = 256  # coloured at a time, so that a photograph of 100 megapixels needs no float copies of itself
 
 
 def _color_map(anchors: str) -> UInt8Array:
@@ -67,14 +65,11 @@ def colorize(
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"a colour scale from {low} to {high}; needs low < high")
-    picture = np.empty((*depth.shape, 3), np.uint8)
-    for top in range(0, len(depth), _ROWS):
-        block = np.asarray(depth[top : top + _ROWS], dtype=np.float32)
-        held = np.isfinite(block)
-        held &= block > 0 if mask is None else mask[top : top + _ROWS]
-        level = (np.where(held, block, low) - low) * (255.0 / (high - low))
-        picture[top : top + _ROWS] = colors[np.rint(level.clip(0, 255)).astype(np.uint8)]
-        picture[top : top + _ROWS][~held] = MISSING
+    depth = np.asarray(depth, dtype=np.float32)
+    held = np.isfinite(depth) & (depth > 0 if mask is None else mask)
+    level = (np.where(held, depth, low) - low) * (255.0 / (high - low))
+    picture: UInt8Array = colors[np.rint(level.clip(0, 255)).astype(np.uint8)]
+    picture[~held] = MISSING
     return picture
 
 
@@ -187,19 +182,17 @@ def panel(
         A picture.
     """
     height, width = depth.shape
-    least, most = min(320 / width, 240 / height), min(480 / width, 360 / height)
-    scale = max(least, min(1.0, most))
+    scale = max(min(320 / width, 240 / height), min(1.0, 480 / width, 360 / height))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     pred = resize_nearest(np.asarray(pred, np.float32), (height, width))
     low, high = depth_limits(depth, mask) if mask.any() else depth_limits(pred)
 
     missing = "" if mask.all() else " (grey: missing)"
-    truth = _resized(colorize(depth, low, high, mask), size)
-    predicted = _resized(colorize(pred, low, high), size)
-    wrong = _resized(error_map(pred, depth, mask, error_high), size)
+    depth, mask, pred = resize_nearest(depth, size), resize_nearest(mask, size), resize_nearest(pred, size)
+    predicted, wrong = colorize(pred, low, high), error_map(pred, depth, mask, error_high)
     tiles = [
         _titled(resize_image(image, size), "image"),
-        _titled(truth, "truth" + missing),
+        _titled(colorize(depth, low, high, mask), "truth" + missing),
         _titled(with_scale_bar(predicted, low, high), "prediction"),
         _titled(with_scale_bar(wrong, 0.0, error_high, "", ERROR_COLORS), "error: |pred - truth| / truth"),
     ]
@@ -222,15 +215,14 @@ def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]], columns: 
     cells = []
     for image, depth, label in pairs:
         height = round(160 * depth.shape[0] / depth.shape[1])
-        colours = _resized(colorize(depth, low, high), (height, 160))
+        colours = colorize(resize_nearest(depth, (height, 160)), low, high)
         cells.append(_titled(np.hstack([resize_image(image, (height, 160)), colours]), label[-40:], size=12))
     tall, wide = (max(cell.shape[axis] for cell in cells) + 6 for axis in (0, 1))
-    rows = math.ceil(len(cells) / columns)
-    sheet = np.full((rows * tall, min(columns, len(cells)) * wide, 3), _PAPER, np.uint8)
-    for number, cell in enumerate(cells):
-        top, left = number // columns * tall, number % columns * wide
-        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return with_scale_bar(sheet, low, high, points=14)
+    cells = [np.pad(c, ((0, tall - c.shape[0]), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
+    columns = min(columns, len(cells))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return with_scale_bar(np.vstack(rows), low, high, points=14)
 
 
 def _round_step(least: float) -> float:
@@ -248,21 +240,12 @@ def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return marks, [f"{mark:.{decimals}f}" for mark in marks]
 
 
-def _resized(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """The nearest pixel for each: a mean of two colours is a depth that the scale does not hold."""
-    planes = [resize_nearest(picture[..., channel].astype(np.float32), size) for channel in range(3)]
-    return np.stack(planes, axis=2).astype(np.uint8)
-
-
 def _titled(picture: UInt8Array, title: str, left: int = 0, size: int = 17) -> UInt8Array:
     """The picture with a line of text above it, widened where the text is longer."""
     if not title:
         return picture
     font = ImageFont.load_default(size)
-    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()  # what Pillow's own font holds
-    text = " ".join(plain.split())
-    if len(text) > 160:
-        text = f"{text[:60]} ... {text[-95:]}"
+    text = " ".join(title.split())[-160:]
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + size + 11), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, size + 11))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -71,16 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from depthnet.data.validation.check import examine
     from depthnet.data.validation.manifest import page, write_manifest
 
     layout = open_root(options.root, **source_options(options))
     with progress_bar("pairs examined") as advance:
         examination = examine(layout, cache_folder(options.cache_dir), options.workers, advance)
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    console.print(page(layout, examination, limit=None if options.all else 20))
+    print(page(layout, examination, limit=None if options.all else 20))
     if options.manifest:
         write_manifest(examination, options.manifest)
         print(f"manifest: {options.manifest}")

@@ -16,19 +16,19 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from depthnet.core.atomic_io import cache_folder
+from depthnet.core.images import is_stretched
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 from depthnet.data.cache import CachedLayout
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.layouts.files import NYU_CAMERA
 from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
+from depthnet.data.layouts.official import NYU_CAMERA
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
 from depthnet.data.sampler import EvalSampler, TrainSampler
 from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
-_STRETCHED = 1.15  # in aspect; sides are rounded
 _SIZES_NAMED = 3  # in a line
 
 Size = tuple[int, int]
@@ -320,8 +320,7 @@ class DepthDataModule(LightningDataModule):
             with suppress(InputError):  # the data's check reports it
                 (height, width), (size,) = self.layout.size(split, frame), self._image_sizes(split, [frame])
                 found[size] += 1
-                aspect = height / width * size[1] / size[0]
-                if size == self.image_size and not 1 / _STRETCHED < aspect < _STRETCHED:  # others are rounded, at most
+                if size == self.image_size and is_stretched((height, width), size):  # others are rounded, at most
                     stretched = f"; of another aspect, such as {width}x{height}, they are stretched"
         words = list(_count_sizes(found or [self.image_size]))
         more = " and others" if len(words) > _SIZES_NAMED else ""

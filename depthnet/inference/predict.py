@@ -1,9 +1,10 @@
 """Photographs to depth files: ``predict.py`` for the command line, :func:`predict_files` from Python.
 
-A photograph ``<stem>.jpg`` gives ``<stem>_depth.npy``, ``<stem>_depth.png``, ``<stem>_color.png`` and, last, the
-sidecar ``<stem>.json``: where it is, the others are whole, and it says what they were made from. Where two photographs
-in a folder share a stem, theirs is the whole name (``a.jpg_depth.npy`` beside ``a.png_depth.npy``). Named files go
-straight into the output folder; what lies in a named folder keeps its sub-folder.
+A photograph ``<stem>.jpg`` gives ``<stem>_depth.npy``, ``<stem>_depth.png``, ``<stem>_color.png`` and the sidecar
+``<stem>.json``, which states what they are made from before they are written, and lists them once they are whole. Where
+two photographs in a folder share a stem, theirs is the whole name (``a.jpg_depth.npy`` beside ``a.png_depth.npy``).
+Named files go straight into the output folder; what lies in a named folder keeps its sub-folder. What has a sidecar of
+ours is an output and never a photograph.
 
 Nothing heavy is imported, and no network is loaded, before a photograph needs it.
 """
@@ -19,8 +20,8 @@ import json
 import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 import depthnet
-from depthnet.core.atomic_io import file_digest, open_durable, require_writable, write_bytes, write_json
-from depthnet.core.camera import Intrinsics, from_focal, from_fov, photo_intrinsics
+from depthnet.core.atomic_io import file_digest, open_durable, require_writable, write_json
+from depthnet.core.camera import find_camera
 from depthnet.core.device import torch_device
-from depthnet.core.images import image_size, read_image, write_depth_png, write_image_png
+from depthnet.core.images import image_size, is_stretched, read_image, write_depth_png, write_image_png
 from depthnet.core.types import InputError, read_size
 from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
 from depthnet.models.shipped import find_checkpoint
@@ -46,8 +47,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _ENDINGS = ("_depth.npy", "_depth.png", "_color.png")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what stops one file stops them all
-_STRETCHED = 1.15  # in aspect; sides are rounded
-_NOT_FOUND = "no such file or folder, and no glob that matches"
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,9 @@ def predict_files(
         raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
     if focal is not None and fov_x is not None:
         raise InputError("--focal and --fov-x both state the camera; give one of them")
-    if focal is not None and not 0 < focal < float("inf"):
-        raise InputError(f"--focal {focal}: it is a number of pixels above 0")
-    if fov_x is not None and not 0 < fov_x < 180:
-        raise InputError(f"--fov-x {fov_x}: it is a number of degrees between 0 and 180")
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = [os.fspath(path) for path in given]
-    photographs = _find(arguments, os.path.realpath(output))
+    photographs, faults = _find(arguments)
     if not photographs:
         raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
@@ -131,19 +126,21 @@ def predict_files(
         settings["size"] = list(read_size("--size", size))
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
     job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x, size)
-    counts: Counter[str] = Counter()
+    counts = Counter(failed=len(faults))
     say = tell or functools.partial(print, file=sys.stderr, flush=True)
-    for photograph in photographs:
+    for fault in faults:
+        say(_one_line(fault))
+    for place, path in photographs.items():
         try:
-            counts["written" if job.run(photograph) else "kept"] += 1
+            counts["written" if job.run(path, place) else "kept"] += 1
         except (InputError, OSError, MemoryError) as error:
             if isinstance(error, _NoNetworkError) or getattr(error.__cause__, "errno", None) in _DISK:
                 raise
             counts["failed"] += 1
             why = getattr(error, "strerror", None) or "too large for this machine's memory"
-            say(_one_line(str(error) if isinstance(error, InputError) else f"{photograph.path}: {why}"))
+            say(_one_line(str(error) if isinstance(error, InputError) else f"{path}: {why}"))
         if advance is not None:
-            advance(counts.total(), len(photographs))
+            advance(counts.total(), len(photographs) + len(faults))
     cameras = dict(job.cameras)
     if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
         cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
@@ -154,88 +151,60 @@ class _NoNetworkError(InputError):
     """No photograph can be predicted."""
 
 
-@dataclass(frozen=True)
-class _Photograph:
-    path: str
-    place: str  # output folder and name, without an ending, relative to the output
-    fault: str = ""
+def _find(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the photographs of files, folders and globs, and a line for each argument or folder that cannot be read.
 
+    Returns:
+        The path of each photograph, by its place in the output: folder and name, without an ending.
 
-def _find(given: Sequence[str], output: str) -> list[_Photograph]:
-    """Return the photographs of files, folders and globs, each once; InputError where two have one output place."""
-    arguments = dict.fromkeys(match for argument in given for match in _expand(argument) or [argument])
-    if not any(map(os.path.lexists, arguments)):
-        raise InputError(_one_line(f"{', '.join(given)}: {_NOT_FOUND}"))
-    faults: list[_Photograph] = []
+    Raises:
+        InputError: If nothing is there, or two photographs have one place.
+    """
+    faults: list[str] = []
 
     def note(error: OSError) -> None:
-        faults.append(_Photograph(str(error.filename), "", f"cannot be searched: {error.strerror}"))
+        faults.append(f"{error.filename}: cannot be searched: {error.strerror}")
 
-    groups: dict[tuple[str, str], dict[str, str]] = {}  # (folder, its place in the output) -> name -> path
-    for argument in arguments:
+    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (folder, its place) -> name -> path
+    for argument in dict.fromkeys(match for given in arguments for match in _expand(given)):
         if os.path.isdir(argument):
-            for folder, names in _walk(argument, output, note):
-                group = groups.setdefault((os.path.abspath(folder), os.path.relpath(folder, argument)), {})
-                group.update({name: os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES)})
+            for folder, folders, names in os.walk(argument, onerror=note):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                group = groups[os.path.abspath(folder), os.path.relpath(folder, argument)]
+                seen = sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+                group.update({name: os.path.join(folder, name) for name in seen})
         elif os.path.lexists(argument):
             folder, name = os.path.split(os.path.abspath(argument))
-            groups.setdefault((folder, "."), {})[name] = argument
+            groups[folder, "."][name] = argument
         else:
-            faults.append(_Photograph(argument, "", _NOT_FOUND))
-    found: dict[str, str] = {}  # place -> path
-    for (folder, below), group in groups.items():
-        written_to = os.path.commonpath([output, os.path.realpath(folder)]) == output
-        for name, stem in _stems(list(group), folder, written_to).items():
-            place, path = os.path.normpath(os.path.join(below, stem)), group[name]
-            other = found.setdefault(place, path)
+            faults.append(f"{argument}: no such file or folder, and no glob that matches")
+    if not groups:
+        raise InputError(_one_line("; ".join(faults)))
+    found: dict[str, str] = {}
+    for (_, below), group in groups.items():
+        stems = {name: os.path.splitext(name)[0] for name, path in group.items() if not _is_output(path)}
+        shared = Counter([*stems.values(), *stems])
+        for name, stem in stems.items():
+            place = os.path.normpath(os.path.join(below, stem if shared[stem] == 1 else name))
+            path, other = group[name], found.setdefault(place, group[name])
             if path != other and not (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
-                both = f"{path} and {other} would both be written as {os.path.join(output, place)}"
                 ways = "use two outputs, or name the folder above to keep its sub-folders"
-                raise InputError(_one_line(f"{both}; {ways}"))
-    return [_Photograph(path, place) for place, path in found.items()] + faults
+                raise InputError(_one_line(f"{path} and {other} would both be written as {place}; {ways}"))
+    return found, faults
 
 
 def _expand(argument: str) -> list[str]:
-    """Return what an argument matches; a name that exists is never read as a glob."""
+    """Return what an argument matches, or itself; a name that exists is never read as a glob."""
     if os.path.lexists(argument):
         return [argument]
-    head, deep, tail = argument.partition("**/")
-    if not deep:
-        return sorted(glob.glob(argument))
-    folders = [folder for top in glob.glob(head or ".") for folder, _ in _walk(top)]
-    matches = [match for folder in folders for match in _expand(os.path.join(glob.escape(folder), tail))]
-    return [match for match in matches if not os.path.isdir(match)]  # their files match themselves
+    matches = sorted(glob.glob(argument, recursive=True))
+    # where all levels are matched, so are the files of a folder
+    return [match for match in matches if "**" not in argument or not os.path.isdir(match)] or [argument]
 
 
-def _walk(
-    top: str, output: str = "", onerror: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder with its files' names, in order; hidden ones, links to folders and the output are left out."""
-    for folder, folders, names in os.walk(top, onerror=onerror):
-        inner = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) != output]
-        yield folder, sorted(name for name in names if not name.startswith("."))
-
-
-def _stems(names: Sequence[str], folder: str, written_to: bool) -> dict[str, str]:
-    """Each photograph's output name: its stem, or its whole name where another could have that stem as its own.
-
-    Where outputs are written to the folder, those among ``names`` are left out: their photograph or sidecar is there.
-    """
-    if written_to:
-        origins = {os.path.splitext(name)[0] for name in names} | set(names)
-        names = [name for name in names if not _is_output(name, origins, folder)]
-    stems = Counter(os.path.splitext(name)[0] for name in names)
-    whole = set(names)
-    shared = {stem for stem, count in stems.items() if count > 1 or stem in whole}
-    return {name: name if stem in shared else stem for name in names for stem in [os.path.splitext(name)[0]]}
-
-
-def _is_output(name: str, origins: set[str], folder: str) -> bool:
-    ending = next((ending for ending in (*_ENDINGS, ".json") if name.endswith(ending)), "")
-    origin = name.removesuffix(ending)
-    beside = ending in _ENDINGS and origin in origins
-    return beside or (ending != "" and _is_ours(_read_json(os.path.join(folder, f"{origin}.json"))))
+def _is_output(path: str) -> bool:
+    base = next((path.removesuffix(ending) for ending in (*_ENDINGS, ".json") if path.endswith(ending)), None)
+    return base is not None and _is_ours(_read_json(f"{base}.json"))
 
 
 @dataclass(eq=False)
@@ -266,20 +235,18 @@ class _Job:
         except InputError as error:
             raise _NoNetworkError(str(error)) from error
 
-    def run(self, photograph: _Photograph) -> bool:
+    def run(self, path: str, place: str) -> bool:
         """Predict and write one photograph; False where a former run did the same."""
-        path = photograph.path
-        if photograph.fault:
-            raise InputError(f"{path}: {photograph.fault}")
         size = image_size(path)  # first: what is no photograph may have no end
-        camera, source = self._camera(path, size)
+        camera, source = find_camera(Path(path), size, self.focal, self.fov_x)
+        source = source or "not known, the training camera's field of view is assumed"
         origin = {
             "source_sha256": file_digest(path),
             "checkpoint_sha256": self.digest,
             "settings": self.settings,
             "camera": {"source": source, "intrinsics": None if camera is None else camera._asdict()},
         }
-        base = os.path.join(self.output, photograph.place)
+        base = os.path.join(self.output, place)
         beside = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(base))
         self.cameras[source] += 1
         if not self.overwrite and _is_done(base, origin, beside):
@@ -289,36 +256,16 @@ class _Job:
             depth = network.infer(image, camera)
         except RuntimeError as error:  # a photograph may be too large for a GPU
             raise InputError(f"{path}: the network fails on it: {' '.join(str(error).split())[:200]}") from None
-        marker = _marker(base)
-        if beside:
-            write_bytes(marker, b"")
-        Path(f"{base}.json").unlink(missing_ok=True)  # or it would vouch for a mixture, were this run to end here
         ratio, seen = network.focal_ratio(size, camera), network.size_for(size)
-        aspect = size[0] / size[1] * seen[1] / seen[0]
-        whole = seen == getattr(network, "image_size", None)  # else its sides were rounded, at most
-        self.stretched += whole and not 1 / _STRETCHED < aspect < _STRETCHED
+        if seen == getattr(network, "image_size", None):  # else its sides were rounded, at most
+            self.stretched += is_stretched(size, seen)
         self._write(base, depth, {"source": os.path.basename(path), **origin, "focal_ratio": ratio}, ratio)
-        if beside:
-            Path(marker).unlink(missing_ok=True)
         return True
-
-    def _camera(self, path: str, size: tuple[int, int]) -> tuple[Intrinsics | None, str]:
-        """A photograph's camera, and where it is from."""
-        if self.focal is not None:
-            return from_focal(self.focal, size), "--focal"
-        if self.fov_x is not None:
-            return from_fov(self.fov_x, size), "--fov-x"
-        camera, source = photo_intrinsics(path, size)
-        return camera, source or "not known, the training camera's field of view is assumed"
 
     def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any], ratio: float) -> None:
         nearest, deepest = (end * ratio for end in (self.network.depth_range.min, self.network.depth_range.max))
         scale = 10.0 ** min(3, math.floor(math.log10(65535 / deepest)))  # outdoors, millimetres do not fit 16 bits
         low, high = self.settings["color_range"] or depth_limits(depth)
-        with open_durable(base + _ENDINGS[0]) as file:
-            np.save(file, depth, allow_pickle=False)
-        write_depth_png(base + _ENDINGS[1], depth if scale == 1000 else depth * (scale / 1000))
-        write_image_png(base + _ENDINGS[2], with_scale_bar(colorize(depth, low, high), low, high))
         sidecar = {
             "depthnet": depthnet.__version__,
             **origin,
@@ -330,9 +277,13 @@ class _Job:
             "checkpoint": self.given.name if isinstance(self.given, Path) else None,
             "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},
             "image_size": list(self.network.size_for(depth.shape)),
-            "files": _sizes(base),
         }
         write_json(f"{base}.json", sidecar)
+        with open_durable(base + _ENDINGS[0]) as file:
+            np.save(file, depth, allow_pickle=False)
+        write_depth_png(base + _ENDINGS[1], depth if scale == 1000 else depth * (scale / 1000))
+        write_image_png(base + _ENDINGS[2], with_scale_bar(colorize(depth, low, high), low, high))
+        write_json(f"{base}.json", {**sidecar, "files": _sizes(base)})
 
 
 def _digest(network: DepthNetwork | Path) -> str | None:
@@ -357,26 +308,20 @@ def _find_device(name: str) -> str:
 def _is_done(base: str, origin: Mapping[str, Any], beside: bool) -> bool:
     """Whether a former run made the same files; raises InputError where others' files would be lost."""
     sidecar = _read_json(f"{base}.json")
-    if sidecar is None:
-        foreign = [base + ending for ending in _ENDINGS if os.path.lexists(base + ending)] if beside else []
-    else:
-        foreign = [] if _is_ours(sidecar) else [f"{base}.json"]
-    if foreign and not os.path.lexists(_marker(base)):
-        raise InputError(f"{foreign[0]}: is there and not from here; name another output folder or add --overwrite")
-    if sidecar is None or origin["checkpoint_sha256"] is None:
-        return False
-    return all(sidecar.get(name) == value for name, value in origin.items()) and sidecar.get("files") == _sizes(base)
+    if _is_ours(sidecar):
+        same = origin["checkpoint_sha256"] is not None and {**sidecar, **origin} == sidecar
+        return same and sidecar.get("files") == _sizes(base)
+    endings = [".json"] if sidecar is not None else _ENDINGS if beside else []
+    for path in (base + ending for ending in endings):
+        if os.path.lexists(path):
+            raise InputError(f"{path}: is there and not from here; name another output folder or add --overwrite")
+    return False
 
 
 def _sizes(base: str) -> dict[str, int | None]:
     """Bytes of each output, by its name."""
     paths = [base + ending for ending in _ENDINGS]
     return {os.path.basename(path): os.path.getsize(path) if os.path.isfile(path) else None for path in paths}
-
-
-def _marker(base: str) -> str:
-    """A file that is there while outputs are written beside their photograph: what stands there is ours to replace."""
-    return os.path.join(os.path.dirname(base), f".{os.path.basename(base)}.begun")
 
 
 def _read_json(path: str) -> Any:

@@ -10,13 +10,11 @@ import pytest
 from PIL import Image
 
 from depthnet.core.images import (
-    Lens,
-    check_header,
     depth_bits,
     image_size,
     read_depth,
+    read_film_focal,
     read_image,
-    read_lens,
     resize_image,
     resize_nearest,
     write_depth_png,
@@ -112,7 +110,7 @@ def test_a_bomb_is_refused_from_its_header(tmp_path):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with pytest.raises(InputError, match="too many pixels"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_image(tmp_path / "bomb.png")
 
 
@@ -187,12 +185,12 @@ def _png_header(path, width, height, filling=0):
 def test_what_the_largest_phones_take_is_no_bomb(tmp_path):
     path = tmp_path / "x.png"
     _png_header(path, 16_320, 12_240, filling=2_000_000)  # 199.8 megapixels, above Pillow's own bound
-    check_header(path)
-    _png_header(path, 16_320, 12_240, filling=1_900_000)
-    with pytest.raises(InputError, match="no photograph is so small"):
-        check_header(path)
+    image_size(path)
+    _png_header(path, 16_320, 12_260)
+    with pytest.raises(InputError, match="at most 200000000 are read"), pytest.warns(Image.DecompressionBombWarning):
+        image_size(path)
     _png_header(path, 4_000, 4_000)  # one colour, such as a mask
-    check_header(path)
+    image_size(path)
 
 
 def test_an_orientation_that_is_no_number_is_none(tmp_path):
@@ -253,37 +251,14 @@ def test_damaged_exif_states_no_lens(tmp_path, monkeypatch):
         raise SyntaxError
 
     monkeypatch.setattr("PIL.Image.Exif.get_ifd", damaged)
-    assert read_lens(path) == Lens()
+    assert read_film_focal(path) == 0
 
 
-@pytest.mark.parametrize("size", [0, 2 << 20])  # a large file was searched for metadata
-@pytest.mark.parametrize(
-    ("head", "kind"),
-    [
-        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP"),
-        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
-        (b"v/1\x01\x02\x00\x00\x00", "OpenEXR"),
-        (b"II*\x00\x08\x00\x00\x00", "TIFF"),
-        (b"MM\x00*\x00\x00\x00\x08", "TIFF"),
-        (b"P5 640 480 65535\n", "PGM"),
-        (b"BM\x36\x00", "BMP"),
-        (b"PK\x03\x04", "NPZ"),
-        (b"\x93NUMPY\x01\x00", "NPY"),
-    ],
-)
-def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path, head, kind, size):
+@pytest.mark.parametrize("head", [b"RIFF\x24\x00\x00\x00WEBPVP8 ", b"II*\x00\x08\x00\x00\x00", b"404 "])
+def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path, head):
     path = tmp_path / "photo.jpg"
-    path.write_bytes(head + b"\x01" * size)
+    path.write_bytes(head * 10)
     for read in (read_image, image_size, depth_bits, lambda path: read_depth(path, 1e-3, 16)):
-        with pytest.raises(
-            InputError, match=rf"photo\.jpg: a file of a kind that is not read \({kind}.*; convert it"
-        ) as error:
+        with pytest.raises(InputError, match=r"photo\.jpg: not a PNG or JPEG image; .* convert it") as error:
             read(path)
         assert error.value.finding == "unreadable"
-
-
-@pytest.mark.parametrize("size", [20, 2 << 20])
-def test_what_is_no_image_at_all_is_said_so(tmp_path, size):
-    (tmp_path / "photo.jpg").write_bytes(b"404 " * (size // 4))
-    with pytest.raises(InputError, match=r"photo\.jpg: not a PNG or JPEG image; replace it"):
-        read_image(tmp_path / "photo.jpg")

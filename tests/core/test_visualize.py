@@ -72,14 +72,6 @@ def test_what_is_missing_is_grey_and_only_that() -> None:
     assert grey.tolist() == [False, True, True, False, True, False]
 
 
-def test_blocks_of_rows_do_not_show() -> None:
-    rng = np.random.default_rng(0)
-    depth = rng.uniform(0.5, 8.0, (700, 5)).astype(np.float32)
-    mask = rng.random((700, 5)) > 0.2
-    rows = [colorize(depth[i : i + 1], 1.0, 7.0, mask[i : i + 1]) for i in range(700)]
-    assert (colorize(depth, 1.0, 7.0, mask) == np.concatenate(rows)).all()
-
-
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)])
 def test_an_impossible_scale_is_refused(ends: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="low < high"):

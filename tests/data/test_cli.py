@@ -34,7 +34,11 @@ def test_check_says_what_lies_there_and_ends_with_0_when_nothing_is_wrong(make_l
 
 @pytest.mark.parametrize(
     ("words", "camera"),
-    [([], "unknown"), (["--focal", "60"], "fx 60.0 px at 64x48 (data.focal)"), (["--fov-x", "90"], "fx 32.0 px at")],
+    [
+        ([], "unknown"),
+        (["--focal", "60"], "fx 60.0 px at 64x48 (the stated focal length)"),
+        (["--fov-x", "90"], "fx 32.0 px at"),
+    ],
 )
 def test_check_states_the_camera_of_own_pairs(make_lists, capsys, words, camera):
     root = make_lists(train=2, val=0)

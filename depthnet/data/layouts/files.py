@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import hashlib
 import json
 import os
 import posixpath
-import re
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple, TypeVar
 
-from depthnet.core.camera import Intrinsics, from_focal
+from depthnet.core.camera import Intrinsics
 from depthnet.core.images import depth_bits, image_size, read_depth, read_image
-from depthnet.core.types import DepthRange, InputError
-from depthnet.data.layouts.layout import Finding, Pair, Source, SourceLayout, find_truth
-from depthnet.data.layouts.official import NYU_INTRINSICS
-from depthnet.data.layouts.scenes import frame_number, name_scenes, part_val
+from depthnet.core.types import InputError
+from depthnet.data.layouts.layout import SPLITS, Finding, Pair, Source, SourceLayout, find_truth
+from depthnet.data.layouts.official import NYU_CAMERA, NYU_DEPTH_RANGE, is_nyu_focal, nyu_camera
+from depthnet.data.layouts.scenes import frame_number, has_labelled_numbers, name_scenes, part_val
 
-
-class DepthFiles(NamedTuple):
-    """How depth files are read: bits per level (32: floats), and what a level stands for [m]."""
-
-    bits: int
-    metres_per_level: float
-
-
-MAX_LIST_BYTES = 64 << 20
-"""A larger list is refused; all 407,000 raw frames of NYU take 40 MB."""
-
-NYU_CAMERA = "NYU's"
-"""Where the camera of NYU's images is known from, in words."""
-
-_NYU_SIZE = (480, 640)
-_ROUNDED = 0.05  # lists state NYU's focal length as 518.8579 or 518.9 [px]
-
-MILLIMETRES = DepthFiles(bits=16, metres_per_level=1e-3)
+Row = TypeVar("Row")
 
 
 class FileRow(NamedTuple):
@@ -46,9 +29,10 @@ class FileRow(NamedTuple):
 
     image: str
     depth: str
-    scene: str
     where: str
-    depth_files: DepthFiles = MILLIMETRES
+    scene: str = ""
+    bits: int = 16  # of a level of the depth file; 32 for floats
+    metres_per_level: float = 1e-3
     intrinsics: Intrinsics | None = None
     focal: float | None = None  # as a list states it [px]
 
@@ -56,49 +40,47 @@ class FileRow(NamedTuple):
 class FileLayout(SourceLayout):
     """A layout of image and depth files; a subclass only says how the rows are found.
 
-    Rows that name no pair of files are left out, with a finding.
+    Rows without a scene get one by their names, and whole scenes are held out where there are no val rows. Rows that
+    name no pair of files are left out, with a finding.
 
     Args:
         source: What the user stated.
         roots: The folder that each split's paths are relative to.
         rows: The pairs of each split.
-        scene_rule: How the rows' scenes were told apart, in words.
         findings: What was wrong with the lists themselves.
         notes: What was left out or assumed without being wrong.
     """
+
+    notes: list[str]
+    findings: list[Finding]
 
     def __init__(
         self,
         source: Source,
         roots: Mapping[str, Path],
         rows: Mapping[str, list[FileRow]],
-        scene_rule: str,
         findings: Sequence[Finding] = (),
         notes: Sequence[str] = (),
     ) -> None:
         self.description = f"{'NYU' if self.nyu else 'pairs'}, {self.name} layout, {source.root}"
-        if source.depth_range is None and not self.nyu:
-            raise InputError(
-                f"{source.root}: say which depths your sensor measures, in metres: "
-                "data.depth_range='{min: 0.1, max: 20}' of train.py, --depth-range 0.1 20 of the tools"
-            )
-        self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
-        self.scene_rule = scene_rule
+        self.depth_range = source.depth_range or NYU_DEPTH_RANGE
         self.val = source.val
-        self.notes = list(notes)
-        if self.nyu:
-            others = any(_is_others(row.focal) for some in rows.values() for row in some)
-            self.camera = "the lists' focal lengths" if others else NYU_CAMERA
+        self.notes, self.findings = list(notes), list(findings)
         self._roots = dict(roots)
         self._sizes: dict[tuple[str, int], tuple[int, int]] = {}  # of the frames that were asked for
-        self._status: list[
-            tuple[str, str, int, int]
-        ] = []  # split, path, bytes, time of change: what identity() digests
-        found = list(findings)
-        self._rows = {split: self._existing(split, rows[split], found) for split in rows}
-        _find_doubles(self._rows, self._roots, found)
-        _find_shifted(self._rows, found)
-        self.findings = found
+        self._status: list[tuple[str, str, int, int]] = []  # split, path, bytes, time of change: for identity()
+        named, self.scene_rule = self._name_scenes(rows)
+        self._hold_out_val(named)
+        self._rows = {split: self._existing(split, some) for split, some in named.items()}
+        self._find_doubles()
+        self._find_shifted()
+        if self.nyu:
+            images = {split: [row.image for row in some] for split, some in self._rows.items()}
+            groups = (("train", "val"), ("test",))  # val may be held out of train
+            parts = [(group, [image for split in group for image in images.get(split, ())]) for group in groups]
+            self.numbered = [split for group, names in parts if has_labelled_numbers(names) for split in group]
+            others = any(not is_nyu_focal(row.focal) for some in self._rows.values() for row in some)
+            self.camera = "the lists' focal lengths" if others else NYU_CAMERA
         self.truth = find_truth(self, source.truth)
 
     def count(self, split: str) -> int:
@@ -109,24 +91,20 @@ class FileLayout(SourceLayout):
         """Read one pair at its full size; see :meth:`Layout.read`."""
         row = self._rows[split][frame]
         image_path, depth_path = self.files(split, frame)
-        try:
+        with explained(row.where):
             image = read_image(image_path)
-            depth = read_depth(depth_path, row.depth_files.metres_per_level, row.depth_files.bits)
-        except InputError as error:
-            raise InputError(f"{row.where}: {error}", error.finding) from None
-        if image.shape[:2] != depth.shape:
-            (h, w), (dh, dw) = image.shape[:2], depth.shape
-            message = f"{row.where}: {row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree"
-            raise InputError(message, "sizes_differ")
+            depth = read_depth(depth_path, row.metres_per_level, row.bits)
+            if image.shape[:2] != depth.shape:
+                (h, w), (dh, dw) = image.shape[:2], depth.shape
+                message = f"{row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree"
+                raise InputError(message, "sizes_differ")
         return image, depth
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width) of a frame's depth file from its header."""
         if (split, frame) not in self._sizes:
-            try:
+            with explained(self.where(split, frame)):
                 self._sizes[split, frame] = image_size(self.files(split, frame)[1])
-            except InputError as error:
-                raise InputError(f"{self.where(split, frame)}: {error}", error.finding) from None
         return self._sizes[split, frame]
 
     def scene(self, split: str, frame: int) -> str:
@@ -143,8 +121,10 @@ class FileLayout(SourceLayout):
 
     def identity(self) -> str:
         """Return a digest of the rows, and of each file's path, size and time of change."""
-        forms = sorted({row.depth_files for rows in self._rows.values() for row in rows})
-        order = {split: [(row.image, row.depth_files) for row in rows] for split, rows in self._rows.items()}
+        order = {
+            split: [(row.image, (row.bits, row.metres_per_level)) for row in rows] for split, rows in self._rows.items()
+        }
+        forms = sorted({form for rows in order.values() for _, form in rows})
         return hashlib.sha256(json.dumps([self.name, forms, order, self._status]).encode()).hexdigest()
 
     def files(self, split: str, frame: int) -> tuple[Path, ...]:
@@ -154,208 +134,156 @@ class FileLayout(SourceLayout):
 
     def metres_per_level(self, split: str, frame: int) -> float | None:
         """Return what one level of the depth file stands for [m]; None for a file of floats."""
-        bits, metres = self._rows[split][frame].depth_files
-        return None if bits == 32 else metres
+        row = self._rows[split][frame]
+        return None if row.bits == 32 else row.metres_per_level
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return the camera that the row states, else NYU's where this is NYU."""
-        row = self._rows[split][frame]
-        if row.intrinsics is not None or not self.nyu:
-            return row.intrinsics
-        try:
-            return nyu_camera(self.size(split, frame), row.focal)
-        except InputError as error:
-            raise InputError(f"{row.where}: {str(error).removeprefix(f'{row.where}: ')}", error.finding) from None
+        """Return NYU's camera, or that of the focal length that the row states."""
+        size = self.size(split, frame)
+        with explained(self.where(split, frame)):
+            return nyu_camera(size, self._rows[split][frame].focal)
 
-    def _existing(self, split: str, rows: list[FileRow], findings: list[Finding]) -> list[FileRow]:
+    def _name_scenes(self, rows: Mapping[str, list[FileRow]]) -> tuple[dict[str, list[FileRow]], str]:
+        """Return the rows, each with a scene, and the rule in words: names of all splits together tell scenes apart."""
+        scenes, rule = name_scenes({split: [row.image for row in some] for split, some in rows.items()}, self.nyu)
+        if rows.get("train") and all(row.scene for row in rows["train"]):
+            rule = "the scene column"
+        named = {
+            split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
+            for split, some in rows.items()
+        }
+        return named, rule
+
+    def _hold_out_val(self, rows: dict[str, list[FileRow]]) -> None:
+        """Part training rows into those to train on and those to validate on, in place; else note why not."""
+        train, val = rows.get("train", []), rows.get("val", [])
+        scenes, names = [row.scene for row in train], [row.image for row in (*train, *val)]
+        try:
+            rows["train"], rows["val"] = part_val(train, val, scenes, names, self.val, self.scene_rule)
+        except InputError as error:  # who only looks at the data does not need val frames
+            self.notes.append(f"no val frames: {error}")
+
+    def _existing(self, split: str, rows: list[FileRow]) -> list[FileRow]:
         """Return the rows whose two files lie in the root; note the state of every file."""
-        kept = []
+        root, kept = self._roots[split], []
         for row in rows:
-            wrong = None
-            for name in (row.image, row.depth):
-                if _leaves(name):
-                    message = f"{name} leaves the data root {self._roots[split]}; write paths below it"
-                    wrong = Finding("leaves_root", row.where, message, (split,))
-                    break
-                try:
-                    status = os.stat(os.path.join(self._roots[split], name))  # noqa: PTH116, PTH118  100,000 calls
-                except (OSError, ValueError):
-                    message = f"{name} is missing in {self._roots[split]}; restore the file or take out the row"
-                    wrong = Finding("missing", row.where, message, (split,))
-                    break
-                if not stat.S_ISREG(status.st_mode):
-                    wrong = Finding("unreadable", row.where, f"{name} is no file; mend or take out the row", (split,))
-                    break
-                self._status.append((split, name, status.st_size, status.st_mtime_ns))
-            if wrong:
-                findings.append(wrong)
-            else:
+            paths = [os.path.join(root, name) for name in (row.image, row.depth)]  # noqa: PTH118  100,000 of them
+            try:
+                states = [os.stat(path) for path in paths]  # noqa: PTH116
+            except (OSError, ValueError):
+                states = []
+            if states and all(stat.S_ISREG(state.st_mode) for state in states):
                 kept.append(row)
+                self._status += [
+                    (split, name, state.st_size, state.st_mtime_ns)
+                    for name, state in zip((row.image, row.depth), states, strict=True)
+                ]
+            else:
+                name = row.depth if os.path.isfile(paths[0]) else row.image  # noqa: PTH113  never raises
+                message = f"{name} is missing in {root}; restore the file or take out the row"
+                self.findings.append(Finding("missing", row.where, message, (split,)))
         return kept
 
+    def _find_doubles(self) -> None:
+        seen: dict[Path, tuple[str, FileRow]] = {}
+        for split, some in self._rows.items():
+            for row in some:
+                for name in (row.image, row.depth):
+                    other, first = seen.setdefault(self._roots[split] / name, (split, row))
+                    if first is not row:
+                        splits = tuple(dict.fromkeys((other, split)))
+                        message = f"{name} stands in {first.where} already; take one of the rows out"
+                        self.findings.append(Finding("duplicate_row", row.where, message, splits))
+                        break
 
-def _is_others(focal: float | None) -> bool:
-    return focal is not None and abs(focal - NYU_INTRINSICS[0]) > _ROUNDED
+    def _find_shifted(self) -> None:
+        """Find rows whose two names hold different frame numbers, where nearly all rows agree."""
+        for split, some in self._rows.items():
+            odd = [row for row in some if frame_number(row.image) != frame_number(row.depth)]
+            for row in odd if len(odd) <= len(some) / 2 else ():
+                message = f"{row.image} stands beside {row.depth}, another frame's depth; mend the list"
+                self.findings.append(Finding("shifted", row.where, message, (split,)))
 
 
-def nyu_camera(size: tuple[int, int], focal: float | None = None) -> Intrinsics | None:
-    """Return the camera of an image of NYU.
-
-    NYU's own where the image has NYU's aspect, scaled; else one of the focal length that its list states, its principal
-    point in the center; None where no list states one. A focal length that is not NYU's is another camera's.
-
-    Raises:
-        InputError: If the focal length cannot be one.
-
-    Example:
-        >>> nyu_camera((240, 320)).fx, nyu_camera((480, 360)), nyu_camera((480, 640), 600.0).cx
-        (259.42895, None, 319.5)
-    """
-    own = Intrinsics(*NYU_INTRINSICS)
-    if size[0] * _NYU_SIZE[1] == size[1] * _NYU_SIZE[0] and not _is_others(focal):
-        return own.resized(_NYU_SIZE, size)
-    return None if focal is None else from_focal(focal, size)
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Put the place to look before an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}", error.finding) from None
 
 
 def path_inside(root: Path, name: str) -> str:
     """Return a path that a list names as it lies below ``root``: also one written for Windows, or an absolute one.
 
-    What lies elsewhere is returned absolute or beginning with ``..``, and is a finding.
+    Raises:
+        InputError: If it does not lie there.
 
     Example:
-        >>> [path_inside(Path("/data"), name) for name in (r"a\\b.png", "/data/a/b.png", "a/../../b.png")]
-        ['a/b.png', 'a/b.png', '../b.png']
+        >>> [path_inside(Path("/data"), name) for name in (r"a\\b.png", "/data/a/b.png", "a/c/../b.png")]
+        ['a/b.png', 'a/b.png', 'a/b.png']
     """
-    if "\\" in name and not (root / name).is_file():  # elsewhere than on Windows a name may hold one
-        name = name.replace("\\", "/")
-    name = posixpath.normpath(name)
-    if _leaves(name):
-        for base in (os.path.abspath(root), os.path.realpath(root)):  # noqa: PTH100  as it was written, and links resolved
-            with contextlib.suppress(ValueError):
-                return Path(name).relative_to(base).as_posix()
-    return name
-
-
-def _leaves(name: str) -> bool:
-    return name.startswith("/") or ".." in PurePosixPath(name).parts or re.match("[A-Za-z]:/", name) is not None
-
-
-def _find_doubles(rows: Mapping[str, list[FileRow]], roots: Mapping[str, Path], findings: list[Finding]) -> None:
-    seen: dict[tuple[Path, str], tuple[str, FileRow]] = {}
-    for split, some in rows.items():
-        for row in some:
-            for name in (row.image, row.depth):
-                other, first = seen.setdefault((roots[split], name), (split, row))
-                if first is not row:
-                    splits = (split,) if other == split else (other, split)
-                    message = f"{name} stands in {first.where} already; take one of the rows out"
-                    findings.append(Finding("duplicate_row", row.where, message, splits))
-                    break
-
-
-def _find_shifted(rows: Mapping[str, list[FileRow]], findings: list[Finding]) -> None:
-    """Find rows whose two names hold different frame numbers, where nearly all rows agree."""
-    for split, some in rows.items():
-        odd = [row for row in some if frame_number(row.image) != frame_number(row.depth)]
-        for row in odd if len(odd) <= len(some) / 2 else ():
-            message = f"{row.image} stands beside {row.depth}, another frame's depth; mend the list"
-            findings.append(Finding("shifted", row.where, message, (split,)))
+    path = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))
+    for base in (os.path.abspath(root), os.path.realpath(root)):  # noqa: PTH100  as it was written, and links resolved
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        raise InputError(f"{name} leaves the data root {root}; write paths below it", "leaves_root")
+    return str(path)
 
 
 def common_bits(root: Path, rows: Sequence[FileRow], otherwise: int) -> int:
     """Return the bits that most depth files have, of some that can be read; those of all others must be the same."""
     found: Counter[int] = Counter()
     for row in rows[:: max(1, len(rows) // 32)]:
-        with contextlib.suppress(InputError):
-            if _leaves(row.depth):
-                continue
+        with suppress(InputError):
             found[depth_bits(root / row.depth)] += 1
     return found.most_common(1)[0][0] if found else otherwise
 
 
-def read_text(path: Path) -> str:
-    """Read a list or CSV file, of UTF-8 text.
-
-    Raises:
-        InputError: If it cannot be read, is no such text, or larger than any list.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST_BYTES + 1)
-        if len(content) > MAX_LIST_BYTES:
-            raise InputError(f"{path}: no list of files has more than {MAX_LIST_BYTES >> 20} MiB; part it or mend it")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a UTF-8 text file") from None
-
-
-def read_rows(
-    path: Path, separator: str | None, columns: int, most: int, split: str, findings: list[Finding]
-) -> list[tuple[str, list[str]]]:
-    """Read a list file: the fields of each row that is not empty, with the place it stands.
+def split_rows(path: Path, delimiters: str = "") -> list[tuple[str, list[str]]]:
+    """Read a list file: the place of each row that is not empty, such as "file.txt:12", and its fields.
 
     Args:
         path: A UTF-8 text file.
-        separator: What parts the fields; None for white space.
-        columns: The least number of fields a row must have; another row is left out, with a finding.
-        most: The largest number of fields.
-        split: The split that a finding spoils.
-        findings: Where a finding is added.
-
-    Returns:
-        ("file.txt:12", fields) for each row.
+        delimiters: What may part the fields; the first of them that the first row holds does. Empty: white space.
 
     Raises:
-        InputError: If the file cannot be read or is empty.
+        InputError: If the file cannot be read.
     """
-    found = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        fields = [field.strip() for field in line.split(separator)]
-        if not any(fields):
-            continue
-        where = f"{path.name}:{number}"
-        if not columns <= len(fields) <= most or not all(fields[:columns]):
-            message = (
-                f"{len(fields)} field(s) where {columns} to {most} are expected: {line[:80]!r}; mend or take out the "
-                "row; a name with a separator in it cannot stand in a list"
-            )
-            findings.append(Finding("row", where, message, (split,)))
-            continue
-        found.append((where, fields))
-    if not found:
-        first = f" ({findings[-1].message})" if findings else ""
-        raise InputError(f"{path}: the list names no pair{first}")
-    return found
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        mark = next((mark for mark in delimiters if lines and mark in lines[0]), delimiters[:1])
+        parted = [next(csv.reader([line], delimiter=mark), []) if mark else line.split() for line in lines]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{path}: not a UTF-8 text file of rows") from None
+    places = ((f"{path.name}:{number}", [field.strip() for field in row]) for number, row in enumerate(parted, start=1))
+    return [(where, fields) for where, fields in places if any(fields)]
 
 
-def name_rows(rows: Mapping[str, list[FileRow]], labelled: bool = False) -> tuple[dict[str, list[FileRow]], str]:
-    """Give each row that has none a scene, by the names of all splits together, as :func:`name_scenes` does.
+def parse_rows(
+    path: Path,
+    rows: Sequence[tuple[str, list[str]]],
+    parse: Callable[[str, list[str]], Row],
+    findings: list[Finding],
+    splits: tuple[str, ...] = SPLITS,
+) -> list[Row]:
+    """Return what ``parse`` makes of each row's place and fields; a row that it refuses becomes a finding.
 
-    Returns:
-        The rows, and the rule in words.
+    Raises:
+        InputError: If no row is left.
     """
-    inside = {split: [row.image for row in some if not _leaves(row.image)] for split, some in rows.items()}
-    scenes, rule = name_scenes(inside, labelled)
-    named = {split: dict(zip(inside[split], scenes[split], strict=True)) for split in rows}
-    return {
-        split: [row._replace(scene=row.scene or named[split].get(row.image, "")) for row in some]
-        for split, some in rows.items()
-    }, rule
-
-
-def hold_out_val(rows: dict[str, list[FileRow]], way: str, rule: str) -> list[str]:
-    """Part training rows into those to train on and those to validate on, in place, as :func:`part_val` does.
-
-    Returns:
-        Why there are no val rows, where none can be held out: who only looks at the data does not need them.
-    """
-    train, val = rows.get("train", []), rows.get("val", [])
-    names = [row.image for row in (*train, *val)]
-    if train or val:
+    parsed: list[Row] = []
+    for where, fields in rows:
         try:
-            rows["train"], rows["val"] = part_val(train, val, [row.scene for row in train], names, way, rule)
-        except InputError as error:
-            return [f"no val frames: {error}"]
-    return []
+            parsed.append(parse(where, fields))
+        except ValueError as error:
+            name = "leaves_root" if isinstance(error, InputError) and error.finding == "leaves_root" else "row"
+            findings.append(Finding(name, where, f"{error}; mend or take out the row", splits))
+    if not parsed:
+        first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
+        raise InputError(f"{path}: the list names no pair{first}")
+    return parsed

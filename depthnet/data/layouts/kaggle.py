@@ -11,21 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from depthnet.core.types import InputError
-from depthnet.data.layouts.files import (
-    DepthFiles,
-    FileLayout,
-    FileRow,
-    common_bits,
-    hold_out_val,
-    name_rows,
-    path_inside,
-    read_rows,
-)
-from depthnet.data.layouts.layout import Finding, Source
-from depthnet.data.layouts.scenes import has_labelled_numbers
-
-_EIGHT_BIT = DepthFiles(bits=8, metres_per_level=10 / 255)
-_PREFIX = "data/"
+from depthnet.data.layouts.files import FileLayout, FileRow, common_bits, parse_rows, path_inside, split_rows
+from depthnet.data.layouts.layout import SPLITS, Finding, Source
 
 
 class KaggleLayout(FileLayout):
@@ -43,39 +30,36 @@ class KaggleLayout(FileLayout):
     known_by = "nyu2_train.csv"
 
     def __init__(self, source: Source) -> None:
-        folder = _csv_folder(source.root)
-        if folder is None:
-            raise InputError(f"{source.root}: holds neither nyu2_train.csv nor nyu2_test.csv, nor does its folder data")
-        rows: dict[str, list[FileRow]] = {}
+        lists = _lists(source)
+        folder = next(iter(lists.values())).parent
+
+        def parse(where: str, fields: list[str]) -> FileRow:
+            if len(fields) != 2 or not all(fields):
+                raise InputError(f"{','.join(fields)[:80]!r} is no image,depth")
+            image, depth = (path_inside(folder, name).removeprefix("data/") for name in fields)
+            return FileRow(image, depth, where)
+
         findings: list[Finding] = []
-        for split in ("train", "test"):
-            path = folder / f"nyu2_{split}.csv"
-            if path.is_file():
-                found = read_rows(path, ",", 2, 2, split, findings)
-                rows[split] = [
-                    FileRow(_named(folder, image), _named(folder, depth), "", where) for where, (image, depth) in found
-                ]
+        rows = {
+            split: parse_rows(path, split_rows(path, ","), parse, findings, (split,)) for split, path in lists.items()
+        }
         notes = []
         if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
-            rows["train"] = [row._replace(depth_files=_EIGHT_BIT) for row in rows["train"]]
+            rows["train"] = [row._replace(bits=8, metres_per_level=10 / 255) for row in rows["train"]]
             notes.append("training depth is 8-bit: steps of 3.9 cm up to 10 m")
-        rows, rule = name_rows(rows)
-        notes += hold_out_val(rows, source.val, rule)
-        super().__init__(source, dict.fromkeys(rows, folder), rows, rule, findings, notes)
-        self.numbered = ["test"] if has_labelled_numbers([row.image for row in rows.get("test", ())]) else []
+        super().__init__(source, dict.fromkeys(SPLITS, folder), rows, findings, notes)
 
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether one of the CSV files lies there."""
-        return _csv_folder(source.root) is not None
+        return bool(_lists(source))
 
 
-def _named(folder: Path, name: str) -> str:
-    return path_inside(folder, name).removeprefix(_PREFIX)
-
-
-def _csv_folder(root: Path) -> Path | None:
-    for folder in (root, root / "data"):
-        if (folder / "nyu2_train.csv").is_file() or (folder / "nyu2_test.csv").is_file():
-            return folder
-    return None
+def _lists(source: Source) -> dict[str, Path]:
+    """Return the CSV file of each split, from the first folder that holds any."""
+    for folder in (source.root, source.root / "data"):
+        paths = {split: folder / f"nyu2_{split}.csv" for split in ("train", "test")}
+        found = {split: path for split, path in paths.items() if path.is_file()}
+        if found:
+            return found
+    return {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,18 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
-from depthnet.core.types import DepthRange, InputError
-from depthnet.data.layouts.files import NYU_CAMERA, nyu_camera
+from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Pair, Source, SourceLayout
-from depthnet.data.layouts.official import LABELLED_FRAMES, PUBLISHED_FRAMES, TEST_FRAMES
+from depthnet.data.layouts.official import (
+    LABELLED_FRAMES,
+    NYU_CAMERA,
+    NYU_DEPTH_RANGE,
+    PUBLISHED_FRAMES,
+    TEST_FRAMES,
+    nyu_camera,
+)
 from depthnet.data.layouts.scenes import part_val, scene_name
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
 _MEND = "bring the official file again: depthnet data download FOLDER"
 _MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
-_MAX_CHUNK = 64 << 20  # bytes; a chunk is unpacked as a whole, whatever is wanted of it, from a thousandth of its size
-_TEXT_LENGTH = 1000  # characters of a name; the longest of the official file has 24
 
 
 class _Arrays(NamedTuple):
@@ -69,7 +72,7 @@ class LabelledLayout(SourceLayout):
         self._path = _mat_file(source)
         self.description = f"NYU, {self.name} layout, {self._path}"
         self.val = source.val
-        self.depth_range = source.depth_range or DepthRange(1e-3, 10.0)
+        self.depth_range = source.depth_range or NYU_DEPTH_RANGE
         self.truth = "raw" if source.truth == "raw" else "filled"
         self._opened: tuple[int, _Arrays] | None = None
         with _explained(str(self._path)):
@@ -181,16 +184,7 @@ def _explained(where: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(f"{where}: no such file; {_MEND}", "missing") from None
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except Exception as error:  # of h5py, in a dozen ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{where}: cannot be read: {reason}; {_MEND}", "torn") from None
 
@@ -199,52 +193,35 @@ def _open_arrays(path: Path, truth: str) -> _Arrays:
     """Open the file and make sure that the datasets of frames are what they must be, without reading them."""
     import h5py
 
-    with path.open("rb") as start:
-        header = start.read(19)
     if not h5py.is_hdf5(path):
-        what = "an old MATLAB file, not one of version 7.3" if header.startswith(b"MATLAB 5.0") else "no HDF5 file"
-        raise InputError(f"{path}: {what if header else 'the file is empty'}; {_MEND}", "torn" if header else "empty")
+        found = "empty" if not path.stat().st_size else "torn"
+        raise InputError(f"{path}: no MATLAB file of version 7.3 (HDF5); {_MEND}", found)
     file = h5py.File(path, "r", locking=False)  # nobody writes it, and file locks fail on network disks
     try:
         depths = _dataset(file, "rawDepths" if truth == "raw" else "depths", np.float32)
         count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
         if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
             raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
-        images = _dataset(file, "images", np.uint8)
-        if images.shape != (count, 3, width, height):
-            raise _wrong(images, (count, 3, width, height))
-        labels = _dataset(file, "labels", np.uint16)
-        if labels.shape != depths.shape:
-            raise _wrong(labels, depths.shape)
+        images, labels = _dataset(file, "images", np.uint8), _dataset(file, "labels", np.uint16)
+        for dataset, shape in ((images, (count, 3, width, height)), (labels, depths.shape)):
+            if dataset.shape != shape:
+                raise _wrong(dataset, shape)
     except BaseException:
         file.close()
         raise
     return _Arrays(file, images, depths, labels)
 
 
-def _dataset(file: Any, name: str, dtype: npt.DTypeLike | None) -> Any:
+def _dataset(file: Any, name: str, dtype: npt.DTypeLike) -> Any:
     """Return a dataset that lies in the file itself: a link or external storage could name any file of the machine."""
     import h5py
 
-    link = file.get(name, getlink=True)
-    if link is None:
+    if name not in file:
         raise InputError(f"{file.filename}: has no {name}; {_MEND}")
-    if not isinstance(link, h5py.HardLink):
-        raise InputError(f"{file.filename}: {name} leads elsewhere; {_MEND}")
-    return _own(file, file[name], name, dtype)
-
-
-def _own(file: Any, node: Any, name: str, dtype: npt.DTypeLike | None) -> Any:
-    import h5py
-
+    node = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external is not None:
         raise InputError(f"{file.filename}: {name} is no array in the file itself; {_MEND}")
-    if math.prod(node.chunks or (0,)) * node.dtype.itemsize > _MAX_CHUNK:
-        raise InputError(f"{file.filename}: {name} lies in chunks of {node.chunks}, too large to unpack; {_MEND}")
-    if dtype is None:
-        if h5py.check_ref_dtype(node.dtype) is not h5py.Reference:
-            raise InputError(f"{file.filename}: {name} is no cell array; {_MEND}")
-    elif node.dtype != dtype:
+    if node.dtype != dtype:
         raise InputError(f"{file.filename}: {name} holds {node.dtype}, not {np.dtype(dtype)}; {_MEND}", "bit_depth")
     return node
 
@@ -257,13 +234,9 @@ def _wrong(dataset: Any, shape: object) -> InputError:
 
 def _texts(file: Any, name: str, count: int | None = None) -> list[str]:
     """Read a cell array of strings: references to arrays of UTF-16 characters."""
-    cells = _dataset(file, name, None)
-    if (cells.size != count) if count is not None else not 0 < cells.size < 2**16:
-        raise _wrong(cells, f"(1, {count if count is not None else '1 to 65535'})")
-    texts = []
-    for reference in cells[()].ravel():
-        characters = _own(file, file[reference], f"a cell of {name}", np.uint16)
-        if characters.size > _TEXT_LENGTH:
-            raise InputError(f"{file.filename}: a cell of {name} has {characters.size} characters; {_MEND}")
-        texts.append(characters[()].tobytes().decode("utf-16-le"))
-    return texts
+    import h5py
+
+    cells = _dataset(file, name, h5py.ref_dtype)
+    if count not in (None, cells.size):
+        raise _wrong(cells, (1, count))
+    return [file[reference][()].tobytes().decode("utf-16-le") for reference in cells[()].ravel()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -258,23 +259,21 @@ def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
 def describe_camera(layout: Layout) -> str:
     """Return in words which camera is known, of up to 100 frames of the first split that has any."""
     split = next((split for split in SPLITS if layout.count(split)), SPLITS[0])
-    found: Counter[str] = Counter()
     frames = sample_frames(layout, split)
+    found: Counter[str] = Counter()
     for frame in frames:
-        try:
+        with suppress(InputError):  # the data's check reports it
             camera = layout.intrinsics(split, frame)
             if camera is not None:
                 height, width = layout.size(split, frame)
                 found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
-        except InputError:  # the data's check reports it
-            continue
     if not found:
         return "unknown"
+    unknown = len(frames) - found.total()
     (words, _), *others = found.most_common()
     source = f" ({layout.camera})" if layout.camera else ""
     more = f", {len(others)} others" if others else ""
-    unknown = 1 - found.total() / len(frames)
-    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
+    return f"{words}{source}{more}" + (f", unknown for {unknown / len(frames):.0%} of the frames" if unknown else "")
 
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
@@ -286,15 +285,11 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
         samples: Frames looked at for "auto", evenly spaced over the first split among val, test and train that has any;
             one that cannot be read tells nothing.
     """
-    if stated == "raw" or stated == "filled":
-        return stated  # type: ignore[return-value]  # narrowed to the two literals
-    for split in ("val", "test", "train"):
-        for frame in sample_frames(layout, split, samples):
-            try:
-                if (layout.read(split, frame)[1] <= 0).any():
-                    return "raw"
-            except InputError:
-                continue
-        if layout.count(split):
-            break
+    if stated != "auto":
+        return "raw" if stated == "raw" else "filled"
+    split = next((split for split in ("val", "test", "train") if layout.count(split)), "train")
+    for frame in sample_frames(layout, split, samples):
+        with suppress(InputError):
+            if (layout.read(split, frame)[1] <= 0).any():
+                return "raw"
     return "filled"

@@ -6,13 +6,13 @@ with its code, training files below ``sync`` and the official test frames below 
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 from depthnet.core.types import InputError
-from depthnet.data.layouts.files import FileLayout, FileRow, hold_out_val, name_rows, path_inside, read_rows
+from depthnet.data.layouts.files import FileLayout, FileRow, parse_rows, path_inside, split_rows
 from depthnet.data.layouts.layout import SPLITS, Finding, Source
-from depthnet.data.layouts.scenes import has_labelled_numbers
 
 _NAMES = ("nyudepthv2_{}_files_with_gt.txt", "nyudepthv2_{}_files_with_gt_dense.txt", "nyu_{}.txt", "{}_list.txt")
 _TRAIN_FOLDERS = ("", "sync")
@@ -46,33 +46,15 @@ class ListsLayout(FileLayout):
             path = _list_file(source, split)
             if path is None:
                 continue
-            found = read_rows(path, None, 2, 3, split, findings)
-            kept = [(where, fields) for where, fields in found if fields[1] != "None"]
-            if len(kept) < len(found):
-                notes.append(f"{path.name}: {len(found) - len(kept)} rows without depth (None) are left out")
             root = (source.test_root if split == "test" else None) or source.root
-            rows[split] = []
-            for where, fields in kept:
-                image, depth = (path_inside(root, name).lstrip("/") for name in fields[:2])
-                row = FileRow(image, depth, "", where)
-                try:
-                    rows[split].append(row._replace(focal=_focal(fields)))
-                except ValueError:
-                    message = f"its focal length is {fields[2]!r}; it is a number of pixels above 0: correct the row"
-                    findings.append(Finding("row", where, message, (split,)))
+            found = parse_rows(path, split_rows(path), functools.partial(_row, root), findings, (split,))
+            rows[split] = [row for row in found if row.depth != "None"]
+            if len(rows[split]) < len(found):
+                notes.append(f"{path.name}: {len(found) - len(rows[split])} rows without depth (None) are left out")
         trained = _folder(source.root, _TRAIN_FOLDERS, [*rows.get("train", ()), *rows.get("val", ())])
         tested = source.test_root or _folder(source.root, _TEST_FOLDERS, rows.get("test", []))
-        rows, rule = name_rows(rows, labelled=True)
-        notes += hold_out_val(rows, source.val, rule)
         roots = {split: tested if split == "test" else trained for split in SPLITS}
-        super().__init__(source, roots, rows, rule, findings, notes)
-        parts = (("train", "val"), ("test",))  # val may be held out of train
-        self.numbered = [
-            split
-            for part in parts
-            if has_labelled_numbers([row.image for split in part for row in rows.get(split, ())])
-            for split in part
-        ]
+        super().__init__(source, roots, rows, findings, notes)
 
     @staticmethod
     def holds(source: Source) -> bool:
@@ -82,13 +64,22 @@ class ListsLayout(FileLayout):
         return any(_candidates(source, split) for split in SPLITS)
 
 
-def _focal(fields: list[str]) -> float | None:
-    if len(fields) < 3:
-        return None
-    focal = float(fields[2])
-    if not 0 < focal < float("inf"):
-        raise ValueError
-    return focal
+def _row(root: Path, where: str, fields: list[str]) -> FileRow:
+    if not 2 <= len(fields) <= 3:
+        message = f"{' '.join(fields)[:80]!r} is no image, depth and focal length"
+        raise InputError(f"{message}; a name with a separator in it cannot stand in a list")
+    image, depth = (_inside(root, name) for name in fields[:2])
+    focal = float(fields[2]) if len(fields) == 3 else None
+    if focal is not None and not 0 < focal < float("inf"):
+        raise InputError(f"its focal length is {fields[2]!r}; it is a number of pixels above 0")
+    return FileRow(image, depth, where, focal=focal)
+
+
+def _inside(root: Path, name: str) -> str:
+    try:
+        return path_inside(root, name)
+    except InputError:
+        return path_inside(root, name.lstrip("/"))
 
 
 def _candidates(source: Source, split: str) -> list[Path]:

@@ -31,17 +31,14 @@ def find_layout(source: Source) -> str:
         InputError: If there is no such folder, no known layout lies there, or several do.
     """
     looked_for = "; ".join(f"{kind.known_by} ({name})" for name, kind in LAYOUTS.items())
-    if not source.root.exists():
-        raise InputError(f"data.root={source.root}: no such folder (looked for {looked_for}). {_WAYS}")
     found = [name for name, kind in LAYOUTS.items() if kind.holds(source)]
-    if not found and source.root.is_file():
-        raise InputError(
-            f"data.root={source.root}: a file, but not NYU's .mat file; name the folder that holds the data"
-        )
-    if not found:
-        raise InputError(f"data.root={source.root}: no data there (looked for {looked_for}). {_WAYS}")
     if len(found) > 1:
         raise InputError(f"data.root={source.root}: holds {' and '.join(found)}; choose with data.layout={found[0]}")
+    if not found:
+        why = "no data there" if source.root.exists() else "no such folder"
+        if source.root.is_file():
+            why = "a file, but not NYU's .mat file; name the folder that holds the data"
+        raise InputError(f"data.root={source.root}: {why} (looked for {looked_for}). {_WAYS}")
     return found[0]
 
 
@@ -58,27 +55,22 @@ def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any
     Raises:
         InputError: If no such layout lies there, its lists cannot be read, or an option means nothing to it.
     """
+    source = Source.of(root, **options)
     try:
-        return _open(Source.of(root, **options), layout)
+        name = find_layout(source) if layout == "auto" else layout
+        if name not in LAYOUTS:
+            raise InputError(f"data.layout={name}: it is auto or one of {', '.join(LAYOUTS)}")
+        kind = LAYOUTS[name]
+        if not kind.holds(source):
+            ways = f". {_WAYS}" if kind.nyu else ""
+            raise InputError(f"data.root={root}: no {name} layout there (looked for {kind.known_by}){ways}")
+        for option in ("test_root", "lists", "unit", "focal", "fov_x"):
+            value = getattr(source, option)
+            if value is not None and option not in kind.takes:
+                raise InputError(f"data.{option}={value}: means nothing to the {name} layout; leave it out")
+        return kind(source)
     except OSError as error:  # such as a folder that may not be read
         raise InputError(f"data.root={root}: {error.filename or root}: {error.strerror or error}") from None
-
-
-def _open(source: Source, layout: str) -> SourceLayout:
-    if layout == "auto":
-        layout = find_layout(source)
-    if layout not in LAYOUTS:
-        raise InputError(f"data.layout={layout}: it is auto or one of {', '.join(LAYOUTS)}")
-    kind = LAYOUTS[layout]
-    if not kind.holds(source):
-        ways = f". {_WAYS}" if kind.nyu else ""
-        raise InputError(f"data.root={source.root}: no {layout} layout there (looked for {kind.known_by}){ways}")
-    for option in ("test_root", "lists", "unit", "focal", "fov_x"):
-        if getattr(source, option) is not None and option not in kind.takes:
-            raise InputError(
-                f"data.{option}={getattr(source, option)}: means nothing to the {layout} layout; leave it out"
-            )
-    return kind(source)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

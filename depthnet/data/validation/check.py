@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,20 @@ _SHALLOW = 5.0  # ... and far is 1.2 to 4 times near in them; streets, whose med
 _SATURATED = 0.3  # of the valid pixels at the greatest depth; 795 frames in steps of 4 cm have 0.011 at most
 _SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
 _LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
-_PNG_END = b"IEND\xaeB`\x82"
+_WRITE_0 = "write 0 for missing depth"
+
+_Measured = tuple[PairFacts, Look]
 
 
 def cheap_findings(layout: Layout) -> list[Finding]:
     """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
     found = [*layout.findings, *(no_frames(layout, split) for split in ("train", "val") if not layout.count(split))]
-    numbers = {split: [_numbered(label) for label in _labels(layout, split)] for split in SPLITS}
+    numbers = {
+        split: [_numbered(layout.label(split, frame)) for frame in range(layout.count(split))] for split in SPLITS
+    }
     found += _shared_scenes(layout)
     if layout.scene_rule == RUNS and layout.val == "scenes":
-        found += _broken_runs(layout, numbers["train"], numbers["val"])
+        found += _broken_runs(layout, numbers)
     if layout.nyu and layout.count("test"):
         found += _official_test(layout, [number for _, number in numbers["test"]])
         found += _official_frames_elsewhere(layout, {split: numbers[split] for split in ("train", "val")})
@@ -112,17 +116,8 @@ def examine(
     if known is None:
         known = _decode_all(layout, frames, workers, advance)
         if path:
-            try:
-                write_json(path, {"key": key, **known.as_json()})
-            except InputError as error:
-                raise InputError(
-                    f"{error}; name another folder: data.cache_dir, --cache-dir or DEPTHNET_CACHE"
-                ) from None
+            write_json(path, {"key": key, "pairs": known.pairs, "findings": known.findings})
     return Examination(known.pairs, (*cheap_findings(layout), *known.findings))
-
-
-def _labels(layout: Layout, split: str) -> list[str]:
-    return [layout.label(split, frame) for frame in range(layout.count(split))]
 
 
 def _numbered(label: str) -> tuple[str, int | None]:
@@ -132,38 +127,33 @@ def _numbered(label: str) -> tuple[str, int | None]:
 
 
 def _shared_scenes(layout: Layout) -> Iterator[Finding]:
-    seen: dict[str, tuple[str, int]] = {}
+    first: dict[str, tuple[str, int]] = {}
+    reported = set()
     for split in SPLITS:
-        before = dict(seen)
-        reported = set()
         for frame in range(layout.count(split)):
             scene = layout.scene(split, frame)
-            seen.setdefault(scene, (split, frame))
-            other = before.get(scene)
-            if other is None or scene in reported or (split == "val" and layout.val == "random_frames"):
+            other = first.setdefault(scene, (split, frame))
+            if other[0] == split or (scene, split) in reported or (split, layout.val) == ("val", "random_frames"):
                 continue
             if re.fullmatch(r"run \d{5,}", scene):  # numbers of this split alone
                 continue
-            reported.add(scene)
+            reported.add((scene, split))
             message = f"scene {scene} is in {other[0]} too ({layout.where(*other)}); keep it in one split"
             yield Finding("scene_leak", layout.where(split, frame), message, (other[0], split))
 
 
-def _broken_runs(
-    layout: Layout, train: list[tuple[str, int | None]], val: list[tuple[str, int | None]]
-) -> Iterator[Finding]:
+def _broken_runs(layout: Layout, numbers: Mapping[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
     """Find runs of consecutive frame numbers of which some frames are in train and some in val."""
-    for name in sorted({name for name, _ in train} & {name for name, _ in val}):
-        frames = [
-            (split, frame)
-            for split, some in (("train", train), ("val", val))
-            for frame, (other, _) in enumerate(some)
-            if other == name
-        ]
-        runs = consecutive_runs([(train if split == "train" else val)[frame][1] for split, frame in frames])
-        trained = {run: frame for run, (split, frame) in zip(runs, frames, strict=True) if split == "train"}
-        for run, (split, frame) in zip(runs, frames, strict=True):
-            if split == "val" and run in trained:
+    groups: dict[str, list[tuple[str, int, int | None]]] = defaultdict(list)
+    for split in ("train", "val"):
+        for frame, (name, number) in enumerate(numbers[split]):
+            groups[name].append((split, frame, number))
+    for _, frames in sorted(groups.items()):
+        trained: dict[int, int] = {}  # run -> frame; those of train come first
+        for run, (split, frame, _) in zip(consecutive_runs([frame[2] for frame in frames]), frames, strict=True):
+            if split == "train":
+                trained[run] = frame
+            elif run in trained:
                 other = trained.pop(run)
                 message = (
                     f"{layout.label('val', frame)} is in one run of frame numbers with {layout.label('train', other)} "
@@ -201,32 +191,31 @@ def _official_frames_elsewhere(layout: Layout, splits: dict[str, list[tuple[str,
 def _stored(path: Path, key: str) -> Examination | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return Examination.from_json(value) if value["key"] == key else None
+        found = [Finding(name, where, message, tuple(splits)) for name, where, message, splits in value["findings"]]
+        known = Examination(tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(found))
+        return known if value["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or torn: it is made anew
         return None
-
-
-_Measured = tuple[PairFacts | None, Look | None, list[Finding]]
 
 
 def _decode_all(
     layout: Layout, frames: list[tuple[str, int]], workers: int, advance: Callable[[int, int], None] | None
 ) -> Examination:
     findings: list[Finding] = []
-    pairs: dict[str, list[PairFacts]] = {split: [] for split in SPLITS}
-    looks: dict[str, list[Look]] = {split: [] for split in SPLITS}
-    for done, ((split, _), (facts, look, wrong)) in enumerate(
-        zip(frames, _measure_all(layout, frames, workers), strict=True), start=1
-    ):
-        findings += wrong
-        if facts and look:
-            pairs[split].append(facts)
-            looks[split].append(look)
-        if advance:
-            advance(done, len(frames))
-    for split in SPLITS:
-        for start, length, step in shifted_segments(looks[split]):
-            facts = pairs[split][start]
+    read: dict[str, list[_Measured]] = {split: [] for split in SPLITS}
+    pool = ThreadPoolExecutor(max(1, workers))  # decoding and digests leave Python's lock to the others
+    try:
+        for done, (measured, wrong) in enumerate(pool.map(lambda at: _measure(layout, *at), frames), start=1):
+            findings += wrong
+            if measured:
+                read[measured[0].split].append(measured)
+            if advance:
+                advance(done, len(frames))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for split, some in read.items():
+        for start, length, step in shifted_segments([look for _, look in some]):
+            facts = some[start][0]
             message = (
                 f"{facts.label}: from here on, {length} images fit the depth one row {'up' if step == 1 else 'down'} "
                 "better than their own; look for a file that is missing or doubled before them"
@@ -234,11 +223,12 @@ def _decode_all(
             findings.append(Finding("shifted", facts.where, message, (split,)))
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         if (first, second, layout.val) != ("train", "val", "random_frames"):
-            findings += _near_duplicates(pairs[first], looks[first], pairs[second], looks[second])
-    every = [pair for split in SPLITS for pair in pairs[split]]
-    findings += _wrong_unit(layout, every, findings)
-    findings += _inverse(every, [look for split in SPLITS for look in looks[split]])
-    return Examination(tuple(every), tuple(findings))
+            findings += _near_duplicates(read[first], read[second])
+    every = [measured for some in read.values() for measured in some]
+    pairs = [facts for facts, _ in every]
+    findings += _wrong_unit(layout, pairs, findings)
+    findings += _inverse(every)
+    return Examination(tuple(pairs), tuple(findings))
 
 
 def _wrong_unit(layout: Layout, pairs: list[PairFacts], known: list[Finding]) -> Iterator[Finding]:
@@ -252,124 +242,92 @@ def _wrong_unit(layout: Layout, pairs: list[PairFacts], known: list[Finding]) ->
     share = beyond / (beyond + sum(pair.valid * pair.height * pair.width for pair in pairs))
     far = median > max(_FAR[0], _FAR[1] * limits.max) and contrast < _SHALLOW
     if share > _BEYOND or far or (layout.nyu and not _NYU[0] <= median <= _NYU[1]):
-        splits = dict.fromkeys(pair.split for pair in pairs)
         message = (
             f"{pairs[0].label}: here and in the other pairs the median depth is {median:.3g} m, far is {contrast:.2g} "
             f"times near, and {share:.1%} of the depth is beyond {limits.min:g} to {limits.max:g} m; is the unit of "
             "depth right (5000, 4000 or 256 levels a metre are no millimetres)?"
         )
-        yield Finding("unit", pairs[0].where, message, tuple(splits))
+        yield Finding("unit", pairs[0].where, message, _splits(pairs))
 
 
-def _inverse(pairs: list[PairFacts], looks: list[Look]) -> Iterator[Finding]:
-    share = inverse_share(looks)
+def _inverse(every: list[_Measured]) -> Iterator[Finding]:
+    share = inverse_share([look for _, look in every])
     if share:
-        first = next(pair for pair, look in zip(pairs, looks, strict=True) if look.uphill > 0)
+        first = next(facts for facts, look in every if look.uphill > 0)
         message = (
             f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat if "
             "the values are 1 / depth, not depth; is it disparity? Store depth: focal length x baseline / disparity"
         )
-        yield Finding("inverse", first.where, message, tuple(dict.fromkeys(pair.split for pair in pairs)))
+        yield Finding("inverse", first.where, message, _splits([facts for facts, _ in every]))
 
 
-def _near_duplicates(
-    first: list[PairFacts], first_looks: list[Look], second: list[PairFacts], second_looks: list[Look]
-) -> Iterator[Finding]:
-    alike = near_duplicates(first_looks, second_looks)
-    digests = {pair.digest: place for place, pair in enumerate(first)}
-    alike |= {place: digests[pair.digest] for place, pair in enumerate(second) if pair.digest in digests}
+def _splits(pairs: list[PairFacts]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pair.split for pair in pairs))
+
+
+def _near_duplicates(first: list[_Measured], second: list[_Measured]) -> Iterator[Finding]:
+    alike = near_duplicates([look for _, look in first], [look for _, look in second])
+    digests = {facts.digest: place for place, (facts, _) in enumerate(first)}
+    alike |= {place: digests[facts.digest] for place, (facts, _) in enumerate(second) if facts.digest in digests}
     for place, other in sorted(alike.items()):
-        one, two = second[place], first[other]
+        one, two = second[place][0], first[other][0]
         what = "is the same pair as" if one.digest == two.digest else "shows nearly the same as"
         message = f"{one.label} {what} {two.label} of {two.split} ({two.where}); take one of them out"
         yield Finding("near_duplicate", one.where, message, (two.split, one.split))
 
 
-def _measure_all(layout: Layout, frames: list[tuple[str, int]], workers: int) -> Iterator[_Measured]:
-    if workers < 2:
-        yield from (_measure(layout, *at) for at in frames)
-        return
-    with ThreadPoolExecutor(workers) as pool:  # decoding and digests leave Python's lock to the others
-        waiting = deque(pool.submit(_measure, layout, *at) for at in frames[: 4 * workers])
-        for at in [*frames[4 * workers :], *[None] * len(waiting)]:
-            yield waiting.popleft().result()
-            if at is not None:
-                waiting.append(pool.submit(_measure, layout, *at))
-
-
-def _measure(layout: Layout, split: str, frame: int) -> _Measured:
+def _measure(layout: Layout, split: str, frame: int) -> tuple[_Measured | None, list[Finding]]:
     """Decode one pair: its facts and small pictures, if it can be read, and what is wrong with it alone."""
-    where, files = layout.where(split, frame), layout.files(split, frame)
+    where, label, files = layout.where(split, frame), layout.label(split, frame), layout.files(split, frame)
     try:
-        pair = layout.read(split, frame)
-        contents = [file.read_bytes() for file in files] or [array.tobytes() for array in pair]
+        image, depth = layout.read(split, frame)
+        contents = [file.read_bytes() for file in files] or [image.tobytes(), depth.tobytes()]
         bits = depth_bits(files[1]) if files else 32
     except (InputError, OSError) as error:
         name = error.finding if isinstance(error, InputError) else "missing"
-        return None, None, [Finding(name, where, str(error).removeprefix(f"{where}: "), (split,))]
-    names = ["/".join(file.parts[-2:]) for file in files] or [layout.label(split, frame)]
-    findings = [
-        Finding("torn", where, f"{name}: the end of the PNG file is missing; replace it", (split,))
-        for name, content in zip(names, contents, strict=False)
-        if content.startswith(b"\x89PNG") and _PNG_END not in content
-    ]
-    stats, wrong = _depth_stats(layout, pair[1])
-    findings += [Finding(name, where, f"{names[-1]}: {what}", (split,)) for name, what in wrong]
-    look = look_at(*pair)
-    facts = PairFacts(
-        split=split,
-        label=layout.label(split, frame),
-        where=where,
-        scene=layout.scene(split, frame),
-        digest=hashlib.sha256(b"".join(contents)).hexdigest(),
-        height=pair[1].shape[0],
-        width=pair[1].shape[1],
-        bits=bits,
-        **stats,
-        image_hash=look.bits.tobytes().hex(),
-    )
-    return facts, look, findings
+        return None, [Finding(name, where, str(error).removeprefix(f"{where}: "), (split,))]
+    stats, wrong = _depth_stats(layout, depth)
+    place = "/".join(files[1].parts[-2:]) if files else label
+    findings = [Finding(name, where, f"{place}: {message}", (split,)) for name, message in wrong]
+    look = look_at(image, depth)
+    digest = hashlib.sha256(b"".join(contents)).hexdigest()
+    image_hash = look.bits.tobytes().hex()
+    names = (split, label, where, layout.scene(split, frame))
+    return (PairFacts._make((*names, digest, *depth.shape, bits, *stats, image_hash)), look), findings
 
 
-def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return what the facts say of depth, and what is wrong with it: names and messages."""
-    wrong = []
+def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[tuple[Any, ...], list[tuple[str, str]]]:
+    """Return the facts from ``min`` to ``not_finite``, and what is wrong with the depth: names and messages."""
+    limits = layout.depth_range
+    least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
     holes = 1 - np.count_nonzero(depth) / depth.size
     finite = np.isfinite(depth)
     not_finite = depth.size - int(np.count_nonzero(finite))
-    if not_finite:
-        share = not_finite / depth.size
-        wrong.append(("not_finite", f"{share:.2%} of its depth is NaN or infinite; write 0 for missing depth"))
-        depth = np.where(finite, depth, np.float32(0))
-    if (depth < 0).any():
-        wrong.append(("negative", f"{(depth < 0).mean():.2%} of its depth is negative; write 0 for missing depth"))
-    limits = layout.depth_range
-    valid = (depth > limits.min) & (depth < limits.max)
-    measured = depth > 0
-    counted = int(np.count_nonzero(valid))
+    depth = np.where(finite, depth, np.float32(0))
+    valid, measured = (depth > limits.min) & (depth < limits.max), depth > 0
+    counted, beyond = int(np.count_nonzero(valid)), int(np.count_nonzero(measured & ~valid))
+    inside = depth[valid] if counted else np.full(1, np.nan, np.float32)
+    percentiles = np.percentile(_sample(depth, valid) if counted else inside, (5, 50, 95))
+    values = (inside.min(), *percentiles, inside.max())
+    greatest = np.count_nonzero(inside == values[-1]) / inside.size
     positive = _sample(depth, measured)
-    median = float(np.median(positive)) if positive.size else 0.0
-    least, most = _ROOMS if layout.nyu else (min(_ROOMS[0], limits.min), max(_ROOMS[1], limits.max))
-    if positive.size and not least <= median <= most:
-        wrong.append(("unit", f"its median depth is {median:.3g} m; is the unit of depth right?"))
-    elif not counted:
-        wrong.append(("no_depth", f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"))
-    stats: dict[str, Any] = dict.fromkeys(("min", "p5", "median", "p95", "max"))
-    if counted:
-        p5, middle, p95 = np.percentile(_sample(depth, valid), (5, 50, 95))
-        inside = depth[valid]
-        values = (inside.min(), p5, middle, p95, inside.max())
-        stats = {name: round(float(value), 4) for name, value in zip(stats, values, strict=True)}
-        greatest, level = np.count_nonzero(inside == values[-1]) / counted, f"{values[-1]:.4g} m"
-        several = counted > 1 and "unit" not in dict(wrong)  # a wrong unit makes one level of many depths
-        if several and greatest == 1.0:
-            wrong.append(("constant", f"all its valid depth is {level}; take the pair out"))
-        elif several and greatest > _SATURATED:
-            what = f"{greatest:.1%} of its valid depth is {level}, its greatest; write 0 where the sensor saw no end"
-            wrong.append(("saturated", what))
-    stats |= {"valid": round(counted / depth.size, 4), "holes": round(holes, 4)}
-    beyond = int(np.count_nonzero(measured)) - counted
-    return {**stats, "beyond": beyond, "not_finite": not_finite}, wrong
+    median = float(np.median(positive)) if positive.size else least
+    unit = not least <= median <= most
+    several = counted > 1 and not unit  # a wrong unit makes one level of many depths
+    negative, level = (depth < 0).mean(), f"{values[-1]:.4g} m"
+    nothing = f"no pixel is between {limits.min:g} and {limits.max:g} m; take the pair out"
+    cut_off = f"{greatest:.1%} of its valid depth is {level}, its greatest; write 0 where the sensor saw no end"
+    rules = (
+        ("not_finite", not_finite > 0, f"{not_finite / depth.size:.2%} of its depth is NaN or infinite; {_WRITE_0}"),
+        ("negative", negative > 0, f"{negative:.2%} of its depth is negative; {_WRITE_0}"),
+        ("unit", unit, f"its median depth is {median:.3g} m; is the unit of depth right?"),
+        ("no_depth", not counted and not unit, nothing),
+        ("constant", several and greatest == 1.0, f"all its valid depth is {level}; take the pair out"),
+        ("saturated", several and _SATURATED < greatest < 1.0, cut_off),
+    )
+    depths = [round(float(value), 4) if counted else None for value in values]
+    stats = (*depths, round(counted / depth.size, 4), round(holes, 4), beyond, not_finite)
+    return stats, [(name, message) for name, is_wrong, message in rules if is_wrong]
 
 
 def _sample(depth: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +17,10 @@ from depthnet.core.tables import to_csv
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
 from depthnet.data.layouts.official import KNOWN_SETS
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-
 _WIDTH = 100
 
 
-@dataclass(frozen=True)
-class PairFacts:
+class PairFacts(NamedTuple):
     """What one pair is.
 
     Attributes:
@@ -87,30 +82,17 @@ class Examination:
         facts = "".join(f"{pair.split} {pair.label} {pair.digest}\n" for pair in self.pairs)
         return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        pairs = [list(vars(pair).values()) for pair in self.pairs]
-        return {"pairs": pairs, "findings": [list(finding) for finding in self.findings]}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Examination:
-        """Return what :meth:`as_json` gave plain values of.
-
-        Raises:
-            KeyError, TypeError, ValueError: If they are none.
-        """
-        findings = [Finding(name, where, what, tuple(splits)) for name, where, what, splits in value["findings"]]
-        return cls(tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(findings))
-
 
 def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:
     """Write a CSV file with a row for each pair, whole. Raises as the durable writer."""
-    pairs = (vars(pair).items() for pair in examination.pairs)
-    rows = [{name: f"{value:.6g}" if isinstance(value, float) else value for name, value in pair} for pair in pairs]
+    rows = [
+        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in pair._asdict().items()}
+        for pair in examination.pairs
+    ]
     write_text(path, to_csv(rows))
 
 
-def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Text:
+def page(layout: Layout, examination: Examination, limit: int | None = 20) -> str:
     """Return one page on a data set: what it is, and what is wrong with it, grouped by kind.
 
     Args:
@@ -118,69 +100,48 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> Te
         examination: What was learned from it.
         limit: Findings shown of each kind; None for all.
     """
-    from rich.text import Text
-
-    text = Text()
-    text.append(f"{layout.description}\n", "bold")
-    known = [name for name in (_known(layout, ("train", "val")), _known(layout, ("test",))) if name]
+    limits = f"{layout.depth_range.min:g} to {layout.depth_range.max:g} m"
+    known = "; ".join(filter(None, (_known(layout, splits) for splits in (("train", "val"), ("test",)))))
     units = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
     stored = ", ".join(f"{unit:.4g} m a level" if unit else "floats" for unit in sorted(units, key=lambda u: u or 0))
     holes = float(np.mean([pair.holes for pair in examination.pairs])) if examination.pairs else 0.0
-    limits = layout.depth_range
+    random = "; val frames are random ones" if layout.val == "random_frames" else ""
     about = [
-        ("set", "; ".join(known) if known else "none of the known sets, by its counts"),
-        ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits.min:g} to {limits.max:g} m"),
-        (
-            "scenes",
-            f"told apart by {layout.scene_rule}"
-            + ("; val frames are random ones" if layout.val == "random_frames" else ""),
-        ),
+        ("set", known or "none of the known sets, by its counts"),
+        ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits}"),
+        ("scenes", f"told apart by {layout.scene_rule}{random}"),
         ("camera", describe_camera(layout)),
         *(("note", note) for note in layout.notes),
     ]
-    for name, value in about:
-        text.append(_wrapped(f"  {name:8}", value))
-    text.append("\n" + _table(layout, examination.pairs) + "\n", "default")
+    lines = [layout.description, *(_wrapped(f"  {name:8}", value) for name, value in about), ""]
+    lines += _table(layout, examination.pairs)
+    lines.append("  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame")
     for split in SPLITS:
-        text.append(_left_out(layout, split, [pair for pair in examination.pairs if pair.split == split]))
-    if not examination.findings:
-        text.append("Nothing wrong was found.", "bold green")
-        return text
+        some = [pair for pair in examination.pairs if pair.split == split]
+        pixels = sum(pair.height * pair.width for pair in some)
+        counts = {f"beyond {limits}": sum(p.beyond for p in some), "NaN or infinite": sum(p.not_finite for p in some)}
+        if any(counts.values()):
+            words = [f"{n} of {pixels} pixels ({n / pixels:.2%}) {what}" for what, n in counts.items() if n]
+            lines.append(f"  {split}: {', '.join(words)}")
     count = len(examination.findings)
-    text.append(f"{count} thing{'s are' if count > 1 else ' is'} wrong\n", "bold red")
+    if count == 0:
+        return "\n".join([*lines, "Nothing wrong was found."])
+    lines.append(f"{count} thing{'s are' if count > 1 else ' is'} wrong")
     for name, what in FINDINGS.items():
-        some = [finding for finding in examination.findings if finding.name == name]
-        if some:
-            text.append(f"{name}: {what} ({len(some)})\n", "bold")
-        for finding in some[:limit]:
-            text.append(_wrapped("  ", f"{finding.where}: {finding.message}"))
-        if len(some) > len(some[:limit]):
-            text.append(f"  ... and {len(some) - len(some[:limit])} more: --all lists them\n")
-    text.rstrip()
-    return text
-
-
-def _left_out(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> str:
-    """Return a line on a split's measured pixels that do not count; nothing where all do."""
-    pixels = sum(pair.height * pair.width for pair in pairs)
-    limits = f"beyond {layout.depth_range.min:g} to {layout.depth_range.max:g} m"
-    counts = ((sum(p.beyond for p in pairs), limits), (sum(p.not_finite for p in pairs), "NaN or infinite"))
-    some = [f"{count} of {pixels} pixels ({count / pixels:.2%}) {what}" for count, what in counts if count]
-    return f"  {split}: {', '.join(some)}\n" if some else ""
+        found = [finding for finding in examination.findings if finding.name == name]
+        if found:
+            lines.append(f"{name}: {what} ({len(found)})")
+        lines += [_wrapped("  ", f"{finding.where}: {finding.message}") for finding in found[:limit]]
+        if len(found) > len(found[:limit]):
+            lines.append(f"  ... and {len(found) - len(found[:limit])} more: --all lists them")
+    return "\n".join(lines)
 
 
 def _wrapped(head: str, value: str) -> str:
-    # a path is never broken: it is to be copied
-    return (
-        textwrap.fill(
-            value,
-            _WIDTH,
-            initial_indent=head,
-            subsequent_indent=" " * (len(head) + 2 * (head.isspace())),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        + "\n"
+    """Return lines that break no path: it is to be copied."""
+    indent = " " * (len(head) + 2 * head.isspace())
+    return textwrap.fill(
+        value, _WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -193,7 +154,7 @@ def _known(layout: Layout, splits: Sequence[str]) -> str:
     return ""
 
 
-def _table(layout: Layout, pairs: Sequence[PairFacts]) -> str:
+def _table(layout: Layout, pairs: Sequence[PairFacts]) -> list[str]:
     rows: list[tuple[str, ...]] = [
         ("split", "pairs", "scenes", "width x height", "depth", "min", "p5", "median", "p95", "max", "valid")
     ]
@@ -203,23 +164,22 @@ def _table(layout: Layout, pairs: Sequence[PairFacts]) -> str:
         if not count:
             continue
         scenes = {layout.scene(split, frame) for frame in range(count)}
-        sizes = Counter(f"{pair.width}x{pair.height}" for pair in some).most_common()
-        more = f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""
+        sizes = Counter(f"{pair.width}x{pair.height}" for pair in some).most_common() or [("-", 0)]
         depths = np.array([(p.min, p.p5, p.median, p.p95, p.max) for p in some if p.median is not None])
+        figures = ["-"] * 5
         if len(depths):
-            figures = (depths[:, 0].min(), *np.median(depths[:, 1:4], axis=0), depths[:, 4].max())
+            middle = np.median(depths[:, 1:4], axis=0)
+            figures = [f"{depth:.3g}" for depth in (depths[:, 0].min(), *middle, depths[:, 4].max())]
         rows.append(
             (
                 split,
                 f"{count}" if len(some) == count else f"{len(some)} of {count}",
                 f"{len(scenes)}",
-                sizes[0][0] + more if sizes else "-",
+                sizes[0][0] + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
                 "+".join(f"{bits}-bit" for bits in sorted({pair.bits for pair in some})),
-                *(f"{depth:.3g}" for depth in (figures if len(depths) else ())),
-                *(["-"] * (0 if len(depths) else 5)),
+                *figures,
                 f"{np.mean([pair.valid for pair in some]):.1%}" if some else "-",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, "  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame"])
+    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

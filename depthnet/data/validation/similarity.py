@@ -169,11 +169,9 @@ def _coarse(thumbnails: UInt8Array) -> Float32Array:
     """Return unit vectors of 12x16 cells, 0 for pictures without texture."""
     count, height, width = thumbnails.shape
     coarse = _unit(thumbnails.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4), dtype=np.float32))
-    for start in range(0, count, 4096):
-        part = thumbnails[start : start + 4096].astype(np.float32)
-        around = np.pad(part, ((0, 0), (2, 2), (2, 2)), "edge")
-        windows = np.lib.stride_tricks.sliding_window_view(around, (5, 5), axis=(1, 2))
-        coarse[start : start + 4096][(part - windows.mean((3, 4))).std((1, 2)) < _TEXTURE] = 0
+    around = np.pad(thumbnails.astype(np.float32), ((0, 0), (2, 2), (2, 2)), "edge")
+    local = np.lib.stride_tricks.sliding_window_view(around, (5, 5), axis=(1, 2)).mean((3, 4))
+    coarse[(thumbnails - local).std((1, 2)) < _TEXTURE] = 0
     return coarse
 
 

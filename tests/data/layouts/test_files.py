@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from depthnet.core.types import InputError
-from depthnet.data.layouts.files import read_rows
+from depthnet.data.layouts.files import FileRow, parse_rows, split_rows
 from depthnet.data.layouts.registry import open_root
 
 
@@ -13,12 +13,12 @@ from depthnet.data.layouts.registry import open_root
 def test_a_bad_list_is_named(tmp_path, content, words):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=words):
-        read_rows(tmp_path / "list.txt", None, 2, 3, "train", [])
+        parse_rows(tmp_path / "list.txt", split_rows(tmp_path / "list.txt"), FileRow, [])
 
 
 def test_rows_keep_their_line_numbers_over_blank_lines_and_a_byte_order_mark(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa b 1\r\n\r\nc d 2\r\n")
-    assert read_rows(tmp_path / "list.txt", None, 2, 3, "train", []) == [
+    assert split_rows(tmp_path / "list.txt") == [
         ("list.txt:1", ["a", "b", "1"]),
         ("list.txt:3", ["c", "d", "2"]),
     ]
