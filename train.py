@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 import depthnet
 from depthnet.core.device import claim_gpu, describe_device, job_devices
 from depthnet.core.types import InputError
+from depthnet.run.command_line import SweepStart, check_command, plain_errors
 from depthnet.run.config import (
     CONFIG,
     check_choices,
@@ -33,16 +34,7 @@ from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
 from depthnet.run.provenance import SETTLED
 from depthnet.run.signals import Signals
-from depthnet.run.targets import (
-    GROUPS,
-    USER_ERRORS,
-    SweepStart,
-    build,
-    check_command,
-    check_groups,
-    plain_errors,
-    restrict_environment,
-)
+from depthnet.run.targets import GROUPS, USER_ERRORS, build, check_groups, restrict_environment
 from depthnet.training.sweep import JOB, check_job, note_end, note_start, sweeping
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -153,7 +145,7 @@ def main() -> None:
         check_command(arguments, CONF)
         if MULTIRUN & set(arguments) and started_processes() > 1:
             raise InputError("a sweep starts its own jobs, outside torchrun and srun: python train.py -m")
-        with sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS), plain_errors(arguments, CONF):
+        with sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS), plain_errors(arguments):
             job()
         sys.stdout.flush()
     except KeyboardInterrupt:

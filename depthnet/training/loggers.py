@@ -29,6 +29,7 @@ from depthnet.run.provenance import note_url
 log = logging.getLogger("depthnet")
 
 _T = TypeVar("_T")
+_Word = str | float | None  # a config reads a name such as 1 as a number
 _CALL = 30.0  # seconds, beside those that W&B allows itself
 _TEARDOWN = 3.0  # seconds
 _ROOM = 2**20  # bytes
@@ -249,12 +250,17 @@ def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
 
 def wandb_logger(
     directory: str | os.PathLike[str],
-    project: str | None = None,
+    project: _Word = None,
+    entity: _Word = None,
+    name: _Word = None,
+    group: _Word = None,
+    job_type: _Word = None,
+    tags: Sequence[_Word] | _Word = None,
+    notes: _Word = None,
     init_timeout: float = 10.0,
     finish_timeout: float = 20.0,
     log_model: bool = False,
     log_per_image: bool = False,
-    **options: Any,
 ) -> Logger | None:
     """Make a W&B logger: online if an account is set up and its server answers, else offline.
 
@@ -264,11 +270,11 @@ def wandb_logger(
     Args:
         directory: The run's directory; W&B's files go into its folder ``wandb``.
         project: The W&B project; None for ``WANDB_PROJECT``, else "depthnet".
+        entity, name, group, job_type, tags, notes: As ``wandb.init``.
         init_timeout: How long the server may take at the start [s].
         finish_timeout: How long it may take to send the rest at the end [s].
         log_model: Whether the best checkpoint becomes an artifact.
         log_per_image: Whether the last evaluation becomes a table, a row an image.
-        options: Further arguments of ``wandb.init``; no settings, which could send an account's key anywhere.
 
     Returns:
         The logger; None for all processes but the first, and, with a line that says why, where W&B cannot start at all.
@@ -296,7 +302,8 @@ def wandb_logger(
             wandb.finish(exit_code=1)
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no account is set up")
-        chosen = {"id": _run_id(Path(directory))} | {key: _text(value) for key, value in options.items()}
+        words = {"entity": entity, "name": name, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
+        chosen = {"id": _run_id(Path(directory))} | {key: _text(value) for key, value in words.items()}
         if isinstance(chosen.get("tags"), str):
             chosen["tags"] = [chosen["tags"]]  # else each of its letters is one
         run = wandb.init(dir=str(directory), project=project, mode=mode, resume="allow", settings=settings, **chosen)
