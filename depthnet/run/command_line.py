@@ -95,8 +95,13 @@ def plain_errors(arguments: Sequence[str]) -> Iterator[None]:
         raise InputError(f"{word}: {_advice(cast(Any, error.__cause__).full_key, word, there)}") from None
     except (InputError, *USER_ERRORS):
         raise
-    except (AssertionError, ValueError, NotImplementedError) as error:  # Hydra's and Optuna's; a job raises nothing
-        raise InputError(" ".join(str(error).split()) or repr(error)) from None
+    except AssertionError:  # of Optuna's sweeper, without a word
+        globs = [word for word in arguments if "=glob(" in word]
+        if not globs:
+            raise
+        raise InputError(f"{globs[0]}: Optuna takes no glob; write choice(...) with the names") from None
+    except (ValueError, NotImplementedError) as error:  # of Hydra's and Optuna's own checks; a job raises nothing
+        raise InputError(" ".join(str(error).split())) from None
 
 
 def _advice(key: str, word: str, there: DictConfig) -> str:

@@ -314,7 +314,7 @@ def test_a_mistyped_choice_of_a_search_stops_it_before_the_first_job(train, tmp_
     assert Path("notes/notes.log").exists(), "what was there before a sweep is not its to remove"
     for word, told in (
         ("loss=choice(l1,silgo)", "loss=silgo: did you mean silog"),
-        ("loss=glob(s*)", "glob"),
+        ("loss=glob(s*)", "loss=glob(s*): Optuna takes no glob"),
     ):
         done = train("-m", *SMALL, "model=tiny", *words, word)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
