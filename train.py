@@ -16,6 +16,7 @@ import depthnet
 from depthnet.core.device import claim_gpu, describe_device, job_devices
 from depthnet.core.errors import error_line, log_failure
 from depthnet.core.types import InputError
+from depthnet.run.command_line import SweepStart, check_command, plain_errors
 from depthnet.run.config import check_choices, plain_config, register_resolvers
 from depthnet.run.distributed import first_process, started_processes
 from depthnet.run.files import CONFIG, JOB
@@ -24,16 +25,7 @@ from depthnet.run.overrides import MULTIRUN, check_words
 from depthnet.run.paths import is_new, remove_start, run_lock
 from depthnet.run.provenance import SETTLED, kept_words
 from depthnet.run.signals import Signals
-from depthnet.run.targets import (
-    GROUPS,
-    USER_ERRORS,
-    SweepStart,
-    build,
-    check_command,
-    check_groups,
-    plain_errors,
-    restrict_environment,
-)
+from depthnet.run.targets import GROUPS, USER_ERRORS, build, check_groups, restrict_environment
 from depthnet.training.resume import finished, resolve_config
 from depthnet.training.sweep import check_job, note_end, note_start, sweeping
 
@@ -163,7 +155,7 @@ def main() -> None:
         check_command(arguments, CONF)
         if MULTIRUN & set(arguments) and started_processes() > 1:
             raise InputError("a sweep starts its own jobs, outside torchrun and srun: python train.py -m")
-        with sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS), plain_errors(arguments, CONF):
+        with sweeping(arguments, lambda: SweepStart.directory, USER_ERRORS), plain_errors(arguments):
             job()
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import re
-import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from depthnet.core.types import InputError
 BF16 = (8, 0)
 """The first compute capability that has units for bfloat16."""
 
-_warned: list[str] = []  # by CUDA, which warns the first time that it is asked for
 _claims = contextlib.ExitStack()  # held until this process ends
 _claimed: list[int] = []
 
@@ -48,17 +46,18 @@ def find_gpu(index: int = 0) -> Gpu:
     """
     import torch
 
-    if not _cuda_starts():
-        return Gpu("", (0, 0), _why_no_cuda())
+    if reason := _why_no_cuda():
+        return Gpu("", (0, 0), reason)
     name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     kernels = torch.cuda.get_arch_list() if torch.version.cuda else []  # AMD's have other names
-    if kernels and not any(_runs_on(kernel, capability) for kernel in kernels):
-        reason = (
-            f"torch {torch.__version__} has no kernels for {name}, compute capability {_dotted(capability)}, only for "
-            f"{', '.join(kernels)}; install a torch that has (pytorch.org)"
-        )
-        return Gpu(name, capability, reason)
-    return Gpu(name, capability, "")
+    if not kernels or any(_runs_on(kernel, capability) for kernel in kernels):
+        return Gpu(name, capability, "")
+    return Gpu(
+        name,
+        capability,
+        f"torch {torch.__version__} has no kernels for {name}, compute capability {capability[0]}.{capability[1]}, "
+        f"only for {', '.join(kernels)}; install a torch that has (pytorch.org)",
+    )
 
 
 def torch_device() -> str:
@@ -95,12 +94,18 @@ def describe_device(trainer: Mapping[str, Any]) -> str:
         return f"Apple GPU, {words}"
     gpus = [find_gpu(index) for index in _indices(trainer.get("devices", "auto"))]
     reason = next((gpu.reason for gpu in gpus if gpu.reason), "")
-    if kind in ("gpu", "cuda") or (kind == "auto" and _cuda_starts()):
+    if kind in ("gpu", "cuda") or (kind == "auto" and gpus[0].name):
         if reason:
             raise InputError(f"trainer.accelerator={kind}: {reason}; or choose trainer=cpu")
-        names = sorted({gpu.name for gpu in gpus})
-        count = f"{len(gpus)} x " if len(gpus) > 1 else ""
-        return f"{count}{' and '.join(names)}, {words}{_why_precision(precision, min(gpu.capability for gpu in gpus))}"
+        names = " and ".join(sorted({gpu.name for gpu in gpus}))
+        capability = min(gpu.capability for gpu in gpus)
+        line = f"{f'{len(gpus)} x ' if len(gpus) > 1 else ''}{names}, {words}"
+        line += f" (compute capability {capability[0]}.{capability[1]}"
+        if capability < BF16 and precision.startswith("bf16"):
+            line += " has no units for it: slow; trainer.precision=16-mixed is faster"
+        elif capability < BF16 and precision.startswith("16"):
+            line += "; bf16 needs 8.0"
+        return f"{line})"
     if kind not in ("cpu", "auto"):
         return f"{kind}, {words}"
     return f"CPU ({reason or f'trainer.accelerator={kind}; {gpus[0].name} is left idle'}), {words}"
@@ -119,16 +124,15 @@ def claim_gpu(trainer: Mapping[str, Any], sweep: Path, number: int) -> None:
     import torch
 
     wanted = trainer.get("accelerator") in ("gpu", "cuda", "auto") and trainer.get("devices") == 1
-    count = torch.cuda.device_count() if wanted and _cuda_starts() else 0
+    count = torch.cuda.device_count() if wanted and not _why_no_cuda() else 0
     if count < 2 or _claimed:
         return
-    order = [(number + step) % count for step in range(count)]
-    for index in order:
+    for index in ((number + step) % count for step in range(count)):
         with contextlib.suppress(InputError):  # another process has it
             _claims.enter_context(locked(sweep / ".gpus" / str(index)))
             _claimed.append(index)
             return
-    _claimed.append(order[0])
+    _claimed.append(number % count)
 
 
 def job_devices(trainer: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -136,83 +140,43 @@ def job_devices(trainer: Mapping[str, Any]) -> dict[str, list[int]]:
     return {"devices": list(_claimed)} if _claimed and trainer.get("devices") == 1 else {}
 
 
-def _cuda_starts() -> bool:
+@functools.cache  # CUDA warns the first time alone
+def _why_no_cuda() -> str:
+    """Return why torch cannot use CUDA here; empty where it can."""
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        starts = torch.cuda.is_available()
-    _warned.extend(str(warning.message) for warning in caught)
-    return starts
-
-
-def _why_no_cuda() -> str:
-    import torch
-
+        if torch.cuda.is_available():
+            return ""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES={hidden} hides every GPU"
-    for warning in _warned:
-        text = " ".join(warning.partition("(Triggered internally")[0].removeprefix("CUDA initialization: ").split())
-        if old := re.search(r"driver on your system is too old \(found version (\d+)\)", text):
-            known = divmod(int(old[1]), 1000)
-            return (
-                f"the NVIDIA driver is too old: it knows CUDA {known[0]}.{known[1] // 10}, and torch "
-                f"{torch.__version__} needs CUDA {torch.version.cuda}; update the driver, or install a torch for it"
-            )
-        if "CUDA" in warning:
-            return f"CUDA does not start: {text[:200].rstrip('. ')}"
-    if not (seen := _driver_sees()):
-        return "no GPU found"
-    if not (torch.version.cuda or torch.version.hip):
-        return f"torch {torch.__version__} is built without CUDA, and {seen} is here; install a torch that has it"
-    return f"{seen} is here, and CUDA does not start; see what nvidia-smi reports"
-
-
-@functools.cache
-def _driver_sees() -> str:
-    """The name of the first GPU that NVIDIA's driver knows; empty where there is none."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
-        if found := re.search(r"^GPU \d+: (.+?) \(UUID", listed.stdout, re.MULTILINE):
-            return found[1]
-    return "an NVIDIA GPU" if any(Path("/proc/driver/nvidia/gpus").glob("*")) else ""
+    if warned := next((text for text in map(str, (one.message for one in caught)) if "CUDA" in text), ""):
+        text = " ".join(re.sub(r"CUDA initialization: |\(Triggered internally.*", "", warned).split())
+        return f"CUDA does not start: {text[:200].rstrip('. ')}"
+    built = "" if torch.version.cuda or torch.version.hip else f"; torch {torch.__version__} is built without CUDA"
+    return f"no GPU found{built}"
 
 
 def _runs_on(kernel: str, capability: tuple[int, int]) -> bool:
-    """Whether a GPU runs what is compiled for an architecture such as sm_86, sm_90a, or, as a draft, compute_90.
+    """Return whether a GPU runs what is compiled for an architecture such as sm_86 or, as a draft, compute_90.
 
     Example:
-        >>> [_runs_on(kernel, (8, 9)) for kernel in ("sm_86", "sm_90", "compute_75", "sm_89a", "sm_86a")]
-        [True, False, True, True, False]
+        >>> [_runs_on(kernel, (8, 9)) for kernel in ("sm_86", "sm_90", "compute_75", "sm_75")]
+        [True, False, True, False]
     """
-    found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", kernel)
-    if found is None:
-        return True  # a name that came later
-    built = int(found[2]), int(found[3])
-    if found[4] == "a":
-        return built == capability
-    return built <= capability if found[1] == "compute" else built[0] == capability[0] and built[1] <= capability[1]
-
-
-def _why_precision(precision: str, capability: tuple[int, int]) -> str:
-    known = f"compute capability {_dotted(capability)}"
-    if precision.startswith("bf16") and capability < BF16:
-        return f" ({known} has no units for it: slow; trainer.precision=16-mixed is faster)"
-    if precision.startswith("16"):
-        return f" ({known}{'; bf16 needs 8.0' if capability < BF16 else ''})"
-    return f" ({known})"
+    kind, _, number = kernel.partition("_")
+    number = number.rstrip("af")
+    built = int(number[:-1]), int(number[-1])
+    return built <= capability and (kind == "compute" or built[0] == capability[0])
 
 
 def _indices(devices: Any) -> Sequence[int]:
-    """The GPUs that a Trainer's ``devices`` stand for; what is impossible is left to the Trainer to refuse."""
+    """Return the GPUs that a Trainer's ``devices`` stand for; the Trainer itself refuses what is impossible."""
     import torch
 
-    count = max(torch.cuda.device_count() if _cuda_starts() else 0, 1)
+    count = max(torch.cuda.device_count(), 1)
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return [index for index in devices if index < count] or [0]
     return range(min(devices, count) if isinstance(devices, int) and devices > 0 else count)
-
-
-def _dotted(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"

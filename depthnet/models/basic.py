@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,10 +58,10 @@ class BasicNet(DepthNetwork):
         if min(self.image_size) < smallest:
             height, width = self.image_size
             raise InputError(f"data.image_size {height}x{width}: BasicNet needs at least {smallest}x{smallest}")
-        self.widths = [int(width) for width in widths]
-        self.encoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise([3, *self.widths]))
-        self.decoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise(self.widths[::-1]))
-        self.head = DepthHead(self.widths[0], self.depth_range, head)
+        self.own_config = {"widths": list(widths)}
+        self.encoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise([3, *widths]))
+        self.decoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise(widths[::-1]))
+        self.head = DepthHead(widths[0], self.depth_range, head)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the finest level's result, from a normalised image of shape ``(B, 3, H, W)``."""
@@ -72,10 +72,6 @@ class BasicNet(DepthNetwork):
         for block, size in zip(self.decoder, sizes[-2::-1], strict=True):
             image = block(F.interpolate(image, size, mode="bilinear", align_corners=False))
         return image
-
-    def config(self) -> dict[str, Any]:
-        """Return constructor arguments, fit for JSON, that build the same network."""
-        return {"widths": self.widths, **self._shared_config()}
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:

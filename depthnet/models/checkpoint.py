@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -18,23 +19,18 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from depthnet.core.atomic_io import cache_folder, file_digest, open_durable, temporary_name, write_json, write_text
+from depthnet.core.atomic_io import cache_folder, file_digest, open_durable, write_json, write_text
 from depthnet.core.types import InputError
-from depthnet.models.shipped import SUFFIX, find_checkpoint, is_shipped, read_weights
-from depthnet.models.weights_kind import torch_owner, weights_kind
+from depthnet.models.shipped import find_checkpoint, is_safetensors, is_shipped, read_weights
 
 FORMAT = 1
 RECORD_KEY = "depthnet"
 _PREFIX = "network."
-_FOREIGN = {
-    "lightning": "a Lightning checkpoint of another project",
-    "other": "a PyTorch file of another program",
-}
 
 
 @dataclass(frozen=True)
@@ -89,41 +85,32 @@ def previous(path: str | os.PathLike[str]) -> Path:
 def save_plain(path: str | os.PathLike[str], content: Mapping[str, Any], keep: bool = False) -> None:
     """Write ``content`` with torch.save, whole, and its SHA-256 beside it in ``<name>.sha256``.
 
-    Until the new file has its name, the digest file accepts the old one and the new one. So whenever this process is
-    killed, what stands at ``path`` is whole and its digest right.
+    The digest file is written first, and accepts the old file and the new one until both have their names. So whenever
+    this process is killed, each generation that is there is whole and its digest right.
 
     Args:
         path: The checkpoint's name.
-        content: Tensors and plain data.
-        keep: What stood at ``path`` stays as :func:`previous`, with its digest.
+        content: Tensors and plain data; for a moment they are in memory twice.
+        keep: What stood at ``path`` stays as :func:`previous`.
 
     Raises:
-        InputError: If it cannot be written; the checkpoint that stood there is untouched.
+        InputError: If it cannot be written; what stood there is untouched.
     """
     path = Path(path)
-    keep = keep and path.exists()
-    digests = _digests(path)
-    if keep and not digests:
-        digests = [_digest(path)]
-    old = temporary_name(path)  # a second name for what stands there, so that there is something at every moment
-    try:
-        with open_durable(path, _stored_size(content)) as file:
-            digest = _write(content, file)
-            if digests is not None:
-                _write_digests(path, [*digests, digest])
-            if keep:
-                with contextlib.suppress(OSError):
-                    os.link(path, old)
-                if not old.exists():  # the file system knows no hard links: for a moment only the previous one is there
-                    file.flush()
-                    os.fsync(file.fileno())
-                    _move(path, previous(path), digests or [])
-        _write_digests(path, [digest])
-        if old.exists():
-            _move(old, previous(path), digests or [])
-    finally:
-        with contextlib.suppress(OSError):
-            old.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    data = buffer.getbuffer()
+    known = [hashlib.sha256(data).hexdigest(), *_digests(path)]
+    if len(known) == 1 and keep and path.exists():
+        known.append(file_digest(path))
+    with open_durable(path, len(data)) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # all of it is on the disk before the old one is moved
+        _write_digests(path, known)
+        if keep and path.exists():
+            path.replace(previous(path))
+    _write_digests(path, known[: 3 if keep else 1])  # the second is not there where a save was killed
 
 
 def remove_plain(path: str | os.PathLike[str]) -> None:
@@ -142,26 +129,26 @@ def load_plain(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
-    # A run may save while this reads, so the digest counts that stands there before or after.
-    known = _digests(path)
-    if known is not None and (digest := _digest(path)) not in known and digest not in (_digests(path) or []):
-        raise InputError(
-            f"{path}: damaged, as its SHA-256 is not the one in {_sidecar(path).name}; use another copy of it, or, if "
-            f"this file was put there on purpose, remove {_sidecar(path)}"
-        )
     try:
+        digest = file_digest(path)
+        known = _digests(path)  # read last: a run that saves meanwhile writes it first
+        if known and digest not in known:
+            raise InputError(
+                f"{path}: damaged, as its SHA-256 is not in {_sidecar(path).name}; use another copy of it, or, if "
+                f"this file was put there on purpose, remove {_sidecar(path)}"
+            )
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise InputError(f"{path}: its parts are compressed, which torch.save never does; not unpacked")
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:  # warnings of pickles that are refused
+            content = torch.load(file, map_location="cpu", weights_only=True)  # by a name it would go by its ending
     except InputError:
         raise
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain data, so it is not loaded") from None
     except Exception as error:  # torch fails in many ways on what is no checkpoint
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); it may be torn") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
@@ -178,9 +165,7 @@ def newest_whole(path: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
         The path of the generation, None if there is none, and a line for each that was refused, with the reason.
     """
     refused = []
-    for generation in (Path(path), previous(path)):
-        if not os.path.lexists(generation):
-            continue
+    for generation in filter(os.path.lexists, (Path(path), previous(path))):
         try:
             load_plain(generation)
         except InputError as error:
@@ -202,8 +187,7 @@ def not_finite(content: Any) -> list[str]:
     return [
         name
         for name, tensor in _tensors(content)
-        if (tensor.is_floating_point() or tensor.is_complex())
-        and not torch.isfinite(tensor.sum())  # needs no memory; of large finite numbers it may overflow
+        if not torch.isfinite(tensor.sum())  # needs no memory; of large finite numbers it may overflow
         and not torch.isfinite(tensor).all()
     ]
 
@@ -219,16 +203,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             not finite.
     """
     path = find_checkpoint(path)
-    kind = weights_kind(path, str(path))
-    if kind == "safetensors" or (kind == "unknown" and path.suffix == SUFFIX):
+    record: Any
+    if is_safetensors(path, str(path)):
         record, weights = read_weights(path)
     else:
-        owner = torch_owner(path)
-        if owner in _FOREIGN and not _sidecar(path).exists():  # with a digest beside it, it may be our own, damaged
-            raise InputError(f"{path}: {_FOREIGN[owner]}, not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
         content = load_plain(path)
-        record, state = content.get(RECORD_KEY, {}), content.get("state_dict")
-        if not isinstance(record, dict) or not isinstance(state, dict) or not record:
+        record, state = content.get(RECORD_KEY), content.get("state_dict")
+        if not record or not isinstance(record, dict) or not isinstance(state, dict):
             raise InputError(f"{path}: not a depthnet checkpoint (it has no '{RECORD_KEY}' record)")
         weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
     if record.get("format") != FORMAT:
@@ -249,8 +230,7 @@ def fitting_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str
 
 def fits(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Return whether ``state`` has just the tensors of a network, by name and shape."""
-    own = {name: value.shape for name, value in network.state_dict().items()}
-    return own == {name: value.shape for name, value in state.items()}
+    return len(fitting_weights(network, state)) == len(state) == len(network.state_dict())
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -264,16 +244,14 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         A line for everything that did not fit: missing, unknown, or of another shape.
     """
     own = network.state_dict()
-    fitting = fitting_weights(network, state)
-    network.load_state_dict(fitting, strict=False)
+    network.load_state_dict(fitting_weights(network, state), strict=False)
     lines = [
         f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(own[name].shape)} here"
         for name, value in state.items()
-        if name in own and name not in fitting
+        if name in own and own[name].shape != value.shape
     ]
     lines += [f"{name}: not in the checkpoint" for name in own if name not in state]
-    lines += [f"{name}: only in the checkpoint" for name in state if name not in own]
-    return lines
+    return lines + [f"{name}: only in the checkpoint" for name in state if name not in own]
 
 
 def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | None:
@@ -296,7 +274,7 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
         digest = file_digest(path)
         own = cache_folder() / "tests" / f"{digest}.json"
         places = [own] if is_shipped(path) else [Path(f"{path}.tests.json"), own]
-        noted = [_entries(place) for place in places]
+        noted = [list(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else [] for place in places]
         known: int = sum(one["sha256"] == digest for entries in noted for one in entries)
     except (InputError, OSError, ValueError, TypeError, LookupError):  # a record is torn, or anything else
         return None
@@ -305,46 +283,6 @@ def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | 
             write_json(place, [*entries, {"sha256": digest, **entry}])
             return known + 1
     return None
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    if not isinstance(entries, list):
-        raise TypeError(f"{path}: not a list")
-    return entries
-
-
-class _DigestWriter:
-    """Passes on what torch writes, and computes its SHA-256."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self.sha256.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _write(content: Mapping[str, Any], file: IO[bytes]) -> str:
-    """Save to an open file and return the SHA-256 of what was written."""
-    writer = _DigestWriter(file)
-    try:
-        torch.save(dict(content), writer)  # type: ignore[arg-type]  # it needs these two methods only
-    except RuntimeError:
-        if writer.error:  # torch hides a full disk behind an error of its own
-            raise writer.error from None
-        raise
-    return writer.sha256.hexdigest()
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -356,44 +294,17 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(item, f"{name}.{key}" if name else str(key))
 
 
-def _stored_size(content: Mapping[str, Any]) -> int:
-    """Return the bytes of all tensors; torch.save writes their storages, each once."""
-    storages = (tensor.untyped_storage() for _, tensor in _tensors(content))
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
 def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    """Return the digest file of a checkpoint, which it shares with the generation before it."""
+    return path.with_name(f"{path.name.replace('.previous.', '.')}.sha256")
 
 
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _digests(path: Path) -> list[str] | None:
-    """Return the digests in the file beside a checkpoint; None where there is no such file."""
-    if not _sidecar(path).is_file():
-        return None
-    try:
-        with _sidecar(path).open("rb") as file:
-            lines = file.read(1 << 16).decode("ascii", errors="replace").lower().splitlines()
-    except OSError as error:
-        raise InputError(f"{_sidecar(path)}: cannot be read: {error.strerror}") from error
-    return [line[:64] for line in lines if re.fullmatch(r"[0-9a-f]{64}\b.*", line)]
+def _digests(path: Path) -> list[str]:
+    """Return the digests that stand beside a checkpoint, its own first."""
+    text = _sidecar(path).read_text(encoding="ascii", errors="replace") if _sidecar(path).is_file() else ""
+    return re.findall(r"^[0-9a-f]{64}\b", text.lower(), re.MULTILINE)
 
 
 def _write_digests(path: Path, digests: Sequence[str]) -> None:
-    write_text(_sidecar(path), "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests)))
-
-
-def _move(source: Path, target: Path, digests: Sequence[str]) -> None:
-    """Rename a checkpoint over another; at every moment its digest file accepts what stands there."""
-    _write_digests(target, [*(_digests(target) or []), *digests])
-    try:
-        source.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror}; what was there before is untouched") from error
-    _write_digests(target, digests)
+    names = [path.name, *[previous(path).name] * (len(digests) - 1)]
+    write_text(_sidecar(path), "".join(f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)))

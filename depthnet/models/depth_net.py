@@ -23,7 +23,7 @@ class DepthNet(DepthNetwork):
 
     Args:
         encoder: timm's name of a network that gives a feature pyramid.
-        pretrained: The encoder's weights, as :func:`depthnet.models.encoder.resolve_pretrained`.
+        pretrained: The encoder's weights, as :func:`depthnet.models.encoder_weights.choose_weights`.
         encoder_pad: ``default`` or ``same``, as :class:`depthnet.models.encoder.Encoder`.
         decoder_widths: Channels of the decoder's levels, coarse to fine; an encoder with fewer levels uses the first.
         attention: Whether skips are gated.
@@ -72,11 +72,16 @@ class DepthNet(DepthNetwork):
         self.set_normalisation(self.encoder.mean, self.encoder.std)
         self.decoder = Decoder(self.encoder.channels, decoder_widths, attention, context)
         self.head = DepthHead(self.decoder.channels, self.depth_range, head)
-        self.decoder_widths = [int(width) for width in decoder_widths]
-        self.attention = attention
-        self.context = context
         self.frozen_norm = frozen_norm
-        self._takes: dict[tuple[int, int], bool] = {}
+        self.own_config = {
+            "encoder": encoder,
+            "pretrained": False,
+            "encoder_pad": self.encoder.pad,
+            "decoder_widths": list(decoder_widths),
+            "attention": attention,
+            "context": context,
+            "frozen_norm": frozen_norm,
+        }
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> DepthNet:
@@ -90,13 +95,7 @@ class DepthNet(DepthNetwork):
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Return whether images of this (height, width) are large enough for the encoder."""
-        if size not in self._takes:  # to find out takes as long as to predict
-            try:
-                self.encoder.check_size(size)
-                self._takes[size] = True
-            except InputError:
-                self._takes[size] = False
-        return self._takes[size]
+        return self.encoder.takes(size)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the decoder's result, from a normalised image of shape ``(B, 3, H, W)``."""
@@ -113,19 +112,6 @@ class DepthNet(DepthNetwork):
             Attention coefficients in [0, 1] from fine to coarse, shapes ``(B, 1, h, w)``; none without attention.
         """
         return self.decoder.forward_with_attention(self.encoder(self.normalise(image)))[1]
-
-    def config(self) -> dict[str, Any]:
-        """Return constructor arguments, fit for JSON, that build the same network without pretrained weights."""
-        return {
-            "encoder": self.encoder.name,
-            "pretrained": False,
-            "encoder_pad": self.encoder.pad,
-            "decoder_widths": self.decoder_widths,
-            "attention": self.attention,
-            "context": self.context,
-            "frozen_norm": self.frozen_norm,
-            **self._shared_config(),
-        }
 
 
 NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet, "PublishedNet": PublishedNet}
@@ -144,7 +130,8 @@ def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
     """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is none of ours; known: {', '.join(NETWORKS)}")
-    config = {**config, **({"pretrained": False} if "pretrained" in config else {})}  # the weights are in the file
+    if "pretrained" in config:
+        config = {**config, "pretrained": False}  # the weights are in the file
     try:
         return NETWORKS[name](**config)
     except InputError:

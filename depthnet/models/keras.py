@@ -35,7 +35,7 @@ class PublishedNet(DepthNetwork):
 
     Args:
         encoder: ``inception_resnet_v2``, with or without the tag of timm's weights.
-        pretrained: Its weights, as :func:`depthnet.models.encoder.resolve_pretrained`.
+        pretrained: Its weights, as :func:`depthnet.models.encoder_weights.choose_weights`.
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth, as published) or ``log``, as :class:`depthnet.models.network.DepthHead`.
@@ -82,7 +82,7 @@ class PublishedNet(DepthNetwork):
         if whole.pad != "default":
             raise InputError(f"model.pretrained={pretrained} is for padded convolutions; the published ones are not")
         self.set_normalisation(whole.mean, whole.std)
-        self.encoder_name = encoder
+        self.own_config = {"encoder": encoder, "pretrained": False}
         self.encoder = _CutEncoder(whole.net)
         coarse = (_CHANNELS[-1], *_WIDTHS)
         self.decoder = nn.ModuleList(map(_UpBlock, coarse, _CHANNELS[-2::-1], _WIDTHS))
@@ -101,10 +101,6 @@ class PublishedNet(DepthNetwork):
     def takes(self, size: tuple[int, int]) -> bool:
         """Return whether images of this (height, width) are large enough for the network."""
         return min(size) >= _SMALLEST
-
-    def config(self) -> dict[str, Any]:
-        """Return constructor arguments, fit for JSON, that build the same network without pretrained weights."""
-        return {"encoder": self.encoder_name, "pretrained": False, **self._shared_config()}
 
 
 class _CutEncoder(nn.Module):

@@ -88,7 +88,9 @@ class DepthHead(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """A network from image to depth; a subclass adds ``encoder``, ``head`` and :meth:`features`.
+    """A network from image to depth; a subclass adds ``encoder``, ``head``, :meth:`features` and ``own_config``.
+
+    ``own_config`` holds the subclass's further constructor arguments, fit for JSON; :meth:`config` returns them all.
 
     Args:
         depth_range: The depths that it can predict of its training camera's images [m]: a DepthRange, (min, max) or
@@ -104,6 +106,7 @@ class DepthNetwork(nn.Module):
 
     encoder: nn.Module
     head: DepthHead
+    own_config: dict[str, Any]
     _offset: Tensor
     _scale: Tensor
 
@@ -134,12 +137,12 @@ class DepthNetwork(nn.Module):
         if value is None or value == "auto":
             return
         try:
-            self._focal, size = float(value["focal"]), value["size"]
+            focal, size = float(value["focal"]), value["size"]
         except (TypeError, KeyError, ValueError):
-            size, self._focal = (), math.nan
-        if not (math.isfinite(self._focal) and self._focal > 0):
+            focal, size = math.nan, ()
+        if not 0 < focal < math.inf:
             raise InputError(f"model.camera={value}: it is {{focal: PIXELS, size: [height,width]}}, auto or null")
-        self._camera_size = read_size("model.camera.size", size)
+        self._focal, self._camera_size = focal, read_size("model.camera.size", size)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of the images in [0, 1], for R, G, B.
@@ -160,7 +163,16 @@ class DepthNetwork(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return constructor arguments, fit for JSON, that build the same network without pretrained weights."""
-        raise NotImplementedError
+        return {
+            **self.own_config,
+            "depth_range": {"min": self.depth_range.min, "max": self.depth_range.max},
+            "image_size": list(self.image_size),
+            "geometry": self.geometry,
+            "camera": self.camera,
+            "head": self.head.kind,
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return ``(image / 255 - mean) / std`` in the network's precision."""
@@ -208,10 +220,9 @@ class DepthNetwork(nn.Module):
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) that an image of this (height, width) is resized to, to train and to predict.
 
-        That is :attr:`image_size` for an image of nearly its aspect (within 10 %), for ``stretch``, and for a network
-        of a single size. Another keeps its aspect, up to 2.5 times longer, at as many pixels, with sides of whole
-        multiples of 16: an upright image stays upright. Where that would be too small for the network, it is
-        :attr:`image_size` again.
+        That is :attr:`image_size` for an image of nearly its aspect (within 10 %), and for ``stretch``. Another keeps
+        its aspect, up to 2.5 times longer, at as many pixels, with sides of whole multiples of 16: an upright image
+        stays upright. Where that would be too small for the network, it is :attr:`image_size` again.
 
         Example:
             >>> network = DepthNetwork((1e-3, 10.0), (192, 256))
@@ -220,16 +231,11 @@ class DepthNetwork(nn.Module):
         """
         height, width = self.image_size
         longer = size[0] / size[1] * width / height
-        if self.geometry == "stretch" or 1 / _SAME_SHAPE < longer < _SAME_SHAPE or self.fixed_size:
+        if self.geometry == "stretch" or 1 / _SAME_SHAPE < longer < _SAME_SHAPE:
             return self.image_size
         factor = math.sqrt(min(max(longer, 1 / _LONGEST), _LONGEST))
         rows, columns = (max(_STEP, round(side / _STEP) * _STEP) for side in (height * factor, width / factor))
         return (rows, columns) if self.takes((rows, columns)) else self.image_size
-
-    @property
-    def fixed_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the network is built for; None where it takes others."""
-        return getattr(getattr(self, "encoder", None), "fixed_size", None)
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Return whether images of this (height, width) are large enough for the network."""
@@ -257,7 +263,7 @@ class DepthNetwork(nn.Module):
         full = (image.shape[0], image.shape[1])
         size = self.size_for(full)
         focal = torch.tensor([math.nan if intrinsics is None else intrinsics.resized(full, size).focal])
-        scale = self.focal_ratio(full, intrinsics)
+        scale = float(self._scale_of(focal, size))
         pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size))).permute(2, 0, 1)[None]
         training = self.training
         self.eval()
@@ -274,14 +280,3 @@ class DepthNetwork(nn.Module):
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that pretrained weights fill, for a learning rate of their own."""
         return self.encoder.parameters()
-
-    def _shared_config(self) -> dict[str, Any]:
-        return {
-            "depth_range": {"min": self.depth_range.min, "max": self.depth_range.max},
-            "image_size": list(self.image_size),
-            "geometry": self.geometry,
-            "camera": self.camera,
-            "head": self.head.kind,
-            "mean": self.mean,
-            "std": self.std,
-        }

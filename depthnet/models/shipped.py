@@ -26,6 +26,11 @@ SUFFIX = ".safetensors"
 
 _DEFAULT = "nyu_small"
 _KEY = "depthnet"
+_NO_WEIGHTS = {
+    b"<": "a web page, not weights; its address leads to a page: download the file itself",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves; fetch them with: git lfs pull",
+    b"\x89HDF": "an HDF5 file, as Keras writes them; only PyTorch's weights are read",
+}
 _SMALL = 4096  # numbers; by far most of rounding's harm to a network is done in its small convolutions
 _ROUNDING = 2.0**-11  # of float16, relative to a number that is not among its smallest
 _ABSOLUTE = re.compile(  # but no address: what follows "://" is none of this machine, unless it is "file:"
@@ -86,6 +91,27 @@ def default_model() -> tuple[Path, str]:
     return path, f"model: {_DEFAULT}, {about}; see {path.with_suffix('.md')}"
 
 
+def is_safetensors(path: str | os.PathLike[str], name: str) -> bool:
+    """Return whether a file of weights is a safetensors file, by its bytes, or PyTorch's.
+
+    Args:
+        path: A file.
+        name: What stands before a message, such as ``model.pretrained=PATH``.
+
+    Raises:
+        InputError: If it cannot be read, or is plainly no weights: a web page, a Git LFS pointer, HDF5.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  it takes any path
+            start = file.read(512)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+    for beginning, advice in _NO_WEIGHTS.items():
+        if start.lstrip().startswith(beginning):
+            raise InputError(f"{name}: {advice}")
+    return start[8:9] == b"{"  # after the header's length
+
+
 def pack_weights(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
     """Return the bytes of a file of half-precision weights; the same input gives the same bytes.
 
@@ -116,14 +142,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
 
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            record = None if text is None else json.loads(text)
-            tensors = {} if text is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # copied, because what is read is the file itself, which may change
-            state = {
-                name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-                for name, value in tensors.items()
-            }
+            record = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except Exception as error:  # safetensors, torch and json have no common error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{path}: cannot be read as a safetensors file ({reason}); it may be torn") from None
@@ -132,7 +152,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
             f"{path}: not a depthnet model (its header has no '{_KEY}' record); weights of an encoder alone are named "
             "with model.pretrained=PATH"
         )
-    return record, state
+    # copied, because what is read is the file itself, which may change
+    return record, {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+    }
 
 
 def portable(value: Any) -> Any:

@@ -7,51 +7,23 @@ The values themselves are handed on as they were given.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
 import json
 import pydoc
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from depthnet.core.types import InputError
 
-_REACHED = {
-    "depthnet.training.optimizers.build_optimizer": ("torch.optim.{algorithm}",),
-    "depthnet.training.loggers.wandb_logger": ("wandb.init",),
-    "lightning.pytorch.loggers.TensorBoardLogger": ("torch.utils.tensorboard.SummaryWriter",),
-}
-"""What further keyword arguments are handed to, where it is neither the class of a class method nor a base class."""
-
-_WANDB = (
-    "depthnet.training.loggers.wandb_logger"  # turns what a config gives into text, so that names alone are checked
-)
-_WANDB_OWN = ("mode", "settings", "dir", "resume")  # what it sets itself
-
-_KINDS = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "missing": "a longer list",
-    "too_long": "a shorter list",
-    "needs_python_object": (_OBJECT := "a mapping with _target_, as the files of conf/ state it"),
-}
-"""pydantic's types of error, in the words of a config; others keep pydantic's."""
-
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_OBJECT = "a mapping with _target_, as the files of conf/ state it"
 _HYDRA = ("_args_", "_recursive_", "_convert_")
 _SHOWN = 80  # characters of a value
 _LISTED = 12  # names in a message
-
-
-class _Parameter(NamedTuple):
-    hint: Any
-    required: bool
 
 
 def check_arguments(config: Any, place: str, given: Collection[str] = ()) -> None:
@@ -75,95 +47,122 @@ def check_arguments(config: Any, place: str, given: Collection[str] = ()) -> Non
             _check_call(config, place, given)
         for key, value in config.items():
             check_arguments(value, f"{place}.{key}")
-    elif isinstance(config, Sequence) and not isinstance(config, str):
+    elif isinstance(config, list | tuple):
         for number, value in enumerate(config):
             check_arguments(value, f"{place}[{number}]")
+
+
+def _check_call(node: Mapping[str, Any], place: str, given: Collection[str]) -> None:
+    target, partial = str(node["_target_"]), node.get("_partial_", False)
+    check_value(bool, partial, f"{place}._partial_")
+    call = pydoc.locate(target)
+    if not callable(call):
+        package, _, name = target.rpartition(".")
+        known = [word for word in dir(pydoc.locate(package)) if word[0] != "_"]
+        raise InputError(f"{place}._target_={target}: there is nothing of this name; {nearest(name, known)}")
+    parameters, takes_more = _parameters(call)
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    for key, value in arguments.items():
+        if key in _HYDRA:
+            raise InputError(f"{place}.{key}: a config gives arguments by their names alone; leave it out")
+        if value == "???":
+            raise InputError(f"{place}.{key}: has no value; add {place}.{key}=VALUE")
+        if key in parameters:
+            if not (isinstance(value, Mapping) and "_target_" in value):
+                check_value(parameters[key].annotation, value, f"{place}.{key}")
+        elif not takes_more:
+            advice = nearest(str(key), [name for name in parameters if name not in given])
+            raise InputError(f"{place}.{key}={written(value)}: {target} takes no {key}; {advice}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in (*arguments, *given) and not partial:
+            raise InputError(f"{place}: {target} needs {name}; add {place}.{name}=VALUE")
+
+
+@functools.cache
+def _parameters(call: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return the named parameters of a call, and whether it takes others besides.
+
+    Further keyword arguments of a constructor are taken to be those of its base classes' constructors, and those of a
+    class method to be the constructor's.
+    """
+    kind = call if inspect.isclass(call) else getattr(call, "__self__", None)
+    functions = [base.__init__ for base in getattr(kind, "__mro__", ())[:-1] if "__init__" in vars(base)]
+    if kind is not call:
+        functions.insert(0, call)
+    found: dict[str, inspect.Parameter] = {}
+    for function in functions:
+        own = inspect.signature(function, eval_str=True).parameters
+        for name, parameter in own.items():
+            if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(name, parameter if function is functions[0] else parameter.replace(default=None))
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own.values()):
+            return found, False
+    return found, bool(functions)
+
+
+def accepts(target: str, name: str) -> bool:
+    """Return whether what a config may build takes an argument of this name."""
+    parameters, takes_more = _parameters(pydoc.locate(target))
+    return takes_more or name in parameters
 
 
 def check_value(hint: Any, value: Any, place: str) -> None:
     """Check one plain value against a type hint.
 
     Raises:
-        InputError: With the place and value of what is wrong in it, and what that has to be.
+        InputError: With the place, the value, and what it has to be.
 
     Example:
         >>> from typing import Literal
         >>> check_value(int | Literal["auto"], "two", "data.num_workers")
         Traceback (most recent call last):
-        depthnet.core.types.InputError: data.num_workers=two: it is 'auto' or a whole number
+        depthnet.core.types.InputError: data.num_workers=two: it is a whole number or 'auto'
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(hint)
     try:
-        adapter.validate_json(json.dumps(value, default=str))
-    except ValidationError as error:
-        found = [(*_part(value, problem["loc"], place), problem) for problem in error.errors()]
-    else:
-        return
-    deepest = max(depth for depth, *_ in found)  # of a union's members the one that fits best
-    depth, where, part, _ = next(entry for entry in found if entry[0] == deepest)
-    text = _stated(hint) if depth == 0 else ""
-    words = [_words(problem) for number, other, _, problem in found if (number, other) == (depth, where)]
-    null = depth == 0 and _is_null_allowed(adapter)
-    raise InputError(f"{where}={written(part)}: it is {text or _joined(words, null)}")
-
-
-def _part(value: Any, loc: Sequence[str | int], place: str) -> tuple[int, str, Any]:
-    """How deep in a value one of pydantic's errors lies, where, and what stands there; a union's labels are skipped."""
-    depth = 0
-    for step in loc:
-        if isinstance(value, Mapping) and step in (keys := {str(key): key for key in value}):
-            depth, place, value = depth + 1, f"{place}.{step}", value[keys[str(step)]]
-        elif isinstance(value, list | tuple) and isinstance(step, int) and step < len(value):
-            depth, place, value = depth + 1, f"{place}[{step}]", value[step]
-    return depth, place, value
-
-
-def _words(problem: Mapping[str, Any]) -> str:
-    if problem["type"] in ("literal_error", "enum"):
-        return str(problem["ctx"]["expected"])
-    message = str(problem["msg"]).removeprefix("Input should be ")
-    return _KINDS.get(problem["type"], message[:1].lower() + message[1:])
-
-
-def _joined(words: Sequence[str], null: bool) -> str:
-    words = sorted(dict.fromkeys(words), key=lambda word: word[0] != "'")  # a fixed word first
-    implied = {"a whole number"} if "a number" in words else set()
-    words = [word for word in words if word not in implied | {_OBJECT}] or words
-    words += ["null"] * null
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _stated(hint: Any) -> str:
-    """The text beside an annotated hint, or a part of a union, that says what a value has to be."""
-    texts = [text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str)]
-    return texts[0] if texts else next(filter(None, map(_stated, get_args(hint))), "")
+        _adapter(hint).validate_json(json.dumps(value, default=str))
+    except ValidationError:
+        raise InputError(f"{place}={written(value)}: it is {describe_hint(hint)}") from None
 
 
 @functools.cache
 def _adapter(hint: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    except Exception:  # nothing that pydantic knows
-        return TypeAdapter(Any)
-    return adapter if adapter.pydantic_complete else TypeAdapter(Any)  # a name in it may be for type checkers alone
-
-
-def _is_null_allowed(adapter: Any) -> bool:
-    try:
-        adapter.validate_json("null")
-    except ValueError:
-        return False
-    return True
+    if hint is not inspect.Parameter.empty:
+        with contextlib.suppress(PydanticUserError):  # it takes no settings beside those of a dataclass, for one
+            adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+            if adapter.pydantic_complete:  # else a name in it is for type checkers alone
+                return adapter
+    return TypeAdapter(Any)
 
 
-def accepts(target: str, name: str) -> bool:
-    """Return whether what a config may build takes an argument of this name."""
-    parameters, more = _parameters(target, {})
-    return more or name in parameters
+def describe_hint(hint: Any) -> str:
+    """Return what a value of a type hint looks like in a config.
+
+    Example:
+        >>> describe_hint(Sequence[float] | Literal["auto"] | None), describe_hint(Mapping[str, int])
+        ("[a number, ...] or 'auto' or null", '{text: a whole number}')
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        texts = [text for text in hint.__metadata__ if isinstance(text, str) and text]
+        return texts[0] if texts else describe_hint(parts[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(describe_hint, parts)))
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    kind = origin or hint
+    if kind is tuple and parts and parts[-1] is not ...:
+        return f"[{', '.join(map(describe_hint, parts))}]"
+    if kind in _NAMES or not inspect.isclass(kind):
+        return _NAMES.get(kind, str(kind))
+    if issubclass(kind, Mapping):
+        return f"{{{': '.join(map(describe_hint, parts))}}}"
+    if issubclass(kind, Sequence):
+        return f"[{', '.join(map(describe_hint, parts[:1]))}, ...]"
+    return _OBJECT
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -174,9 +173,10 @@ def nearest(name: str, known: Collection[str]) -> str:
         ('did you mean batch_size?', 'there are batch_size, root')
     """
     names = [str(word) for word in known]
-    close = difflib.get_close_matches(name, names, 2)
+    if close := difflib.get_close_matches(name, names, 2):
+        return f"did you mean {' or '.join(close)}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:_LISTED])}{more}"
+    return f"there are {', '.join(names[:_LISTED])}{more}"
 
 
 def written(value: Any) -> str:
@@ -186,105 +186,5 @@ def written(value: Any) -> str:
         >>> written([None, True, {"min": 0.1}])
         '[null,true,{min:0.1}]'
     """
-    text = _written(value)
+    text = json.dumps(value, separators=(",", ":"), default=str, ensure_ascii=False).replace('"', "")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def _check_call(node: Mapping[str, Any], place: str, given: Collection[str]) -> None:
-    target, partial = str(node["_target_"]), node.get("_partial_", False)
-    check_value(bool, partial, f"{place}._partial_")
-    arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    for key, value in arguments.items():
-        if key in _HYDRA:
-            raise InputError(f"{place}.{key}: a config gives arguments by their names alone; leave it out")
-        if value == "???":
-            raise InputError(f"{place}.{key}: has no value; add {place}.{key}=VALUE")
-    try:
-        parameters, more = _parameters(target, arguments)
-    except InputError as error:
-        raise InputError(f"{place}.{error}") from None
-    for key, value in arguments.items():
-        if key in parameters:
-            if not (isinstance(value, Mapping) and "_target_" in value):
-                check_value(parameters[key].hint, value, f"{place}.{key}")
-        elif not more:
-            known = [name for name in parameters if name not in given]
-            taker = _REACHED.get(target, (target,))[0].format_map({"algorithm": "AdamW", **arguments})
-            raise InputError(f"{place}.{key}={written(value)}: {taker} takes no {key}; {nearest(str(key), known)}")
-    missing = [name for name, known in parameters.items() if known.required and name not in (*arguments, *given)]
-    if missing and not partial:
-        raise InputError(f"{place}: {target} needs {missing[0]}; add {place}.{missing[0]}=VALUE")
-
-
-def _found(target: str) -> Any:
-    try:
-        found = pydoc.locate(target)
-    except pydoc.ErrorDuringImport:
-        return None
-    return found if callable(found) else None
-
-
-def _parameters(target: str, arguments: Mapping[str, Any]) -> tuple[dict[str, _Parameter], bool]:
-    """The parameters of a call and of what it hands further ones to; whether it may take others besides."""
-    call = _found(target)
-    if call is None:
-        package, _, name = target.rpartition(".")
-        module = pydoc.locate(package)
-        known = [word for word in dir(module) if callable(getattr(module, word)) and word[0] != "_"] if module else []
-        raise InputError(f"_target_={target}: there is nothing of this name; {nearest(name, known)}")
-    own = list(_functions(call))
-    reached = [_found(name.format_map({"algorithm": "AdamW", **arguments})) for name in _REACHED.get(target, ())]
-    found = dict(_own(own[0])) if own else {}
-    for function in own[1:] + [function for call in reached if call for function in _functions(call)]:
-        for name, parameter in _own(function).items():
-            if target != _WANDB or name not in _WANDB_OWN:
-                found.setdefault(name, _Parameter(Any if target == _WANDB else parameter.hint, required=False))
-    return found, None in reached
-
-
-def _functions(call: Any) -> Iterator[Any]:
-    """The function that is called, and those that its further keyword arguments are handed to."""
-    if inspect.isclass(call):
-        for kind in call.__mro__[:-1]:
-            if "__init__" in vars(kind):
-                function = vars(kind)["__init__"]
-                yield function
-                if not _takes_any(function):
-                    return
-    elif inspect.ismethod(call):
-        yield call.__func__
-        if _takes_any(call.__func__):
-            yield from _functions(call.__self__)
-    else:
-        yield call
-
-
-def _takes_any(function: Any) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
-
-
-@functools.cache
-def _own(function: Any) -> dict[str, _Parameter]:
-    names = inspect.unwrap(function).__globals__
-    return {
-        name: _Parameter(_evaluated(parameter.annotation, names), parameter.default is parameter.empty)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in ("self", "cls") and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-
-
-def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
-    if hint is inspect.Parameter.empty:
-        return Any
-    try:
-        return eval(hint, names) if isinstance(hint, str) else hint
-    except Exception:  # a name that is imported for type checkers alone
-        return Any

@@ -27,6 +27,7 @@ from depthnet.run.files import update_record
 log = logging.getLogger("depthnet")
 
 _T = TypeVar("_T")
+_Word = str | float | None  # a config reads a name such as 1 as a number
 _CALL = 30.0  # seconds, beside those that W&B allows itself
 _TEARDOWN = 3.0  # seconds
 _ROOM = 2**20  # bytes
@@ -153,12 +154,17 @@ def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
 
 def wandb_logger(
     directory: str | os.PathLike[str],
-    project: str | None = None,
+    project: _Word = None,
+    entity: _Word = None,
+    name: _Word = None,
+    group: _Word = None,
+    job_type: _Word = None,
+    tags: Sequence[_Word] | _Word = None,
+    notes: _Word = None,
     init_timeout: float = 10.0,
     finish_timeout: float = 20.0,
     log_model: bool = False,
     log_per_image: bool = False,
-    **options: Any,
 ) -> Logger | None:
     """Make a W&B logger: online if an account is set up and its server answers, else offline.
 
@@ -168,11 +174,11 @@ def wandb_logger(
     Args:
         directory: The run's directory; W&B's files go into its folder ``wandb``.
         project: The W&B project; None for ``WANDB_PROJECT``, else "depthnet".
+        entity, name, group, job_type, tags, notes: As ``wandb.init``.
         init_timeout: How long the server may take at the start [s].
         finish_timeout: How long it may take to send the rest at the end [s].
         log_model: Whether the best checkpoint becomes an artifact.
         log_per_image: Whether the last evaluation becomes a table, a row an image.
-        options: Further arguments of ``wandb.init``; no settings, which could send an account's key anywhere.
 
     Returns:
         The logger; None for all processes but the first, and, with a line that says why, where W&B cannot start at all.
@@ -193,16 +199,25 @@ def wandb_logger(
         finish_timeout_raises=True,
         reinit="finish_previous",  # of an earlier job of a sweep that failed before it began
     )
-    options["project"] = project or os.environ.get("WANDB_PROJECT") or "depthnet"
-    options = {key: _as_text(value) for key, value in options.items()}
-    if isinstance(options.get("tags"), str):
-        options["tags"] = [options["tags"]]  # else each of its letters is one
+    words = {"entity": entity, "name": name, "group": group, "job_type": job_type, "notes": notes}
+    options: dict[str, Any] = {key: None if value is None else str(value) for key, value in words.items()}
+    options["project"] = str(project or os.environ.get("WANDB_PROJECT") or "depthnet")
+    labels = [tags] if isinstance(tags, str | int | float) else tags or ()  # else each letter of a word is a tag
+    options["tags"] = [*map(str, labels)]
 
     def start(mode: Any) -> WandbRun:
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no account is set up")
         identity = _run_id(Path(directory))
-        run = wandb.init(dir=str(directory), id=identity, mode=mode, resume="allow", settings=settings, **options)
+        run = wandb.init(
+            dir=str(directory),
+            id=identity,
+            mode=mode,
+            resume="allow",
+            settings=settings,
+            tags=[*map(str, labels)],
+            **options,
+        )
         run.define_metric("*", step_metric=_STEP)
         run.define_metric("train/*", step_metric="epoch")
         for name in METRIC_NAMES:  # the summary gets the best of all epochs, not the last one
@@ -228,13 +243,6 @@ def wandb_logger(
         return logger
     log.warning(f"W&B: cannot start ({problem}); the run continues without it")
     return None
-
-
-def _as_text(value: Any) -> Any:
-    """Give wandb text where a config reads a name such as 1 as a number."""
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _run_id(directory: Path) -> str:

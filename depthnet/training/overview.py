@@ -13,7 +13,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from depthnet.core.types import LAST
-from depthnet.models.encoder import choose_weights
+from depthnet.models.encoder_weights import choose_weights
 from depthnet.run.paths import has_last
 
 _STEPS = 10  # batches that are timed, after the first of a start, which allocates memory and may compile

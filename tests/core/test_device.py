@@ -1,7 +1,5 @@
 import multiprocessing
 import re
-import subprocess
-from types import SimpleNamespace
 
 import pytest
 from gpus import show_gpus
@@ -25,16 +23,12 @@ BROKEN = (
 GPU = {"accelerator": "gpu", "devices": 1, "precision": "bf16-mixed"}
 CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 NO_GPU = [
-    ({}, "no GPU found"),
-    (
-        {"warning": TOO_OLD, "driver": "NVIDIA A40"},
-        "is too old: it knows CUDA 11.4, and torch .* needs CUDA 13.2",
-    ),
+    ({}, "^no GPU found$"),
+    ({"warning": TOO_OLD}, r"CUDA does not start: The NVIDIA driver on your system is too old \(found version 11040\)"),
     ({"warning": BROKEN}, "CUDA does not start: .*Error 804: forward compatibility .* HW$"),
-    ({"driver": "NVIDIA A40"}, "NVIDIA A40 is here, and CUDA does not start"),
-    ({"driver": "NVIDIA A40", "cuda": None}, "is built without CUDA, and NVIDIA A40 is here"),
-    ({"visible": "", "driver": "NVIDIA A40"}, "CUDA_VISIBLE_DEVICES= hides every GPU"),
-    ({"visible": "-1", "driver": "NVIDIA A40"}, "CUDA_VISIBLE_DEVICES=-1 hides every GPU"),
+    ({"cuda": None}, "^no GPU found; torch .* is built without CUDA$"),
+    ({"visible": ""}, "CUDA_VISIBLE_DEVICES= hides every GPU"),
+    ({"visible": "-1", "warning": BROKEN}, "CUDA_VISIBLE_DEVICES=-1 hides every GPU"),
 ]
 
 
@@ -44,7 +38,7 @@ def test_where_no_gpu_can_be_used_the_line_says_why_and_one_that_is_asked_for_st
     for _ in range(2):  # CUDA itself warns once, and so does Python
         assert gpu_or_cpu("gpu", "cpu") == torch_device() == "cpu"
         assert auto_precision() == "32-true"
-        with pytest.raises(InputError, match=f"trainer.accelerator=gpu: .*{reason.rstrip('$')}.*; or choose"):
+        with pytest.raises(InputError, match=f"trainer.accelerator=gpu: .*{reason.strip('^$')}.*; or choose"):
             describe_device(GPU)
         line = describe_device(CPU)
         assert line.startswith("CPU (")
@@ -90,15 +84,6 @@ def test_a_slow_precision_and_an_idle_gpu_are_said(monkeypatch):
     assert describe_device(GPU | {"devices": [1]}).startswith("Tesla T4, bf16")
     assert describe_device(GPU | {"devices": 5}).startswith("2 x Tesla T4")  # the Trainer refuses it with its own words
     assert describe_device(CPU) == "CPU (trainer.accelerator=cpu; Tesla T4 is left idle), float32"
-
-
-def test_what_the_driver_lists_is_asked_of_nvidia_smi(monkeypatch):
-    listed = "GPU 0: NVIDIA H200 (UUID: GPU-0b1c)\nGPU 1: NVIDIA H200 (UUID: GPU-77)\n"
-    for output, found in ((listed, "NVIDIA H200"), ("NVIDIA-SMI has failed because it could not ...", "")):
-        device._driver_sees.cache_clear()
-        monkeypatch.setattr(subprocess, "run", lambda *given, output=output, **options: SimpleNamespace(stdout=output))
-        assert device._driver_sees() == found
-    device._driver_sees.cache_clear()
 
 
 def test_jobs_of_a_sweep_take_a_gpu_each(monkeypatch, tmp_path):

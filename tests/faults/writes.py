@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import functools
 import io
 import itertools
@@ -36,7 +35,6 @@ sys.path[:0] = [str(REPOSITORY)]
 
 from depthnet.core.atomic_io import remove_leftovers  # noqa: E402
 from depthnet.core.types import DepthRange, InputError  # noqa: E402
-from depthnet.models import checkpoint  # noqa: E402
 from depthnet.models.checkpoint import RECORD_KEY, load_plain, make_record, newest_whole, previous, save_plain  # noqa: E402
 
 Row = tuple[str, int, int, int, int]  # fault, tries, landed, survived, lost
@@ -100,18 +98,17 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kills_between_calls(folder: Path, links: bool) -> Row:
+def kills_between_calls(folder: Path) -> Row:
     """Kill a save before and after each call by which it changes the disk.
 
     Args:
         folder: Where it saves.
-        links: Whether the file system knows hard links.
     """
     path, lost = folder / "last.ckpt", 0
     save_plain(path, content(0))
     # Between two writes it is killed by kills_at_random.
-    calls: list[tuple[Any, str]] = [(os, name) for name in ("replace", "rename", "link", "unlink", "fsync", "open")]
-    calls += [(io, "open"), (checkpoint, "_write")]
+    calls: list[tuple[Any, str]] = [(os, name) for name in ("replace", "rename", "unlink", "fsync", "open")]
+    calls += [(io, "open")]
 
     def killed_save(step: int, moment: int) -> None:
         clock = itertools.count()
@@ -129,8 +126,6 @@ def kills_between_calls(folder: Path, links: bool) -> Row:
 
         for owner, name in calls:
             setattr(owner, name, at_risk(getattr(owner, name)))
-        if not links:
-            os.link = _no_links
         save_plain(path, content(step), keep=True)
 
     for landed in itertools.count():  # each moment in its turn
@@ -141,15 +136,11 @@ def kills_between_calls(folder: Path, links: bool) -> Row:
         in_place = path.exists() and path.stat().st_ino != inode
         lost += steps(path)[:1] != [after if in_place else before] or newest_whole(path)[1] != []
         if code == 0:
-            return f"kill between calls{'' if links else ', no hard links'}", landed, landed, landed - lost, lost
+            return "kill between calls", landed, landed, landed - lost, lost
         assert code == -signal.SIGKILL
         remove_leftovers(folder)
         assert list(folder.glob(".*")) == []
     raise AssertionError
-
-
-def _no_links(*args: Any) -> None:
-    raise OSError(errno.EPERM, "Operation not permitted")
 
 
 def kills_at_random(folder: Path, tries: int) -> Row:
@@ -172,7 +163,7 @@ def kills_at_random(folder: Path, tries: int) -> Row:
         assert ended(child) == -signal.SIGKILL
         with os.fdopen(hear, "rb") as rest:
             saved = int.from_bytes((first + rest.read())[-4:], "little")
-        lost += max(steps(path), default=-1) < saved or newest_whole(path) != (path, [])
+        lost += max(steps(path), default=-1) < saved or newest_whole(path)[1] != []
         remove_leftovers(folder)
     return "kill during saves, TMPDIR elsewhere", tries, tries, tries - lost, lost
 
@@ -315,8 +306,7 @@ def _run_here(folder: Path, quick: bool) -> Iterator[Row]:
         return Path(tempfile.mkdtemp(dir=folder))
 
     with tempfile.TemporaryDirectory() as memory:  # the order of calls is the same on every disk
-        yield kills_between_calls(Path(memory), links=True)
-        yield kills_between_calls(Path(memory), links=False)
+        yield kills_between_calls(Path(memory))
     yield kills_at_random(fresh(), 20 if quick else 100)
     yield files_too_large(fresh(), 4 if quick else 20)
     yield full_disks(fresh(), 6 if quick else 20)

@@ -143,7 +143,7 @@ def test_parts_have_their_names():
         ({"decoder_widths": (16, 8)}, "decoder_widths=.16, 8.: the encoder has 5 levels"),
         ({"head": "softmax"}, "head=softmax"),
         ({"encoder": "test_resnett"}, "no such network; near: test_resnet"),
-        ({"image_size": (30, 64)}, "image_size 30x64: test_resnet needs at least 32x32"),
+        ({"image_size": (30, 64)}, "image_size 30x64: too small for test_resnet"),
         ({"image_size": (64,)}, "it is .height,width"),
         ({"encoder_pad": "full"}, "encoder_pad=full"),
         ({"depth_range": (1.0, 1.0)}, "needs 0 < min < max"),

@@ -116,12 +116,6 @@ def test_a_photograph_of_another_shape_keeps_it_at_as_many_pixels(size, seen):
     assert shapes == [seen]
 
 
-def test_a_network_of_one_size_sees_every_photograph_at_it():
-    net = TwoLayers(image_size=(192, 256))
-    net.encoder.fixed_size = (192, 256)
-    assert net.size_for((640, 480)) == (192, 256)
-
-
 def test_infer_is_finite_whatever_the_network_says(net):
     for value in (math.nan, math.inf, -math.inf):
         nn.init.constant_(net.head.projection.bias, value)

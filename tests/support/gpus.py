@@ -1,6 +1,7 @@
 """GPUs that are not there: what torch would report of them."""
 
 import contextlib
+import functools
 import warnings
 
 import torch
@@ -8,14 +9,13 @@ import torch
 from depthnet.core import device
 
 
-def show_gpus(monkeypatch, *names, capability=(9, 0), warning="", driver="", cuda="13.2", visible=None):
+def show_gpus(monkeypatch, *names, capability=(9, 0), warning="", cuda="13.2", visible=None):
     """Let torch report GPUs of these names and a compute capability; or, with none, what CUDA warned of at its start.
 
     Args:
         names: One a GPU.
         capability: Of each.
         warning: What CUDA warns of.
-        driver: The GPU that nvidia-smi lists.
         cuda: The version of CUDA that torch is built with; None for none.
         visible: ``CUDA_VISIBLE_DEVICES``.
     """
@@ -31,8 +31,7 @@ def show_gpus(monkeypatch, *names, capability=(9, 0), warning="", driver="", cud
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda index=0: capability)
     monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"])
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(device, "_driver_sees", lambda: driver)
-    monkeypatch.setattr(device, "_warned", [])
+    monkeypatch.setattr(device, "_why_no_cuda", functools.cache(device._why_no_cuda.__wrapped__))
     monkeypatch.setattr(device, "_claimed", [])
     monkeypatch.setattr(device, "_claims", contextlib.ExitStack())
     if visible is None:

@@ -8,7 +8,7 @@ from depthnet.core.types import DepthRange
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.models.basic import BasicNet
-from depthnet.models.encoder import choose_weights
+from depthnet.models.encoder_weights import choose_weights
 from depthnet.training import overview
 from depthnet.training.checkpoint_io import DurableCheckpointIO
 from depthnet.training.losses import DepthLoss
@@ -145,12 +145,12 @@ def test_a_run_that_has_no_checkpoint_yet_keeps_what_was_decided(tmp_path, monke
 
 def test_where_pretrained_weights_come_from_is_said(monkeypatch):
     repository = "timm/test_resnet.r160_in1k"
-    monkeypatch.setattr("depthnet.models.encoder._cached_weights", lambda given: "file")
+    monkeypatch.setattr("depthnet.models.encoder_weights.cached_weights", lambda given: "file")
     assert choose_weights("test_resnet", "auto") == (True, f"pretrained weights {repository} from the local cache")
-    monkeypatch.setattr("depthnet.models.encoder._cached_weights", lambda given: None)
-    monkeypatch.setattr("depthnet.models.encoder._hub_answers", lambda given: True)
+    monkeypatch.setattr("depthnet.models.encoder_weights.cached_weights", lambda given: None)
+    monkeypatch.setattr("depthnet.models.encoder_weights._hub_answers", lambda given: True)
     assert choose_weights("test_resnet", True) == (True, f"pretrained weights {repository} from the hub")
-    monkeypatch.setattr("depthnet.models.encoder._hub_answers", lambda given: False)
+    monkeypatch.setattr("depthnet.models.encoder_weights._hub_answers", lambda given: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     words = "from scratch: no cached weights, and the hub does not answer"
     assert choose_weights("test_resnet", "auto") == (False, words)

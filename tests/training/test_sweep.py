@@ -22,9 +22,9 @@ from depthnet.core import atomic_io as durable
 from depthnet.core.atomic_io import locked
 from depthnet.core.types import InputError
 from depthnet.evaluation.runs import read_runs
+from depthnet.run.command_line import SweepStart, check_command
 from depthnet.run.config import worst_figure
 from depthnet.run.naming import job_name
-from depthnet.run.targets import SweepStart, check_command
 from depthnet.training.module import DepthModule
 from depthnet.training.sweep import note_end, note_start
 

@@ -1,0 +1,156 @@
+"""Where the weights of an encoder come from: timm's, by the local cache or the hub; a safetensors file; or nowhere.
+
+timm takes seconds to import, so it is imported where it is needed and not with this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from depthnet.core.types import BEST, InputError
+from depthnet.models.shipped import is_safetensors, shipped_models
+
+_HUB_PATIENCE = 3.0  # seconds that the hub has to answer
+_HUB_FILE = "model.safetensors"
+_PADS = {"same": "same", "symmetric": "default", "default": "default"}  # by the first word of a header's pad_type
+
+
+def choose_weights(name: str, value: bool | str) -> tuple[bool | str, str]:
+    """Decide once which weights an encoder starts from.
+
+    Args:
+        name: timm's name of the encoder.
+        value: ``True``: timm's weights, or an error. ``"auto"``: timm's weights if they lie in the local cache or the
+            hub answers within three seconds, else none. ``False``: none. Another string: a safetensors file with timm's
+            key names, whose header (architecture, mean, std, pad_type) is obeyed.
+
+    Returns:
+        ``True``, ``False`` or the file; and the weights in words, with the reason, to stand after the encoder's name.
+
+    Raises:
+        InputError: If the encoder is unknown, the weights cannot be had, or the file is none for this encoder.
+    """
+    _require_known(name)
+    if value is False:
+        return False, "from scratch: model.pretrained=false"
+    if isinstance(value, str) and value != "auto":
+        path = str(Path(value).expanduser())
+        read_header(name, path)
+        return path, f"pretrained weights from {path}"
+    import timm
+    from huggingface_hub import constants
+
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if cached_weights(repository):
+        return True, f"pretrained weights {repository} from the local cache"
+    if _hub_answers(repository):
+        return True, f"pretrained weights {repository} from the hub"
+    hub = "HF_HUB_OFFLINE forbids the hub" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+    if value == "auto":
+        return False, f"from scratch: {f'no cached weights, and {hub}' if repository else 'timm has no weights for it'}"
+    why = f"are not in the cache, and {hub}" if repository else "do not exist"
+    raise InputError(f"model.pretrained=true: the weights of {name} {why}; use auto, false or a file")
+
+
+def read_header(name: str, path: str) -> dict[str, Any]:
+    """Return what the header of a weights file states: ``mean``, ``std`` and ``pad``, each where it is there.
+
+    Args:
+        name: timm's name of the encoder.
+        path: A safetensors file.
+
+    Raises:
+        InputError: If it is no such file, or not this encoder's.
+    """
+    import timm
+    from safetensors import SafetensorError, safe_open
+
+    given = f"model.pretrained={path}"
+    whole = f"{given}: a whole network of depthnet, not an encoder's weights; start from it with ckpt={path}"
+    if not Path(path).is_file():
+        if path in shipped_models() or Path(path, BEST).is_file():
+            raise InputError(whole)
+        raise InputError(f"{given}: no such file; give a .safetensors file, auto, true or false")
+    if not is_safetensors(path, given):
+        new = Path(path).with_suffix(".safetensors").name
+        raise InputError(
+            f"{given}: only safetensors with timm's key names are read; a checkpoint of depthnet is named with "
+            f"ckpt={path}; where it is a PyTorch file of the encoder's weights, convert it: "
+            "import torch; from safetensors.torch import save_file; "
+            f'save_file(torch.load("{path}", weights_only=True), "{new}")'
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  no mapping
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{given}: not a whole safetensors file ({error})") from None
+
+    if "depthnet" in header:
+        raise InputError(whole)
+    if not path.endswith(".safetensors"):  # timm would unpickle it
+        raise InputError(f"{given}: its name must end in .safetensors")
+    architecture = header.get("architecture", name).partition(".")[0]
+    if architecture != name.partition(".")[0]:
+        raise InputError(f"{given} holds {architecture}, but model.encoder is {name}")
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
+    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    needed = {key for key in expected if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
+    if wrong := sorted({key for key in needed if shapes.get(key) != expected[key]} | (shapes.keys() - expected.keys())):
+        keys = f"{len(wrong)} keys are missing, foreign or of another shape, the first is {wrong[0]}"
+        raise InputError(f"{given} does not fit {name}: {keys}")
+
+    try:
+        stated: dict[str, Any] = {key: json.loads(f"[{header[key]}]") for key in ("mean", "std") if key in header}
+        if padding := header.get("pad_type"):
+            stated["pad"] = _PADS[padding.split()[0]]
+    except (ValueError, LookupError):
+        raise InputError(f"{given}: its mean, std or pad_type is not understood: {header}") from None
+    return stated
+
+
+def cached_weights(repository: str | None) -> str | None:
+    """Return the file of a hub repository's weights in the local cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, _HUB_FILE) if repository else None
+    return path if isinstance(path, str) else None  # it has a third answer: known not to exist
+
+
+def _hub_answers(repository: str | None) -> bool:
+    """Ask the hub for the size of the weights, in a thread because looking up a host's name knows no timeout."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if repository is None or constants.HF_HUB_OFFLINE:
+        return False
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # whatever is wrong, the hub cannot be used
+            answers.append(get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_PATIENCE))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_PATIENCE)
+    return bool(answers)
+
+
+def _require_known(name: str) -> None:
+    import timm
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
+        raise InputError(f"model.encoder={name}: timm has no such network; near: {', '.join(near)}")
+    if tag and name not in (tagged := timm.list_pretrained(base)):
+        raise InputError(f"model.encoder={name}: timm has no such weights; it has: {', '.join(tagged) or 'none'}")
