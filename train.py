@@ -55,7 +55,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals) -> float:
     """Fit a network and judge its best checkpoint, or judge one only; returns the watched figure."""
     from torch import nn
 
-    from depthnet.evaluation.evaluator import choose_protocols
+    from depthnet.evaluation.protocols import choose_protocols
     from depthnet.evaluation.report.write import write_report
     from depthnet.models.depth_net import load_network
     from depthnet.training.callbacks.results import Panels, Results

@@ -23,9 +23,9 @@ from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation.atlas import Atlas
-from depthnet.evaluation.evaluator import choose_protocols
 from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
 from depthnet.evaluation.per_image import SAME, write_more
+from depthnet.evaluation.protocols import choose_protocols
 from depthnet.models.depth_net import load_network
 from depthnet.models.shipped import find_checkpoint
 from depthnet.run.config import CONFIG

@@ -170,8 +170,8 @@ def score_predictions(
     """
     import torch
 
-    from depthnet.evaluation.evaluator import Evaluation, choose_protocols, describe_judged
-    from depthnet.evaluation.protocols import default_protocol
+    from depthnet.evaluation.evaluator import Evaluation, describe_judged
+    from depthnet.evaluation.protocols import choose_protocols, default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")

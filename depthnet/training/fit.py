@@ -19,7 +19,7 @@ from torch import nn
 
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.evaluation.evaluator import metrics_table, versions
+from depthnet.evaluation.evaluator import metrics_table
 from depthnet.evaluation.per_image import count_in_words
 from depthnet.evaluation.report.write import write_report
 from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_checkpoint
@@ -32,7 +32,7 @@ from depthnet.run.config import (
     started_processes,
     store,
 )
-from depthnet.run.provenance import check_changes, note_overrides
+from depthnet.run.provenance import check_changes, note_overrides, versions
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.batch_size import settle_batch_size
 from depthnet.training.checkpoint_io import Last

@@ -15,7 +15,7 @@ from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
 from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
 from depthnet.evaluation.bootstrap import DRAWS
-from depthnet.evaluation.evaluator import commit, describe_judged
+from depthnet.evaluation.evaluator import describe_judged
 from depthnet.evaluation.frames import Judgement, Run, Shot
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.per_image import count_in_words
@@ -23,6 +23,7 @@ from depthnet.evaluation.protocols import PROTOCOLS
 from depthnet.evaluation.report.charts import Cell, bar, cell, curves, gradient, number, picture, scatter
 from depthnet.evaluation.sharpness import EDGE_F1, EDGE_REACH
 from depthnet.run.config import CONFIG
+from depthnet.run.provenance import commit
 
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _ERROR_HIGH = 0.5  # relative error of the last color

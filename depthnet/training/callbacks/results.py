@@ -29,11 +29,12 @@ from depthnet.core.types import InputError, Sample
 from depthnet.core.visualize import panel
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.layout import Layout
-from depthnet.evaluation.evaluator import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
+from depthnet.evaluation.evaluator import Evaluation, describe_judged, metrics_table, training_mean
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.per_image import count_in_words
 from depthnet.models.checkpoint import count_test
 from depthnet.run.config import best_direction
+from depthnet.run.provenance import commit, versions
 from depthnet.training.loggers import SafeLogger, last_step
 
 log = logging.getLogger("depthnet")
