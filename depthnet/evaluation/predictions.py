@@ -252,16 +252,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         require_writable(Path(options.output).parent)
     with progress_bar("frames") as advance:
-        result = score_predictions(
-            options.predictions,
-            options.root,
-            split=options.split,
-            protocol=options.protocol,
-            scale=options.scale,
-            allow=options.allow,
-            advance=advance,
-            **source_options(options),
+        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "allow")} | source_options(
+            options
         )
+        result = score_predictions(options.predictions, options.root, advance=advance, **choices)
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
@@ -283,8 +277,7 @@ def _warn(result: dict[str, Any]) -> int:
     if result["median"] > 100:
         unit = "a .npy holds metres; for PNG, --scale gives the levels per metre"
         print(f"warning: the predictions' median is {result['median']:.0f} m; {unit}", file=sys.stderr)
-    if not result["missing"]:
-        return 0
-    missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
-    print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
-    return 1
+    if result["missing"]:
+        missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
+        print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
+    return int(bool(result["missing"]))

@@ -13,8 +13,7 @@ from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation.frames import FrameEvaluator, read_run
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.report.cli import main
-from depthnet.evaluation.report.write import write_report
+from depthnet.evaluation.report.write import main, write_report
 from depthnet.evaluation.sharpness import edge_f1
 
 
