@@ -120,42 +120,42 @@ class Evaluation:
             found[name] = dict(zip(METRIC_NAMES, ends, strict=True))
         return found
 
-    def interval_record(self, scenes: Sequence[str]) -> dict[str, Any]:
-        """Return :meth:`intervals` as plain values: lists of two, None where there is none, and how they were made."""
-        found = {
+    def record(self, labels: Sequence[str], scenes: Sequence[str]) -> dict[str, Any]:
+        """Return all that was found as plain values, each number with its protocol.
+
+        Args:
+            labels: Each frame's name, by its place in the split.
+            scenes: Each frame's scene, by its place in the split.
+
+        Returns:
+            "protocols" (each one's metrics), "intervals" (lists of two; None where there is none), "scene_count",
+            "level" and "draws" (how those were made), "empty" (labels), "definitions" and "digests" of the protocols.
+        """
+        intervals = {
             protocol: {metric: [None if math.isnan(end) else end for end in ends] for metric, ends in row.items()}
             for protocol, row in self.intervals(scenes).items()
         }
-        count = len({scenes[frame] for frame in self.rows(next(iter(self.protocols)))[0]})
-        return {"intervals": found, "scene_count": count, "level": LEVEL, "draws": DRAWS}
+        return {
+            "protocols": self.figures(),
+            "intervals": intervals,
+            "scene_count": len({scenes[frame] for frame in self.rows(next(iter(self.protocols)))[0]}),
+            "level": LEVEL,
+            "draws": DRAWS,
+            "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
+            "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
+            "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
+        }
 
     def write(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        split: str,
-        labels: Sequence[str],
-        scenes: Sequence[str],
-        expected: int,
-        seed: int | None,
-        commit: str | None,
-        versions: Mapping[str, str | None],
-        data: Mapping[str, Any],
-        **extra: Any,
+        self, directory: str | os.PathLike[str], *, labels: Sequence[str], scenes: Sequence[str], **about: Any
     ) -> None:
         """Write ``per_image.csv`` and then ``metrics.json``, both to full precision.
 
         Args:
             directory: Where to; made if it is missing.
-            split: Which split the frames are of.
-            labels: Each frame's name, by its place in the split.
-            scenes: Each frame's scene, by its place in the split.
-            expected: How many frames the split has.
-            seed: The run's seed.
-            commit: As :func:`depthnet.run.provenance.commit` gives it.
-            versions: As :func:`depthnet.run.provenance.versions` gives it.
-            data: What the data is and how it was prepared.
-            **extra: Further entries of ``metrics.json``.
+            labels, scenes: As :meth:`record`.
+            **about: What ``metrics.json`` states besides: which ``split`` the frames are of, how many it has
+                (``expected``), the run's ``seed``, ``commit`` and ``versions``, and what the ``data`` is.
 
         Raises:
             InputError: If a file cannot be written.
@@ -168,21 +168,8 @@ class Evaluation:
             for frame, row in zip(*self.rows(name), strict=True):
                 writer.writerow((name, frame, labels[frame], scenes[frame], *map(repr, row)))
         write_text(directory / "per_image.csv", table.getvalue())
-        content = {
-            "split": split,
-            "images": len(self.rows(next(iter(self.protocols)))[0]),
-            "expected": expected,
-            "seed": seed,
-            "commit": commit,
-            "versions": dict(versions),
-            "data": dict(data),
-            "protocols": self.figures(),
-            **self.interval_record(scenes),
-            "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
-            "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
-            "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
-        }
-        write_json(directory / "metrics.json", extra | content)
+        images = len(self.rows(next(iter(self.protocols)))[0])
+        write_json(directory / "metrics.json", {**about, "images": images, **self.record(labels, scenes)})
 
 
 def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:

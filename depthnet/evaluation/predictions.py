@@ -1,4 +1,4 @@
-"""Judge anybody's prediction files against a data root.
+"""Evaluate anybody's prediction files against a data root.
 
     depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
 
@@ -143,7 +143,7 @@ def score_predictions(
     advance: Callable[[int, int], None] | None = None,
     **source: Any,
 ) -> dict[str, Any]:
-    """Judge prediction files.
+    """Evaluate prediction files.
 
     Args:
         predictions: The folder of the files.
@@ -156,10 +156,9 @@ def score_predictions(
         source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
-        "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's
-        metrics), "intervals" (lists of two), "scene_count", "level" and "draws" (how those were made), "judged" (which
-        frames, in words), "data", "missing" and "empty" (labels), "unmatched" (files of no frame), "definitions",
-        "median" (the predictions' median depth [m], over all frames).
+        What :meth:`depthnet.evaluation.evaluator.Evaluation.record` gives, and "protocol", "truth", "found",
+        "expected", "split", "metrics" (of that protocol), "judged" (which frames, in words), "data", "missing"
+        (labels), "unmatched" (files of no frame), "median" (the predictions' median depth [m], over all frames).
 
     Raises:
         InputError: If anything is wrong with the data, the files, or what was asked for.
@@ -192,7 +191,8 @@ def score_predictions(
         evaluation.update(prediction, target, target > 0, frame)
         if advance is not None:
             advance(done, len(present))
-    figures = evaluation.figures()
+    record = evaluation.record(labels, [data.scene(split, frame) for frame in range(expected)])
+    figures = record["protocols"]
     default = default_protocol(data.nyu, data.truth, data.size(split, 0))
     first = default if default in figures else next(iter(figures))
     return {
@@ -202,14 +202,11 @@ def score_predictions(
         "expected": expected,
         "split": split,
         "metrics": figures[first],
-        "protocols": figures,
-        **evaluation.interval_record([data.scene(split, frame) for frame in range(expected)]),
+        **record,
         "judged": describe_judged(data, split, [frame for frame, _ in present]),
         "data": data.description,
         "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
-        "empty": {name: [labels[frame] for frame in frames] for name, frames in evaluation.empty().items()},
         "unmatched": unmatched,
-        "definitions": {name: chosen.definition for name, chosen in evaluation.protocols.items()},
         "median": float(np.median(medians)),
     }
 
@@ -252,10 +249,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         require_writable(Path(options.output).parent)
     with progress_bar("frames") as advance:
-        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "allow")} | source_options(
-            options
+        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "allow")}
+        result = score_predictions(
+            options.predictions, options.root, advance=advance, **choices, **source_options(options)
         )
-        result = score_predictions(options.predictions, options.root, advance=advance, **choices)
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
