@@ -61,7 +61,7 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
     """
     from torch import nn
 
-    from depthnet.evaluation.evaluator import choose_protocols
+    from depthnet.evaluation.protocols import choose_protocols
     from depthnet.models.depth_net import load_network
     from depthnet.training.callbacks.panels import Panels
     from depthnet.training.callbacks.results import Results

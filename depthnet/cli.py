@@ -14,7 +14,7 @@ TOOLS = {
     "evaluate": ("depthnet.evaluation.predictions", "metrics of anybody's predictions against a data set"),
     "compare": ("depthnet.evaluation.compare", "runs side by side, with paired differences and intervals"),
     "runs": ("depthnet.evaluation.runs", "the runs of a folder or a sweep, best first"),
-    "report": ("depthnet.evaluation.report.cli", "a page on where a run's network errs"),
+    "report": ("depthnet.evaluation.report.write", "a page on where a run's network errs"),
     "robustness": ("depthnet.evaluation.robustness", "how metrics fall when images are corrupted"),
     "export": ("depthnet.export.weights", "a run's weights as one small file with a model card"),
     "average": ("depthnet.export.average", "the mean of several runs' weights"),

@@ -39,7 +39,7 @@ from depthnet.evaluation.bootstrap import DRAWS, LEVEL
 from depthnet.evaluation.compare import compare, differing_keys
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from depthnet.evaluation.evaluator import training_mean
-from depthnet.evaluation.frames import Bench, judge
+from depthnet.evaluation.frames import FrameEvaluator, evaluate_frames
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.robustness import LIGHT, evaluate, losses
 from depthnet.evaluation.sharpness import EDGE_F1, edge_f1
@@ -173,13 +173,13 @@ def make_record(
     made = [_made_by(path) for path in paths]
     for path in paths:
         require_writable(path)
-    benches = [Bench(run, root=root) for run in runs]
+    evaluators = [FrameEvaluator(run, root=root) for run in runs]
     if len(runs) > 1:
         compare({str(run.directory): run for run in runs}, ["delta1"], protocol)
     differing = differing_keys([run.config for run in runs])
     if differing:
         raise InputError(f"{paths[0]}: the runs of a row differ in the seed alone; here in {', '.join(differing)}")
-    total, done = sum(len(bench.frames) for bench in benches) * (2 + len(CORRUPTIONS)), 0
+    total, done = sum(len(each.frames) for each in evaluators) * (2 + len(CORRUPTIONS)), 0
 
     def judged(*_: int) -> None:
         nonlocal done
@@ -187,11 +187,11 @@ def make_record(
         if advance is not None:
             advance(done, total)
 
-    found = [_measured(run, bench, root, judged) for run, bench in zip(runs, benches, strict=True)]
-    scenes = [first.rows[protocol][frame].scene for frame in benches[0].frames]
+    found = [_measured(evaluator, judged) for evaluator in evaluators]
+    scenes = [first.rows[protocol][frame].scene for frame in evaluators[0].frames]
     figures = mean_figures((*METRIC_NAMES, *MORE), np.mean([table for _, table in found], axis=0), scenes)
     seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]
-    network = load_network(benches[0].path)
+    network = load_network(evaluators[0].checkpoint)
     return {
         "name": name,
         "set": data,
@@ -212,45 +212,41 @@ def make_record(
         },
         "cost": measure_cost(network)._asdict(),
         "runs": [one for one, _ in found],
-        "mean_map": _mean_map(first, benches[0]),
+        "mean_map": _mean_map(first, evaluators[0]),
         "definitions": {protocol: first.metrics["definitions"][protocol], **DEFINITIONS},
     }
 
 
-def _measured(
-    run: Run, bench: Bench, root: str | os.PathLike[str] | None, judged: Callable[..., None]
-) -> tuple[dict[str, Any], list[list[float]]]:
+def _measured(evaluator: FrameEvaluator, advance: Callable[..., None]) -> tuple[dict[str, Any], list[list[float]]]:
     """What is noted of one run, and its figures image by image; those that are new are stored beside the others."""
-    rows, judgement = run.rows[run.protocol], judge(run, root=root, advance=judged)
-    changes = losses(bench, evaluate(bench, list(CORRUPTIONS), judged))
-    edges = {
-        frame: {"delta1": figures[0], "edge_f1": judgement.edges[frame]} for frame, figures in judgement.figures.items()
-    }
+    run, rows, results = evaluator.run, evaluator.rows, evaluate_frames(evaluator, advance)
+    changes = losses(evaluator, evaluate(evaluator, list(CORRUPTIONS), advance))
+    edges = {f: {"delta1": metrics[0], "edge_f1": results.edges[f]} for f, metrics in results.metrics.items()}
     for tool, figures in (("edges", edges), ("robustness", changes)):
         if why := store_measured(run, tool, figures):
-            raise InputError(f"{bench.path}: {why}")
-    more = {frame: [(edges[frame] | changes[frame])[name] for name in MORE] for frame in bench.frames}
+            raise InputError(f"{evaluator.checkpoint}: {why}")
+    more = {frame: [(edges[frame] | changes[frame])[name] for name in MORE] for frame in evaluator.frames}
     means = mean_figures(MORE, list(more.values()), [rows[frame].scene for frame in more])
     noted = {
         "seed": run.metrics["seed"],
         "commit": run.metrics["commit"],
         "versions": run.metrics["versions"],
-        "checkpoint": file_digest(bench.path),
+        "checkpoint": file_digest(evaluator.checkpoint),
         "figures": {name: figure.mean for name, figure in means.items()} | run.metrics["protocols"][run.protocol],
     }
     return noted, [[*rows[frame].figures.values(), *figures] for frame, figures in more.items()]
 
 
-def _mean_map(run: Run, bench: Bench) -> dict[str, float] | None:
+def _mean_map(run: Run, evaluator: FrameEvaluator) -> dict[str, float] | None:
     """The figures of the mean training depth map, which every network must beat; it looks at no photograph."""
     stored = run.metrics.get("mean_map", {}).get(run.protocol)
-    constant = training_mean(bench.layout, bench.split) if stored else None
+    constant = training_mean(evaluator.layout, evaluator.split) if stored else None
     if constant is None:
         return None
     sharp = []
-    for frame in bench.frames:
-        truth = torch.tensor(bench.layout.read(bench.split, frame)[1])[None, None]
-        pred, depth, mask = (part[0, 0].numpy() for part in bench.protocol(constant, truth, truth > 0))
+    for frame in evaluator.frames:
+        truth = torch.tensor(evaluator.layout.read(evaluator.split, frame)[1])[None, None]
+        pred, depth, mask = (part[0, 0].numpy() for part in evaluator.protocol(constant, truth, truth > 0))
         sharp.append(edge_f1(pred, depth, mask))
     held = [value for value in sharp if not math.isnan(value)]
     return {**stored, "robustness": 0.0, **({"edge_f1": math.fsum(held) / len(held)} if held else {})}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,14 @@ from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import Sample
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.sampler import derive_seed
-from depthnet.data.transforms import Augment
+
+if TYPE_CHECKING:  # albumentations takes seconds
+    from depthnet.data.transforms import Augment
 
 _UNKNOWN = (math.nan,) * 4  # intrinsics
+
+Change = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
+"""Makes another photograph of one, ``uint8``, ``(H, W, 3)``, and a seed."""
 
 
 class DepthDataset(Dataset[Sample]):
@@ -32,6 +38,7 @@ class DepthDataset(Dataset[Sample]):
         image_size: (height, width) of the images handed out, or of each one.
         augment: The augmentation of training; None to evaluate.
         seed: The run's seed, for the augmentation.
+        change: What is done to each photograph at its full size, its frame's number the seed.
     """
 
     def __init__(
@@ -41,12 +48,14 @@ class DepthDataset(Dataset[Sample]):
         image_size: tuple[int, int] | Sequence[tuple[int, int]],
         augment: Augment | None = None,
         seed: int = 0,
+        change: Change | None = None,
     ) -> None:
         self.layout = layout
         self.split = split
         self._sizes = np.broadcast_to(np.array(image_size), (layout.count(split), 2))
         self._augment = augment
         self._seed = seed
+        self._change = change
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -68,6 +77,8 @@ class DepthDataset(Dataset[Sample]):
         camera = self.layout.intrinsics(self.split, frame)
         if camera is not None:
             camera = camera.resized((image.shape[0], image.shape[1]), size)
+        if self._change is not None:
+            image = self._change(image, frame)
         image = resize_image(image, size)
         if self._augment is not None:
             depth = resize_nearest(depth, size)

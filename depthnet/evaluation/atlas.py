@@ -235,28 +235,24 @@ class Atlas:
         Returns:
             Shape ``(rows, columns)``.
         """
-        shape = rows, _GRID[0] // rows, columns, _GRID[1] // columns
+        errors, counts = (
+            cells.reshape(rows, _GRID[0] // rows, columns, _GRID[1] // columns).sum((1, 3))
+            for cells in (self._errors, self._counts)
+        )
         with np.errstate(invalid="ignore"):
-            mean: npt.NDArray[np.float64] = _cells(self._errors, shape) / _cells(self._counts, shape)
-        return mean
+            return np.asarray(errors / counts)
 
-    def predicted(self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> list[tuple[str, int, list[float]]]:
-        """Return each range of true depth: its name, its pixels, and quantiles of the depth predicted there [m]."""
+    def predicted(self) -> list[tuple[str, int, list[float]]]:
+        """Return each range of true depth: name, pixels, and the 0.1, 0.5 and 0.9 quantiles predicted there [m]."""
         table = self.histogram.reshape(_DEPTHS, -1, _BINS).sum(1)
         found = []
         for name, counts in zip(self._names["depth"], table, strict=True):
             if counts.any():
-                places = np.searchsorted(np.cumsum(counts), np.array(quantiles) * counts.sum())
+                places = np.searchsorted(np.cumsum(counts), np.array([0.1, 0.5, 0.9]) * counts.sum())
                 found.append((name, int(counts.sum()), [float(self.top * (place + 0.5) / _BINS) for place in places]))
         return found
 
 
-def _cells(values: npt.NDArray[np.float64], shape: tuple[int, int, int, int]) -> npt.NDArray[np.float64]:
-    cells: npt.NDArray[np.float64] = values.reshape(shape).sum((1, 3))
-    return cells
-
-
 def _places(values: FloatArray, top: float, count: int) -> npt.NDArray[np.int64]:
     """Which of ``count`` equal steps from 0 to ``top`` each value is in."""
-    places: npt.NDArray[np.int64] = np.minimum(values * (count / top), count - 1).astype(np.int64)
-    return places
+    return np.asarray(np.minimum(values * (count / top), count - 1), np.int64)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
-
-from depthnet.core.types import InputError
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -29,19 +28,20 @@ STRENGTHS = {
 """How strong each corruption is, in words."""
 
 
-def _exposed(image: UInt8Array, factor: float) -> UInt8Array:
+def _rounded(levels: npt.NDArray[np.float64]) -> UInt8Array:
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def _exposed(image: UInt8Array, _: int, factor: float) -> UInt8Array:
     levels = np.arange(256) / 255
     linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)  # sRGB, IEC 61966-2-1
     lit = np.clip(linear * factor, 0, 1)
-    encoded = np.where(lit <= 0.0031308, lit * 12.92, 1.055 * lit ** (1 / 2.4) - 0.055)
-    table: UInt8Array = np.rint(encoded * 255).astype(np.uint8)
-    return table[image]
+    return _rounded(np.where(lit <= 0.0031308, lit * 12.92, 1.055 * lit ** (1 / 2.4) - 0.055) * 255)[image]
 
 
 def _contrast(image: UInt8Array, _: int) -> UInt8Array:
     mean = image.mean(dtype=np.float64)
-    table: UInt8Array = np.clip(np.rint(mean + 0.4 * (np.arange(256) - mean)), 0, 255).astype(np.uint8)
-    return table[image]
+    return _rounded(mean + 0.4 * (np.arange(256) - mean))[image]
 
 
 def _blur(image: UInt8Array, _: int) -> UInt8Array:
@@ -49,9 +49,7 @@ def _blur(image: UInt8Array, _: int) -> UInt8Array:
 
 
 def _noise(image: UInt8Array, seed: int) -> UInt8Array:
-    noise = np.random.default_rng(seed).normal(0, 0.08 * 255, image.shape)
-    noisy: UInt8Array = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-    return noisy
+    return _rounded(image + np.random.default_rng(seed).normal(0, 0.08 * 255, image.shape))
 
 
 def _jpeg(image: UInt8Array, _: int) -> UInt8Array:
@@ -61,34 +59,11 @@ def _jpeg(image: UInt8Array, _: int) -> UInt8Array:
 
 
 CORRUPTIONS: dict[str, Callable[[UInt8Array, int], UInt8Array]] = {
-    "dark": lambda image, _: _exposed(image, 0.25),
-    "bright": lambda image, _: _exposed(image, 2.5),
+    "dark": partial(_exposed, factor=0.25),
+    "bright": partial(_exposed, factor=2.5),
     "contrast": _contrast,
     "blur": _blur,
     "noise": _noise,
     "jpeg": _jpeg,
 }
-"""Every corruption by name: a function of a photograph and a seed."""
-
-
-def corrupt(image: UInt8Array, name: str, seed: int = 0) -> UInt8Array:
-    """Spoil a photograph.
-
-    Args:
-        image: RGB, ``uint8``, shape ``(H, W, 3)``.
-        name: One of :data:`CORRUPTIONS`.
-        seed: Of the noise.
-
-    Returns:
-        Another array of the same shape.
-
-    Raises:
-        InputError: If the name is unknown.
-
-    Example:
-        >>> corrupt(np.full((4, 4, 3), 188, np.uint8), "dark")[0, 0].tolist()
-        [99, 99, 99]
-    """
-    if name not in CORRUPTIONS:
-        raise InputError(f"--corrupt {name}: it is one of {', '.join(CORRUPTIONS)}")
-    return CORRUPTIONS[name](image, seed)
+"""Every corruption by name: makes another photograph of one, RGB, ``uint8``, ``(H, W, 3)``, and the seed of noise."""

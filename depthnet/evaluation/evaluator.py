@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import depthnet
 from depthnet.core.atomic_io import write_json
 from depthnet.core.images import resize_nearest
 from depthnet.core.tables import Table
@@ -32,8 +28,8 @@ from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.scenes import frame_number
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
-from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
-from depthnet.evaluation.protocols import Protocol, default_protocol, find_protocols, resize_prediction
+from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics, mean_rows
+from depthnet.evaluation.protocols import Protocol, resize_prediction
 from depthnet.run.files import METRICS, write_images
 
 _MEAN_MAP_FRAMES = 300
@@ -49,16 +45,11 @@ class Evaluation:
     :meth:`empty`, in ``metrics.json`` and, as ``nan``, in ``per_image.csv``.
 
     Args:
-        protocols: Each already narrowed to the data's depth range, with different names.
-
-    Raises:
-        ValueError: If there is no protocol, or two have one name.
+        protocols: One or more, each already narrowed to the data's depth range, with different names.
     """
 
     def __init__(self, protocols: Sequence[Protocol]) -> None:
         self.protocols = {protocol.name: protocol for protocol in protocols}
-        if not protocols or len(self.protocols) < len(protocols):
-            raise ValueError(f"protocols {[protocol.name for protocol in protocols]}; needs one or more, each once")
         self._metrics = {name: DepthMetrics() for name in self.protocols}
         self._rows: dict[str, tuple[list[int], list[list[float]]]] | None = None
         self.flip_test = any(protocol.flip_test for protocol in protocols)
@@ -66,7 +57,7 @@ class Evaluation:
     def update(
         self, pred: Tensor, depth: Tensor, mask: Tensor, frame: Tensor | int, flipped: Tensor | None = None
     ) -> None:
-        """Judge a batch.
+        """Evaluate a batch.
 
         Args:
             pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized to the truth's size, once for all protocols.
@@ -77,14 +68,14 @@ class Evaluation:
                 which says that some protocol averages it with ``pred``.
 
         Raises:
-            ValueError: If ``flipped`` is needed and missing, or a shape does not fit.
+            ValueError: If ``flipped`` is needed and missing, or shapes do not fit.
         """
         self._rows = None
         size = (depth.shape[-2], depth.shape[-1])
         plain = mean = resize_prediction(pred, size)
         if self.flip_test:
-            if flipped is None or flipped.shape != pred.shape:
-                raise ValueError("flip averaging needs flipped=, the mirrored images' prediction, of the shape of pred")
+            if flipped is None:
+                raise ValueError("flip averaging needs flipped=, the mirrored images' prediction")
             mean = resize_prediction((pred.float() + flipped.float()) / 2, size)
         for name, protocol in self.protocols.items():
             self._metrics[name].update(*protocol(mean if protocol.flip_test else plain, depth, mask), frame)
@@ -109,13 +100,7 @@ class Evaluation:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Return ``{protocol: {metric: mean over images}}``, exactly rounded; NaN where no image has a valid pixel."""
-        means: dict[str, dict[str, float]] = {}
-        for name in self.protocols:
-            judged = [row for row in self.rows(name)[1] if not math.isnan(row[0])]
-            columns = list(zip(*judged, strict=True)) or [(math.nan,)] * len(METRIC_NAMES)
-            values = [math.fsum(column) / len(column) for column in columns]
-            means[name] = dict(zip(METRIC_NAMES, values, strict=True))
-        return means
+        return {name: mean_rows(self.rows(name)[1]) for name in self.protocols}
 
     def intervals(self, scenes: Sequence[str]) -> dict[str, dict[str, Interval]]:
         """Return ``{protocol: {metric: interval}}``: 95% by bootstrap over scenes, of the images with a valid pixel.
@@ -125,48 +110,48 @@ class Evaluation:
         """
         found: dict[str, dict[str, Interval]] = {}
         for name in self.protocols:
-            judged = [(frame, row) for frame, row in zip(*self.rows(name), strict=True) if not math.isnan(row[0])]
-            values = np.array([row for _, row in judged]).reshape(-1, len(METRIC_NAMES))
-            ends = bootstrap(values, [scenes[frame] for frame, _ in judged])
+            frames, table = (np.array(part) for part in self.rows(name))
+            valid = ~np.isnan(table[:, 0])
+            ends = bootstrap(table[valid], [scenes[frame] for frame in frames[valid]])
             found[name] = dict(zip(METRIC_NAMES, ends, strict=True))
         return found
 
-    def interval_record(self, scenes: Sequence[str]) -> dict[str, Any]:
-        """Return :meth:`intervals` as plain values: lists of two, None where there is none, and how they were made."""
-        found = {
+    def record(self, labels: Sequence[str], scenes: Sequence[str]) -> dict[str, Any]:
+        """Return all that was found as plain values, each number with its protocol.
+
+        Args:
+            labels: Each frame's name, by its place in the split.
+            scenes: Each frame's scene, by its place in the split.
+
+        Returns:
+            "protocols" (each one's metrics), "intervals" (lists of two; None where there is none), "scene_count",
+            "level" and "draws" (how those were made), "empty" (labels), "definitions" and "digests" of the protocols.
+        """
+        intervals = {
             protocol: {metric: [None if math.isnan(end) else end for end in ends] for metric, ends in row.items()}
             for protocol, row in self.intervals(scenes).items()
         }
-        count = len({scenes[frame] for frame in self.rows(next(iter(self.protocols)))[0]})
-        return {"intervals": found, "scene_count": count, "level": LEVEL, "draws": DRAWS}
+        return {
+            "protocols": self.figures(),
+            "intervals": intervals,
+            "scene_count": len({scenes[frame] for frame in self.rows(next(iter(self.protocols)))[0]}),
+            "level": LEVEL,
+            "draws": DRAWS,
+            "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
+            "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
+            "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
+        }
 
     def write(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        split: str,
-        labels: Sequence[str],
-        scenes: Sequence[str],
-        expected: int,
-        seed: int | None,
-        commit: str | None,
-        versions: Mapping[str, str | None],
-        data: Mapping[str, Any],
-        **extra: Any,
+        self, directory: str | os.PathLike[str], *, labels: Sequence[str], scenes: Sequence[str], **about: Any
     ) -> None:
         """Write ``per_image.csv`` and then ``metrics.json``, both to full precision.
 
         Args:
             directory: Where to; made if it is missing.
-            split: Which split the frames are of.
-            labels: Each frame's name, by its place in the split.
-            scenes: Each frame's scene, by its place in the split.
-            expected: How many frames the split has.
-            seed: The run's seed.
-            commit: As :func:`commit` gives it.
-            versions: As :func:`versions` gives it.
-            data: What the data is and how it was prepared.
-            **extra: Further entries of ``metrics.json``.
+            labels, scenes: As :meth:`record`.
+            **about: What ``metrics.json`` states besides: which ``split`` the frames are of, how many it has
+                (``expected``), the run's ``seed``, ``commit`` and ``versions``, and what the ``data`` is.
 
         Raises:
             InputError: If a file cannot be written.
@@ -179,49 +164,8 @@ class Evaluation:
             for name in self.protocols
         }
         write_images(directory, images)
-        content = {
-            "split": split,
-            "images": len(self.rows(next(iter(self.protocols)))[0]),
-            "expected": expected,
-            "seed": seed,
-            "commit": commit,
-            "versions": dict(versions),
-            "data": dict(data),
-            "protocols": self.figures(),
-            **self.interval_record(scenes),
-            "empty": {name: [labels[frame] for frame in frames] for name, frames in self.empty().items()},
-            "definitions": {name: protocol.definition for name, protocol in self.protocols.items()},
-            "digests": {name: protocol.digest for name, protocol in self.protocols.items()},
-        }
-        write_json(Path(directory, METRICS), extra | content)
-
-
-def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> list[Protocol]:
-    """Return the protocols that a split is judged under, narrowed to the data's depth range.
-
-    Args:
-        names: A protocol's name, several, "all" for every one that fits the data, or "auto" for the data's own.
-        layout: The data.
-        split: Which split is judged.
-
-    Raises:
-        InputError: If the split is empty, a name is unknown, or one is not made for this truth or size.
-    """
-    count = layout.count(split)
-    if not count:
-        raise InputError(f"{layout.description}: it has no {split} frames")
-    sizes = sorted({layout.size(split, frame) for frame in range(count)})
-    if isinstance(names, str) and names == "auto":
-        names = default_protocol(layout.nyu, layout.truth, sizes[0])
-    found = find_protocols(names, layout.truth, sizes[0])
-    for size in sizes[1:]:
-        for protocol in found:
-            protocol.check(layout.truth, size)
-    if names == "all":
-        limits = layout.depth_range
-        own = [protocol.depth_range or limits for protocol in found]
-        found = [p for p, r in zip(found, own, strict=True) if limits.min <= r.min and r.max <= limits.max]
-    return [protocol.within(layout.depth_range) for protocol in found]
+        count = len(self.rows(next(iter(self.protocols)))[0])
+        write_json(Path(directory, METRICS), {**about, "images": count, **self.record(labels, scenes)})
 
 
 def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
@@ -331,33 +275,3 @@ def mean_map(depths: Iterable[npt.NDArray[np.floating]], size: tuple[int, int]) 
         raise InputError("the training depth has no valid pixel, so there is no mean map; check the data")
     filled = np.where(count > 0, total / np.maximum(count, 1), total.sum() / count.sum())
     return filled.astype(np.float32)
-
-
-def commit() -> str | None:
-    """Return the git commit that this code is at, with ``-dirty`` when tracked files differ; None outside git."""
-    source = Path(__file__).resolve()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(source.parent), *arguments]
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)
-        return answer.stdout.strip()
-
-    try:
-        # installed inside another project's folder, the code is not at that project's commit
-        git("ls-files", "--error-unmatch", source.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions that figures may depend on, without importing more; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "depthnet": depthnet.__version__}
-    found["torch"] = torch.__version__  # with its build, such as +cu132
-    for name in ("torchvision", "lightning", "timm", "numpy", "pillow", "albumentations", "torchmetrics"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found

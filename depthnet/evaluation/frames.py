@@ -1,4 +1,4 @@
-"""A run evaluated again, image by image: its data, and where its best checkpoint errs."""
+"""A run evaluated again, frame by frame: its data, and where its best checkpoint errs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import default_collate
 
 from depthnet.core.device import find_gpu
-from depthnet.core.images import resize_image
-from depthnet.core.types import BEST, DepthRange, InputError, read_size
+from depthnet.core.types import BEST, DepthRange, InputError, Sample, read_size
+from depthnet.data.dataset import Change, DepthDataset
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation.atlas import Atlas
-from depthnet.evaluation.evaluator import choose_protocols
 from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
+from depthnet.evaluation.protocols import choose_protocols
 from depthnet.models.depth_net import load_network
+from depthnet.models.network import focal_lengths
 from depthnet.models.shipped import find_checkpoint
 from depthnet.run.files import Run
 
@@ -30,37 +32,39 @@ _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit"
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One image to be shown: RGB ``(h, w, 3)``, and predicted and true depth [m] and valid pixels, ``(H, W)``."""
+class FrameResult:
+    """A frame and what a network made of it.
+
+    Attributes:
+        frame: Its number.
+        image: What the network saw, RGB, ``(h, w, 3)``.
+        pred, depth, mask: Predicted and true depth [m] and valid pixels as the protocol compares them, ``(H, W)``.
+        metrics: The nine, in the order of ``METRIC_NAMES``.
+    """
 
     frame: int
     image: npt.NDArray[np.uint8]
     pred: npt.NDArray[np.float32]
     depth: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
+    metrics: list[float]
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What judging a run's frames again found.
+class FrameResults:
+    """What an evaluation of a run's frames found.
 
     Attributes:
-        figures: The nine figures of each frame, by its number.
+        metrics: The nine metrics of each frame, by its number.
         edges: ``edge_f1`` of each frame; NaN where its ground truth has no edge.
-        types: Each frame's kind of scene; empty where the data does not say.
         atlas: Where the errors are.
-        shots: Images to be shown, by "Best", "Median" and "Worst".
-        checkpoint: What judged, and its SHA-256.
-        layout: The data.
+        examples: Frames to be shown, by "Best", "Median" and "Worst".
     """
 
-    figures: dict[int, list[float]]
+    metrics: dict[int, list[float]]
     edges: dict[int, float]
-    types: dict[int, str]
     atlas: Atlas
-    shots: dict[str, list[Shot]]
-    checkpoint: Path
-    layout: Layout
+    examples: dict[str, list[FrameResult]]
 
 
 def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = None) -> Layout:
@@ -84,17 +88,17 @@ def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = Non
     raise InputError(f"the run's data is made by {data['_target_']}; a report knows .from_root and .rooms")
 
 
-class Bench:
-    """A run's checkpoint beside the data that it was judged on, to judge any frame again under its first protocol.
+class FrameEvaluator:
+    """A run's checkpoint and the data that it was evaluated on, to evaluate any frame again under its first protocol.
 
     Args:
         run: The run.
-        checkpoint: What judges; None: the run's best checkpoint, or the one that it was given to judge.
+        checkpoint: What is evaluated; None: the run's best checkpoint, or the one that it was given to evaluate.
         root: Where the data is now, if it moved.
         limit: Only so many frames, evenly spaced.
 
     Raises:
-        InputError: If checkpoint or data are not there, or the data is not what the run was judged on.
+        InputError: If checkpoint or data are not there, or the data is not what the run was evaluated on.
     """
 
     def __init__(
@@ -106,74 +110,64 @@ class Bench:
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"--limit {limit}: needs 1 or more frames")
-        self.path = judged_checkpoint(run, checkpoint)
+        self.run, self.checkpoint = run, judged_checkpoint(run, checkpoint)
         self.split, self.rows = run.metrics["split"], run.rows[run.protocol]
         self.layout = open_data(run.config["data"], root)
+        total = self.layout.count(self.split)
         for frame, (label, _, _) in self.rows.items():
-            if frame >= self.layout.count(self.split) or self.layout.label(self.split, frame) != label:
+            if frame >= total or self.layout.label(self.split, frame) != label:
                 where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
                 raise InputError(f"{where}, which the run was judged on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
         self._device = "cpu" if find_gpu().reason else "cuda"
-        self._network = load_network(self.path, self._device, size=run.config["data"]["image_size"])
+        self._network = load_network(self.checkpoint, self._device, size=run.config["data"]["image_size"])
+        self._sizes = [self._network.size_for(self.layout.size(self.split, frame)) for frame in range(total)]
         frames = sorted(self.rows)
         count = min(limit or len(frames), len(frames))
         self.frames = [frames[place * len(frames) // count] for place in range(count)]
 
-    def shoot(
-        self, frame: int, change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None
-    ) -> tuple[Shot, list[float]]:
-        """Judge a frame; ``change`` is applied to its photograph first. Returns what is seen and the nine figures."""
-        image, depth = self.layout.read(self.split, frame)
-        size = self._network.size_for(self.layout.size(self.split, frame))
-        known = self.layout.intrinsics(self.split, frame)
-        focal = torch.tensor([math.nan if known is None else known.resized(image.shape[:2], size).focal])
-        image = resize_image(image if change is None else change(image), size)
-        truth = torch.tensor(depth)[None, None]
-        pixels = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
+    def evaluate(self, frame: int, change: Change | None = None) -> FrameResult:
+        """Evaluate a frame, its photograph changed first as :class:`depthnet.data.dataset.DepthDataset` does it."""
+        dataset = DepthDataset(self.layout, self.split, self._sizes, change=change)
+        sample: Sample = default_collate([dataset[frame]])
+        image, focal = sample.image.to(self._device), focal_lengths(sample.intrinsics)
         with torch.inference_mode():
-            pred = self._network(pixels, focal)
+            pred = self._network(image, focal)
             if self.protocol.flip_test:
-                pred = (pred + self._network(pixels.flip(-1), focal).flip(-1)) / 2
-        batch = self.protocol(pred.cpu(), truth, truth > 0)
-        figures = [value.item() for value in depth_metrics(*batch).values()]
-        return Shot(frame, image, *(part[0, 0].numpy() for part in batch)), figures
+                pred = (pred + self._network(image.flip(-1), focal).flip(-1)) / 2
+        batch = self.protocol(pred.cpu(), sample.depth, sample.mask)
+        metrics = [value.item() for value in depth_metrics(*batch).values()]
+        pred, depth, mask = (part[0, 0].numpy() for part in batch)
+        return FrameResult(frame, sample.image[0].permute(1, 2, 0).numpy(), pred, depth, mask, metrics)
 
 
-def judge(
-    run: Run,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    limit: int | None = None,
-    advance: Callable[[int, int], None] | None = None,
-) -> Judgement:
-    """Judge a run's frames again, one at a time, under its first protocol.
+def evaluate_frames(evaluator: FrameEvaluator, advance: Callable[[int, int], None] | None = None) -> FrameResults:
+    """Evaluate a run's frames, one at a time, and find where the errors are.
 
     Args:
-        run, checkpoint, root, limit: As :class:`Bench` takes them.
-        advance: Called after each frame with how many were judged and how many there are.
+        evaluator: The checkpoint and its frames.
+        advance: Called after each frame with how many were evaluated and how many there are.
 
     Raises:
-        InputError: As :class:`Bench`, or if no frame has a pixel that counts.
+        InputError: If no frame has a pixel that counts.
     """
-    bench = Bench(run, checkpoint, root, limit)
-    layout, split = bench.layout, bench.split
-    atlas = Atlas(bench.protocol.depth_range or layout.depth_range, layout.object_names)
-    figures: dict[int, list[float]] = {}
+    layout, split = evaluator.layout, evaluator.split
+    atlas = Atlas(evaluator.protocol.depth_range or layout.depth_range, layout.object_names)
+    metrics: dict[int, list[float]] = {}
     edges: dict[int, float] = {}
-    for done, frame in enumerate(bench.frames, start=1):
-        shot, figures[frame] = bench.shoot(frame)
+    for done, frame in enumerate(evaluator.frames, start=1):
+        result = evaluator.evaluate(frame)
+        metrics[frame] = result.metrics
         kind, objects = layout.scene_type(split, frame), layout.objects(split, frame)
-        edges[frame] = atlas.add(shot.pred, shot.depth, shot.mask, bench.rows[frame][1], kind, objects)
+        edges[frame] = atlas.add(result.pred, result.depth, result.mask, evaluator.rows[frame][1], kind, objects)
         if advance is not None:
-            advance(done, len(bench.frames))
-    chosen = choose_frames(figures)
+            advance(done, len(evaluator.frames))
+    chosen = choose_frames(metrics)
     if not chosen:
-        raise InputError(f"{layout.description}: no {split} frame has a pixel that counts under {bench.protocol.name}")
-    shots = {name: [bench.shoot(frame)[0] for frame in some] for name, some in chosen.items()}
-    types = {frame: layout.scene_type(split, frame) for frame in bench.frames}
-    return Judgement(figures, edges, types, atlas, shots, bench.path, layout)
+        why = f"no {split} frame has a pixel that counts under {evaluator.protocol.name}"
+        raise InputError(f"{layout.description}: {why}")
+    examples = {name: [evaluator.evaluate(frame) for frame in some] for name, some in chosen.items()}
+    return FrameResults(metrics, edges, atlas, examples)
 
 
 def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Judge anybody's prediction files against a data root.
+"""Evaluate anybody's prediction files against a data root.
 
     depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
 
@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,6 @@ from depthnet.data.layouts.registry import add_source_options, open_root, source
 from depthnet.data.validation.check import cheap_findings, require_sound
 
 _JOINED = ("", ".jpg", ".jpeg", ".png")  # predict.py's names where photographs share a stem; a JPEG is never depth
-
-
-class _File(NamedTuple):
-    path: Path
-    folder: tuple[str, ...]
-    rank: tuple[bool, int]  # of two files for one frame, the lower one counts: npy before png
 
 
 def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> tuple[list[Path | None], int]:
@@ -62,31 +56,44 @@ def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> t
         raise InputError(f"{root}: no such folder of predictions")
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".npy", ".png") and path.is_file())
     files = [path for path in files if not path.name.startswith(".") and not path.name.endswith("_color.png")]
-    index: dict[str, list[_File]] = {}
-    for path in files:
-        for name, joined in _names(path.stem):
-            entry = _File(path, path.relative_to(root).parts[:-1], (path.suffix.lower() == ".png", joined))
-            index.setdefault(name, []).append(entry)
+    named: dict[str, list[PurePosixPath]] = {}
+    for frame in map(PurePosixPath, labels):
+        named.setdefault(frame.name, []).append(frame)
 
-    frames = [PurePosixPath(label) for label in labels]
-    fitting = [[file for file in index.get(f.name, ()) if _agree(file.folder, f.parts[:-1])] for f in frames]
-    exact = [[file for file in found if file.folder == f.parts[:-1]] for f, found in zip(frames, fitting, strict=True)]
-    taken = {file.path: label for label, found in zip(labels, exact, strict=True) for file in found}
-    chosen: list[Path | None] = []
+    candidates: dict[str, list[tuple[bool, int, Path]]] = {label: [] for label in labels}
+    unmatched = 0
+    for path in files:
+        parts = path.parent.relative_to(root).parts
+        fitting = [
+            (frame, joined)
+            for name, joined in _names(path.stem)
+            for frame in named.get(name, ())
+            if _agree(parts, frame.parent.parts)
+        ]
+        exact = [(frame, joined) for frame, joined in fitting if frame.parent.parts == parts]
+        for frame, joined in exact or fitting:
+            candidates[str(frame)].append((path.suffix.lower() == ".png", joined, path))
+        unmatched += not fitting
+
     owners: dict[Path, str] = {}
-    for label, found in zip(labels, fitting, strict=True):
-        best = _best(label, [file for file in found if taken.get(file.path, label) == label])
-        if best is not None and owners.setdefault(best, label) != label:
-            raise InputError(
-                f"{best}: fits both {owners[best]} and {label}; put predictions in folders as the data's are"
-            )
-        chosen.append(best)
+    for label, found in candidates.items():
+        if not found:
+            continue
+        best, *others = sorted(found)
+        path = best[-1]
+        for rival in others:
+            if rival[-1].parent != path.parent or rival[:2] == best[:2]:
+                raise InputError(f"{path} and {rival[-1]} both fit {label}; take one of them away")
+        if owners.setdefault(path, label) != label:
+            both = f"{owners[path]} and {label}"
+            raise InputError(f"{path}: fits both {both}; put predictions in folders as the data's are")
     if not owners:
-        example = f"{labels[0]}.npy or {frames[0].name}_depth.npy" if labels else "no frame"
+        example = f"{labels[0]}.npy or {PurePosixPath(labels[0]).name}_depth.npy" if labels else "no frame"
         raise InputError(
             f"{root}: none of its {len(files)} .npy and .png files fits a frame (looked for {example}, ...)"
         )
-    return chosen, len(files) - len({file.path for found in fitting for file in found})
+    chosen = {label: path for path, label in owners.items()}
+    return [chosen.get(label) for label in labels], unmatched
 
 
 def _names(stem: str) -> Iterable[tuple[str, int]]:
@@ -99,20 +106,9 @@ def _names(stem: str) -> Iterable[tuple[str, int]]:
                 yield plain[: len(plain) - len(suffix)], place
 
 
-def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether the shorter of two folder paths is the end of the longer one."""
-    length = min(len(one), len(other))
-    return one[len(one) - length :] == other[len(other) - length :]
-
-
-def _best(label: str, found: Sequence[_File]) -> Path | None:
-    if not found:
-        return None
-    ordered = sorted(found, key=lambda file: file.rank)
-    rivals = [file for file in ordered[1:] if file.folder != ordered[0].folder or file.rank == ordered[0].rank]
-    if rivals:
-        raise InputError(f"{ordered[0].path} and {rivals[0].path} both fit {label}; take one of them away")
-    return ordered[0].path
+    return all(map(str.__eq__, reversed(one), reversed(other)))
 
 
 def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.NDArray[np.float32]:
@@ -147,7 +143,7 @@ def score_predictions(
     advance: Callable[[int, int], None] | None = None,
     **source: Any,
 ) -> dict[str, Any]:
-    """Judge prediction files.
+    """Evaluate prediction files.
 
     Args:
         predictions: The folder of the files.
@@ -160,47 +156,44 @@ def score_predictions(
         source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
-        "protocol", "truth", "found", "expected", "split", "metrics" (of that protocol), "protocols" (each one's
-        metrics), "intervals" (lists of two), "scene_count", "level" and "draws" (how those were made), "judged" (which
-        frames, in words), "data", "missing" and "empty" (labels), "unmatched" (files of no frame), "definitions",
-        "median" (the predictions' median depth [m], over all frames).
+        What :meth:`depthnet.evaluation.evaluator.Evaluation.record` gives, and "protocol", "truth", "found",
+        "expected", "split", "metrics" (of that protocol), "judged" (which frames, in words), "data", "missing"
+        (labels), "unmatched" (files of no frame), "median" (the predictions' median depth [m], over all frames).
 
     Raises:
         InputError: If anything is wrong with the data, the files, or what was asked for.
     """
     import torch
 
-    from depthnet.evaluation.evaluator import Evaluation, choose_protocols, describe_judged
-    from depthnet.evaluation.protocols import default_protocol
+    from depthnet.evaluation.evaluator import Evaluation, describe_judged
+    from depthnet.evaluation.protocols import choose_protocols, default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
     data = open_root(root, **source)
     require_sound(cheap_findings(data), allow, (split,))
-    expected = data.count(split)
-    if not expected:
-        raise InputError(f"{root}: has no {split} frames; choose another --split")
-    labels = [data.label(split, frame) for frame in range(expected)]
-    files, unmatched = find_predictions(predictions, labels)
-    default = default_protocol(data.nyu, data.truth, data.size(split, 0))
-    evaluation = Evaluation(choose_protocols(protocol or default, data, split))
+    evaluation = Evaluation(choose_protocols(protocol or "auto", data, split))
     if evaluation.flip_test:
         plain = str(protocol).removesuffix("_flip")
         raise InputError(
             f"--protocol {protocol}: files hold no prediction of the mirrored images to average; give {plain}, and "
             "average before you write them"
         )
+    expected = data.count(split)
+    labels = [data.label(split, frame) for frame in range(expected)]
+    files, unmatched = find_predictions(predictions, labels)
     present = [(frame, path) for frame, path in enumerate(files) if path is not None]
     medians = []
     for done, (frame, path) in enumerate(present, start=1):
         depth, pred = _pair(data, split, frame, path, scale)
         medians.append(float(np.nanmedian(pred)))
-        mask = np.isfinite(depth) & (depth > 0)
-        batch = [torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth, mask)]
-        evaluation.update(batch[0], batch[1], batch[2], frame)
+        prediction, target = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth))
+        evaluation.update(prediction, target, target > 0, frame)
         if advance is not None:
             advance(done, len(present))
-    figures = evaluation.figures()
+    record = evaluation.record(labels, [data.scene(split, frame) for frame in range(expected)])
+    figures = record["protocols"]
+    default = default_protocol(data.nyu, data.truth, data.size(split, 0))
     first = default if default in figures else next(iter(figures))
     return {
         "protocol": first,
@@ -209,14 +202,11 @@ def score_predictions(
         "expected": expected,
         "split": split,
         "metrics": figures[first],
-        "protocols": figures,
-        **evaluation.interval_record([data.scene(split, frame) for frame in range(expected)]),
+        **record,
         "judged": describe_judged(data, split, [frame for frame, _ in present]),
         "data": data.description,
         "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
-        "empty": {name: [labels[frame] for frame in frames] for name, frames in evaluation.empty().items()},
         "unmatched": unmatched,
-        "definitions": {name: chosen.definition for name, chosen in evaluation.protocols.items()},
         "median": float(np.median(medians)),
     }
 
@@ -257,15 +247,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         require_writable(Path(options.output).parent)
     with progress_bar("frames") as advance:
+        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "allow")}
         result = score_predictions(
-            options.predictions,
-            options.root,
-            split=options.split,
-            protocol=options.protocol,
-            scale=options.scale,
-            allow=options.allow,
-            advance=advance,
-            **source_options(options),
+            options.predictions, options.root, advance=advance, **choices, **source_options(options)
         )
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
@@ -286,8 +270,7 @@ def _warn(result: dict[str, Any]) -> int:
     if result["median"] > 100:
         unit = "a .npy holds metres; for PNG, --scale gives the levels per metre"
         print(f"warning: the predictions' median is {result['median']:.0f} m; {unit}", file=sys.stderr)
-    if not result["missing"]:
-        return 0
-    missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
-    print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
-    return 1
+    if result["missing"]:
+        missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
+        print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
+    return int(bool(result["missing"]))

@@ -15,22 +15,56 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from depthnet.core.types import Crop, DepthRange, InputError
+from depthnet.data.layouts.layout import Layout
 
 Truth = Literal["raw", "filled", "any"]
 Align = Literal["none", "median", "scale_shift", "disparity_scale_shift", "min_max"]
 
-_NYU_SIZE = (480, 640)
-_NYU_RANGE = DepthRange(1e-3, 10.0)
 _FLIP = "_flip"
-_WORDS = ("name", "definition", "source")  # fields by which nothing is computed
+_WORDS = ("name", "source")  # fields by which nothing is computed
 _MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
+
+_TRUTHS = {"raw": "Raw sensor depth, with holes", "filled": "Filled (in-painted) depth", "any": "Any truth"}
+_ALIGNED = {
+    "none": "",
+    "median": ", multiplied per image by median depth / median prediction over the pixels that count",
+    "scale_shift": (
+        ", given per image the factor, at least 0, and offset that fit it to the depth by least squares over those "
+        "that count (a prediction that runs the wrong way becomes the mean depth)"
+    ),
+    "disparity_scale_shift": (
+        ", taken as depth and inverted, given per image the factor, at least 0, and offset that fit it to 1 / depth"
+        " by least squares over those that count with a finite prediction above 0 (one that runs the wrong way "
+        "becomes the mean), clamped to 1 / max to 1 / min, inverted again"
+    ),
+}
+_COMPARED = (
+    "{truth}; {limits}. The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN "
+    "becomes the minimum and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max "
+    "strictly{crop}."
+)
+_COMPARED_MIN_MAX = (
+    "Not a result on the NYU test set: the published delta1 of 0.893 is over frames 0 to 653 of the labelled file, of "
+    "which 386 are official training frames; this is its scale, crop and averaging on the frames judged. {truth}. The "
+    "prediction is resized bilinearly (align_corners=True) to the truth's size. Then prediction and truth are scaled, "
+    "each image and each of the two by its own extremes, so absolute depth does not count: 7.5 (x - min) / (max - "
+    "min), the prediction's extremes over its finite pixels, the truth's over those with 0.001 < depth < 10 m; a map "
+    "of one value becomes 0. The scaled prediction is clamped to 0.001 to 10, NaN becomes 0.001 and infinity 10. A "
+    "pixel counts if its scaled truth is strictly above 0.001{crop}. RMSE and SqRel are in the scaled unit, not metres."
+)
+_AVERAGED = (
+    " Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
+    "e = log pred - log depth. "
+)
+_FLIPPED = "Flip averaging: first, the prediction is averaged with the mirrored image's, which is mirrored back."
 
 
 @dataclass(frozen=True)
@@ -39,6 +73,7 @@ class Protocol:
 
     Args:
         name: What stands beside its numbers.
+        source: Where it comes from.
         truth: The truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
         size: The (height, width) of truth it is made for [pixels]; None for any.
         crop: The pixels that count; None for all.
@@ -54,11 +89,6 @@ class Protocol:
             ``min_max`` scales prediction and truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
         flip_test: Whether the prediction is the mean of the image's and the mirrored image's. A statement: who runs the
             network does it.
-        definition: All of this in words, for reports.
-        source: Where it comes from.
-
-    Raises:
-        InputError: If ``truth`` or ``align`` is unknown, or the crop leaves the size.
 
     Example:
         >>> depth = torch.tensor([[[[1.0, 2.0, 10.0]]]])
@@ -69,25 +99,25 @@ class Protocol:
     """
 
     name: str
-    truth: Truth
-    size: tuple[int, int] | None
-    crop: Crop | None
-    depth_range: DepthRange | None
-    align: Align
-    flip_test: bool
-    definition: str
     source: str
+    truth: Truth = "any"
+    size: tuple[int, int] | None = None
+    crop: Crop | None = None
+    depth_range: DepthRange | None = None
+    align: Align = "none"
+    flip_test: bool = False
 
-    def __post_init__(self) -> None:
-        for field, value, known in (("truth", self.truth, get_args(Truth)), ("align", self.align, get_args(Align))):
-            if value not in known:
-                raise InputError(f"protocol {self.name}: {field} is {value!r}; give one of {', '.join(known)}")
-        crop, size = self.crop, self.size
-        if crop is not None and size is not None and (crop.bottom > size[0] or crop.right > size[1]):
-            raise InputError(
-                f"protocol {self.name}: rows {crop.top}:{crop.bottom} and columns {crop.left}:{crop.right} leave its "
-                f"size {_pixels(size)}; crop less"
-            )
+    @property
+    def definition(self) -> str:
+        """All of this in words, for reports."""
+        crop, limits = self.crop, self.depth_range
+        text = (_COMPARED_MIN_MAX if self.align == "min_max" else _COMPARED).format(
+            truth=f"{_TRUTHS[self.truth]}{f', at {_pixels(self.size)}' if self.size else ' of any size'}",
+            limits=f"range {limits.min:g} to {limits.max:g} m" if limits else "the data's own depth range",
+            aligned=_ALIGNED.get(self.align, ""),
+            crop=f" inside rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}" if crop else "",
+        )
+        return text + _AVERAGED + (_FLIPPED if self.flip_test else "No flip averaging.")
 
     @property
     def digest(self) -> str:
@@ -134,15 +164,13 @@ class Protocol:
         Raises:
             InputError: If the protocol's range goes beyond the data's.
         """
-        own = self.depth_range
-        if own is None:
-            return replace(self, depth_range=depth_range)
+        own = self.depth_range or depth_range
         if own.min < depth_range.min or own.max > depth_range.max:
             raise InputError(
                 f"protocol {self.name} counts depths from {own.min} to {own.max} m, but data.depth_range is "
                 f"{depth_range.min} to {depth_range.max}; widen that, or use uncropped"
             )
-        return self
+        return replace(self, depth_range=own)
 
     def __call__(self, pred: Tensor, depth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make a batch comparable: resize, then align, then clamp.
@@ -159,25 +187,14 @@ class Protocol:
 
         Raises:
             InputError: If the truth's size is not the protocol's.
-            ValueError: If the shapes do not fit, the mask is not bool, or the range is still open.
+            ValueError: If the range is still open.
         """
         if self.depth_range is None:
             raise ValueError(
                 f"protocol {self.name} takes its depth range from the data; call within(depth_range) first"
             )
-        if (
-            depth.shape != mask.shape
-            or mask.dtype != torch.bool
-            or not pred.ndim == depth.ndim == 4
-            or pred.shape[:2] != depth.shape[:2]
-        ):
-            raise ValueError(
-                "pred, depth and mask need shapes (B, 1, h, w), (B, 1, H, W) and (B, 1, H, W) and a bool mask; "
-                f"got {tuple(pred.shape)}, {tuple(depth.shape)} and {tuple(mask.shape)} of {mask.dtype}"
-            )
         size = (depth.shape[-2], depth.shape[-1])
-        if self.size not in (None, size):
-            self.check(self.truth, size)
+        self.check(self.truth, size)
         pred = resize_prediction(pred, size)
         low, high = self.depth_range.min, self.depth_range.max
         mask = mask & (depth > low) & (depth < high)
@@ -190,7 +207,7 @@ class Protocol:
             inside[..., crop.top : crop.bottom, crop.left : crop.right] = True
             mask &= inside
 
-        if self.align in ("median", "scale_shift", "disparity_scale_shift"):
+        if self.align not in ("none", "min_max"):
             images = zip(pred, depth, mask, strict=True)
             pred = torch.stack([_aligned(*image, self.align, self.depth_range) for image in images])
         return pred.nan_to_num(nan=low, posinf=high, neginf=low).clamp(low, high), depth, mask
@@ -214,39 +231,50 @@ def resize_prediction(pred: Tensor, size: tuple[int, int]) -> Tensor:
     return pred if pred.shape[-2:] == size else F.interpolate(pred, size, mode="bilinear", align_corners=True)
 
 
+def _double(values: Tensor) -> Tensor:
+    """In float64; on the processor where they are on an Apple GPU, which has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def _min_max(values: Tensor, valid: Tensor) -> Tensor:
     """Each map's place between the ends of its own valid values, times 7.5, in float64; 0 where both ends are one."""
-    device = torch.device("cpu") if values.device.type == "mps" else values.device  # Apple's GPUs have no float64
     scaled = []
     for image, inside in zip(values, valid, strict=True):
-        chosen = torch.masked_select(image, inside).to(device).double()
+        chosen = _double(torch.masked_select(image, inside))
         low, high = (chosen.min(), chosen.max()) if chosen.numel() else (0.0, 0.0)
-        place = (image.to(device).double() - low) / (high - low) if low < high else torch.zeros(image.shape)
+        place = (_double(image) - low) / (high - low) if low < high else torch.zeros(image.shape)
         scaled.append((_MIN_MAX * place).to(values))
     return torch.stack(scaled)
 
 
 def _aligned(pred: Tensor, depth: Tensor, mask: Tensor, align: Align, limits: DepthRange) -> Tensor:
-    """One image's prediction fitted to its truth over the pixels of ``mask``, in float64."""
-    device = torch.device("cpu") if pred.device.type == "mps" else pred.device  # Apple's GPUs have no float64
-    given, target, usable = pred.to(device).double(), depth.to(device).double(), pred.isfinite().to(device)
+    """One image's prediction fitted to its ground truth over the pixels of ``mask``, in float64."""
+    given, target = _double(pred), _double(depth)
+    usable = given.isfinite()
     in_disparity = align == "disparity_scale_shift"
     if in_disparity:
         usable &= given > 0
         given, target = 1 / given, 1 / target  # a network that predicts disparity would need only the second
-    counted = mask.to(device) & usable
-    p, t = torch.masked_select(given, counted), torch.masked_select(target, counted)
-    scale, shift = _median_fit(p, t) if align == "median" else _least_squares_fit(p, t)
+    counted = mask.to(usable.device) & usable
+    scale, shift = _fit(torch.masked_select(given, counted), torch.masked_select(target, counted), align)
     fitted = given * scale + shift
     if in_disparity:
         fitted = 1 / fitted.clamp(1 / limits.max, 1 / limits.min)
-    return torch.where(usable, fitted, pred.to(device).double()).to(pred)
+    return torch.where(usable, fitted, _double(pred)).to(pred)
 
 
-def _median_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
-    if p.numel() == 0 or not (median := _median(p)) > 0:
+def _fit(p: Tensor, t: Tensor, align: Align) -> tuple[float, float]:
+    """Factor, at least 0, and offset from p to t; where the best factor is negative, 0 and the mean are best."""
+    if p.numel() == 0:
         return 1.0, 0.0
-    return _median(t) / median, 0.0
+    if align == "median":
+        median = _median(p)
+        return _median(t) / median if median > 0 else 1.0, 0.0
+    if p.min() == p.max():  # every factor fits a constant equally well
+        return 1.0, float(t.mean() - p[0])
+    deviation = p - p.mean()
+    scale = max(0.0, float((deviation * t).mean() / deviation.square().mean()))
+    return scale, float(t.mean()) - scale * float(p.mean())
 
 
 def _median(values: Tensor) -> float:
@@ -256,124 +284,67 @@ def _median(values: Tensor) -> float:
     return float(lower + (above.min() if 2 * above.numel() == values.numel() else lower)) / 2.0
 
 
-def _least_squares_fit(p: Tensor, t: Tensor) -> tuple[float, float]:
-    """Factor, at least 0, and offset; where the best factor is negative, the best of the others is 0, at the mean."""
-    if p.numel() == 0:
-        return 1.0, 0.0
-    if p.min() == p.max():  # every factor fits a constant equally well
-        return 1.0, float(t.mean() - p[0])
-    deviation = p - p.mean()
-    scale = max(0.0, float((deviation * t).mean() / deviation.square().mean()))
-    return scale, float(t.mean()) - scale * float(p.mean())
-
-
 def _pixels(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-_NO_FLIP = "No flip averaging."
-_COMPARED = (
-    "The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN becomes the minimum "
-    "and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max strictly{crop}. "
-    "Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
-    f"e = log pred - log depth. {_NO_FLIP}"
+_NYU_SIZE = (480, 640)
+_EIGEN_CROP = Crop(45, 471, 41, 601)
+_nyu = partial(Protocol, size=_NYU_SIZE, depth_range=DepthRange(1e-3, 10.0))
+
+_PROTOCOLS = (
+    _nyu(
+        "nyu_eigen",
+        "Crop: Eigen et al., NeurIPS 2014. As evaluated by BTS (Lee et al., 2019, eval_with_pngs.py) and AdaBins "
+        "(Bhat et al., CVPR 2021, evaluate.py, which averages flips).",
+        truth="raw",
+        crop=_EIGEN_CROP,
+    ),
+    _nyu(
+        "nyu_eigen_filled",
+        "nyu_eigen on in-painted truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
+        truth="filled",
+        crop=_EIGEN_CROP,
+    ),
+    _nyu(
+        "nyu_center",
+        "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who halve frames to 240x320, keep the centre 228x304 "
+        "and compare there; this is the same part of the frame, 456x608, compared at full size.",
+        truth="raw",
+        crop=Crop(12, 468, 16, 624),
+    ),
+    _nyu(
+        "nyu_densedepth",
+        "Truth and crop of DenseDepth (Alhashim and Wonka, 2018, utils.py), which also averages flips, pools the "
+        "pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
+        truth="filled",
+        crop=Crop(20, 460, 24, 616),
+    ),
+    Protocol("uncropped", "One's own pairs: all that the data calls valid."),
+    Protocol(
+        "median_scaled",
+        "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
+        align="median",
+    ),
+    Protocol(
+        "scale_shift",
+        "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
+        align="scale_shift",
+    ),
+    Protocol(
+        "disparity_scale_shift",
+        "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, whose networks give disparity.",
+        align="disparity_scale_shift",
+    ),
+    _nyu(
+        "published_keras",
+        "The evaluation of the published Keras project that this one re-implements.",
+        crop=Crop(20, 461, 24, 617),
+        align="min_max",
+    ),
 )
 
-
-def _nyu(name: str, truth: Truth, crop: Crop, source: str) -> Protocol:
-    words = {"raw": "Raw sensor depth, with holes", "filled": "Filled (in-painted) depth"}[truth]
-    inside = f" inside rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}"
-    definition = f"{words}, at 480x640; range 0.001 to 10 m. {_COMPARED.format(aligned='', crop=inside)}"
-    return Protocol(name, truth, _NYU_SIZE, crop, _NYU_RANGE, "none", False, definition, source)
-
-
-def _published_keras() -> Protocol:
-    crop = Crop(20, 461, 24, 617)
-    definition = (
-        "Not a result on the NYU test set: the published delta1 of 0.893 is over frames 0 to 653 of the labelled file, "
-        "of which 386 are official training frames; this is its scale, crop and averaging on the frames judged. Any "
-        "truth, at 480x640. The prediction is resized bilinearly (align_corners=True) to the truth's size. Then "
-        "prediction and truth are scaled, each image and each of the two by its own extremes, so absolute depth does "
-        "not count: 7.5 (x - min) / (max - min), the prediction's extremes over its finite pixels, the truth's over "
-        "those with 0.001 < depth < 10 m; a map of one value becomes 0. The scaled prediction is clamped to 0.001 to "
-        "10, NaN becomes 0.001 and infinity 10. A pixel counts if its scaled truth is strictly above 0.001, inside "
-        f"rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}. Every metric is computed per image and then "
-        "averaged over the images; RMSE and SqRel are in the scaled unit, not metres. SILog = 100 sqrt(E[e^2] - "
-        f"E[e]^2), e = log pred - log depth. {_NO_FLIP}"
-    )
-    source = "The evaluation of the published Keras project that this one re-implements."
-    return Protocol("published_keras", "any", _NYU_SIZE, crop, _NYU_RANGE, "min_max", False, definition, source)
-
-
-def _flipped(protocol: Protocol) -> Protocol:
-    """The protocol with flip averaging."""
-    words = "Flip averaging: first, the prediction is averaged with the mirrored image's, which is mirrored back."
-    definition = protocol.definition.replace(_NO_FLIP, words)
-    return replace(protocol, name=protocol.name + _FLIP, flip_test=True, definition=definition)
-
-
-def _uncropped(name: str, align: Align, aligned: str, source: str) -> Protocol:
-    definition = f"Any truth of any size; the data's own depth range. {_COMPARED.format(aligned=aligned, crop='')}"
-    return Protocol(name, "any", None, None, None, align, False, definition, source)
-
-
-_EIGEN_CROP = Crop(45, 471, 41, 601)
-
-PROTOCOLS: dict[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        _nyu(
-            "nyu_eigen",
-            "raw",
-            _EIGEN_CROP,
-            "Crop: Eigen et al., NeurIPS 2014. As evaluated by BTS (Lee et al., 2019, eval_with_pngs.py) and AdaBins "
-            "(Bhat et al., CVPR 2021, evaluate.py, which averages flips).",
-        ),
-        _nyu(
-            "nyu_eigen_filled",
-            "filled",
-            _EIGEN_CROP,
-            "nyu_eigen on in-painted truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
-        ),
-        _nyu(
-            "nyu_center",
-            "raw",
-            Crop(12, 468, 16, 624),
-            "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who halve frames to 240x320, keep the centre 228x304 "
-            "and compare there; this is the same part of the frame, 456x608, compared at full size.",
-        ),
-        _nyu(
-            "nyu_densedepth",
-            "filled",
-            Crop(20, 460, 24, 616),
-            "Truth and crop of DenseDepth (Alhashim and Wonka, 2018, utils.py), which also averages flips, pools the "
-            "pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
-        ),
-        _uncropped("uncropped", "none", "", "One's own pairs: all that the data calls valid."),
-        _uncropped(
-            "median_scaled",
-            "median",
-            ", multiplied per image by median depth / median prediction over the pixels that count",
-            "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
-        ),
-        _uncropped(
-            "scale_shift",
-            "scale_shift",
-            ", given per image the factor, at least 0, and offset that fit it to the depth by least squares over those "
-            "that count (a prediction that runs the wrong way becomes the mean depth)",
-            "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
-        ),
-        _uncropped(
-            "disparity_scale_shift",
-            "disparity_scale_shift",
-            ", taken as depth and inverted, given per image the factor, at least 0, and offset that fit it to 1 / depth"
-            " by least squares over those that count with a finite prediction above 0 (one that runs the wrong way "
-            "becomes the mean), clamped to 1 / max to 1 / min, inverted again",
-            "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, whose networks give disparity.",
-        ),
-        _published_keras(),
-    )
-}
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 """Every protocol by its name; with ``_flip`` after it, :func:`find_protocols` gives it with flip averaging."""
 
 
@@ -408,9 +379,8 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
             near = difflib.get_close_matches(base, PROTOCOLS, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
             raise InputError(f"protocols: {name} is unknown; {hint} {', '.join(PROTOCOLS)} and all (or NAME{_FLIP})")
-        protocol = PROTOCOLS[base] if base == name else _flipped(PROTOCOLS[base])
-        protocol.check(truth, size)
-        found[name] = protocol
+        PROTOCOLS[base].check(truth, size)
+        found[name] = replace(PROTOCOLS[base], name=name, flip_test=name != base)
     return list(found.values())
 
 
@@ -423,3 +393,30 @@ def default_protocol(nyu: bool, truth: str, size: tuple[int, int]) -> str:
     """
     name = {"raw": "nyu_eigen", "filled": "nyu_eigen_filled"}.get(truth, "uncropped")
     return name if nyu and tuple(size) == _NYU_SIZE else "uncropped"
+
+
+def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> list[Protocol]:
+    """Return the protocols that a split is evaluated under, narrowed to the data's depth range.
+
+    Args:
+        names: A protocol's name, several, "all" for every one that fits the data, or "auto" for the data's own.
+        layout: The data.
+        split: Which split is evaluated.
+
+    Raises:
+        InputError: If the split is empty, a name is unknown, or one is not made for this truth or size.
+    """
+    count, limits = layout.count(split), layout.depth_range
+    if not count:
+        raise InputError(f"{layout.description}: it has no {split} frames")
+    sizes = sorted({layout.size(split, frame) for frame in range(count)})
+    if names == "auto":
+        names = default_protocol(layout.nyu, layout.truth, sizes[0])
+    found = find_protocols(names, layout.truth, sizes[0])
+    for size in sizes[1:]:
+        for protocol in found:
+            protocol.check(layout.truth, size)
+    if names == "all":
+        own = [protocol.depth_range or limits for protocol in found]
+        found = [p for p, r in zip(found, own, strict=True) if limits.min <= r.min and r.max <= limits.max]
+    return [protocol.within(limits) for protocol in found]

@@ -18,22 +18,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from depthnet.core.atomic_io import require_writable, write_json
 from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import Table, count_in_words
-from depthnet.core.types import InputError
-from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from depthnet.core.types import HIGHER_IS_BETTER, InputError
+from depthnet.evaluation.bootstrap import bootstrap
+from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from depthnet.run.files import read_run, store_measured
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from depthnet.evaluation.frames import FrameEvaluator
 
-    from depthnet.evaluation.frames import Bench
-
-    FloatArray = npt.NDArray[np.float64]
-
+FloatArray = npt.NDArray[np.float64]
 
 LIGHT = ("dark", "bright", "contrast")
 """The corruptions that are another light."""
@@ -42,40 +42,39 @@ _SHOWN = ("delta1", "delta2", "abs_rel", "rmse", "log10")
 
 
 def evaluate(
-    bench: Bench, names: Sequence[str], advance: Callable[[int, int], None] | None = None
+    evaluator: FrameEvaluator, names: Sequence[str], advance: Callable[[int, int], None] | None = None
 ) -> dict[str, FloatArray]:
     """Evaluate every frame as it is and with each corruption.
 
     Args:
-        bench: The checkpoint and its frames.
+        evaluator: The checkpoint and its frames.
         names: Corruptions, each one of :data:`depthnet.evaluation.corruptions.CORRUPTIONS`.
         advance: Called with how many images were evaluated and how many there are.
 
     Returns:
-        For "clean" and each name the nine figures of each of ``bench.frames``, shape ``(N, 9)``.
+        For "clean" and each name the nine metrics of each of ``evaluator.frames``, shape ``(N, 9)``.
 
     Raises:
         InputError: If a name is unknown, or no frame has a pixel that counts.
     """
-    import numpy as np
-
     for name in names:
         if name not in CORRUPTIONS:
             raise InputError(f"--corrupt {name}: it is one of {', '.join(CORRUPTIONS)}")
-    rows: dict[str, list[list[float]]] = {kind: [] for kind in ("clean", *names)}
-    for done, frame in enumerate(bench.frames):
-        for number, kind in enumerate(rows, start=1):
-            change = None if kind == "clean" else partial(corrupt, name=kind, seed=frame)
-            rows[kind].append(bench.shoot(frame, change)[1])
-            if advance is not None:
-                advance(done * len(rows) + number, len(bench.frames) * len(rows))
-    found = {kind: np.array(figures) for kind, figures in rows.items()}
+    kinds = ("clean", *names)
+    images = [(kind, frame) for frame in evaluator.frames for kind in kinds]
+    rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+    for done, (kind, frame) in enumerate(images, start=1):
+        rows[kind].append(evaluator.evaluate(frame, CORRUPTIONS.get(kind)).metrics)
+        if advance is not None:
+            advance(done, len(images))
+    found = {kind: np.array(table) for kind, table in rows.items()}
     if np.isnan(found["clean"][:, 0]).all():
-        raise InputError(f"{bench.layout.description}: no frame has a pixel that counts under {bench.protocol.name}")
+        where = evaluator.layout.description
+        raise InputError(f"{where}: no frame has a pixel that counts under {evaluator.protocol.name}")
     return found
 
 
-def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
+def summarize(evaluator: FrameEvaluator, found: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
     """Average what :func:`evaluate` found.
 
     Returns:
@@ -83,37 +82,29 @@ def summarize(bench: Bench, found: Mapping[str, FloatArray]) -> dict[str, dict[s
         difference from the clean one, and that difference's interval (None for the clean one, and where there is one
         scene only).
     """
-    import numpy as np
-
-    from depthnet.evaluation.bootstrap import bootstrap
-    from depthnet.evaluation.metrics import METRIC_NAMES
-
-    kept = ~np.isnan(found["clean"][:, 0])  # an image without a valid pixel has no figures, however it is corrupted
-    scenes = [bench.rows[frame][1] for frame, keep in zip(bench.frames, kept, strict=True) if keep]
+    clean = found["clean"]
+    kept = ~np.isnan(clean[:, 0])  # an image without a valid pixel has no metrics, however it is corrupted
+    scenes = [evaluator.rows[frame][1] for frame, keep in zip(evaluator.frames, kept, strict=True) if keep]
     summary: dict[str, dict[str, Any]] = {}
     for kind, table in found.items():
-        differences = (table - found["clean"])[kept]
-        intervals = bootstrap(differences, scenes)
+        own, differences = table[kept], (table - clean)[kept]
+        intervals = [None if kind == "clean" or np.isnan(i).any() else list(i) for i in bootstrap(differences, scenes)]
         summary[kind] = {
-            metric: {
-                "mean": float(table[kept, column].mean()),
-                "difference": float(differences[:, column].mean()),
-                "interval": None if kind == "clean" or np.isnan(intervals[column]).any() else list(intervals[column]),
-            }
-            for column, metric in enumerate(METRIC_NAMES)
+            metric: {"mean": float(mean.mean()), "difference": float(difference.mean()), "interval": interval}
+            for metric, mean, difference, interval in zip(
+                HIGHER_IS_BETTER, own.T, differences.T, intervals, strict=True
+            )
         }
     return summary
 
 
-def losses(bench: Bench, found: Mapping[str, FloatArray]) -> dict[int, dict[str, float]]:
+def losses(evaluator: FrameEvaluator, found: Mapping[str, FloatArray]) -> dict[int, dict[str, float]]:
     """Return how far each image's delta1 changes, as :mod:`depthnet.evaluation.compare` knows it.
 
     Returns:
         By frame, ``delta1``, the clean one; ``robustness_<corruption>``; the means ``robustness`` over all corruptions
         and ``robustness_light`` over :data:`LIGHT`, where all of them were tried.
     """
-    import numpy as np
-
     clean = found["clean"][:, 0]
     columns = {"delta1": clean}
     columns |= {f"robustness_{kind}": table[:, 0] - clean for kind, table in found.items() if kind != "clean"}
@@ -121,7 +112,7 @@ def losses(bench: Bench, found: Mapping[str, FloatArray]) -> dict[int, dict[str,
         if found.keys() >= set(kinds):
             columns[name] = np.mean([columns[f"robustness_{kind}"] for kind in kinds], axis=0)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return {frame: dict(zip(columns, row, strict=True)) for frame, row in zip(bench.frames, rows, strict=True)}
+    return {frame: dict(zip(columns, row, strict=True)) for frame, row in zip(evaluator.frames, rows, strict=True)}
 
 
 def _table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -152,22 +143,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.evaluation.frames import Bench
+    from depthnet.evaluation.frames import FrameEvaluator
 
     names = list(dict.fromkeys(name for name in options.corrupt.split(",") if name))
     path = Path(options.output or Path(options.run, "robustness.json"))
     run = read_run(options.run)
     require_writable(path.parent)
-    bench = Bench(run, options.ckpt, options.root, options.limit)
+    evaluator = FrameEvaluator(run, options.ckpt, options.root, options.limit)
     with progress_bar("images evaluated") as advance:
-        found = evaluate(bench, names, advance)
-    figures = summarize(bench, found)
-    about = {"protocol": bench.protocol.name, "split": bench.split, "images": len(bench.frames)}
-    write_json(path, {**about, "data": run.metrics["data"], "strengths": STRENGTHS, "figures": figures})
-    counts = count_in_words(len(bench.frames), run.metrics["expected"])
-    _table(figures, f"{bench.layout.description}, {bench.split}: {counts}, {bench.protocol.name}").print()
+        found = evaluate(evaluator, names, advance)
+    figures, protocol, split = summarize(evaluator, found), run.protocol, evaluator.split
+    about = {"protocol": protocol, "split": split, "images": len(evaluator.frames), "data": run.metrics["data"]}
+    write_json(path, {**about, "strengths": STRENGTHS, "figures": figures})
+    counts = count_in_words(len(evaluator.frames), run.metrics["expected"])
+    _table(figures, f"{evaluator.layout.description}, {split}: {counts}, {protocol}").print()
     print(path)
-    why = "--ckpt names another checkpoint" if options.ckpt else store_measured(run, "robustness", losses(bench, found))
+    why = "--ckpt names another checkpoint"
+    if not options.ckpt:
+        why = store_measured(run, "robustness", losses(evaluator, found))
     if why:
         print(f"nothing is stored for depthnet compare: {why}")
     return 0

@@ -10,6 +10,7 @@ All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +76,8 @@ def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
     total = weights = 0.0
     for ratio in _RATIOS:
         edges = [(said > math.log(ratio), true > math.log(ratio)) for said, true in steps]
-        counts = np.array([(said & true).sum() for said, true in edges], float)
-        recall, precision = (
-            _mean_share(counts, np.array([edge[which].sum() for edge in edges], float)) for which in (1, 0)
-        )
+        both, predicted, wanted = np.array([((p & t).sum(), p.sum(), t.sum()) for p, t in edges], float).T
+        recall, precision = _mean_share(both, wanted), _mean_share(both, predicted)
         if not math.isnan(recall):
             weights += ratio
             total += ratio * 2 * precision * recall / (precision + recall) if precision * recall > 0 else 0.0
@@ -159,22 +158,12 @@ def depth_edges(depth: FloatArray, mask: BoolArray) -> BoolArray:
     peaks = _thinned(strength, across, down)
     weak = peaks & (strength >= _WEAK)
     edges: BoolArray = weak & (strength >= _STRONG)
-    while True:
-        grown = weak & _widened(edges)
+    while True:  # edges grow into their eight neighbors
+        around = F.max_pool2d(torch.from_numpy(edges).float()[None], 3, stride=1, padding=1)[0].bool().numpy()
+        grown = weak & around
         if (grown == edges).all():
             return edges
         edges = grown
-
-
-def _widened(edges: BoolArray) -> BoolArray:
-    """The edges and their eight neighbours."""
-    across = edges.copy()
-    across[:, 1:] |= edges[:, :-1]
-    across[:, :-1] |= edges[:, 1:]
-    both = across.copy()
-    both[1:] |= across[:-1]
-    both[:-1] |= across[1:]
-    return both
 
 
 def _thinned(strength: FloatArray, across: FloatArray, down: FloatArray) -> BoolArray:
@@ -205,17 +194,12 @@ def edge_distance(edges: BoolArray, limit: int) -> FloatArray:
         >>> edge_distance(np.array([[False, False, False, True]]), 2).tolist()
         [[2.0, 2.0, 1.0, 0.0]]
     """
-    height, width = edges.shape
-    rows = np.arange(height)[:, None]
-    above = rows - np.maximum.accumulate(np.where(edges, rows, -limit), axis=0)
-    below = np.minimum.accumulate(np.where(edges, rows, height + limit)[::-1], axis=0)[::-1] - rows
-    column = np.minimum(np.minimum(above, below), limit).astype(np.float32) ** 2
-    padded = np.pad(column, ((0, 0), (limit, limit)), constant_values=limit**2)
-    nearest = column
-    for shift in range(-limit, limit + 1):
-        nearest = np.minimum(nearest, padded[:, limit + shift : limit + shift + width] + np.float32(shift**2))
-    distance: FloatArray = np.sqrt(nearest)
-    return distance
+    squared = np.where(edges, 0, limit**2).astype(np.float32)
+    for _ in range(2):  # down the columns, then along the rows
+        height, padded = len(squared), np.pad(squared, ((limit, limit), (0, 0)), constant_values=limit**2)
+        shifted = (padded[limit + by : limit + by + height] + np.float32(by**2) for by in range(-limit, limit + 1))
+        squared = reduce(np.minimum, shifted).T
+    return np.sqrt(squared)
 
 
 def boundary_errors(predicted: BoolArray, true: BoolArray) -> tuple[float, float]:

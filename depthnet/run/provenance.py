@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
+import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,35 @@ def _digests() -> dict[str, str]:
 def _trains(key: str) -> bool:
     """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
     return "/" not in key or key.startswith(TRAINING)
+
+
+def commit() -> str | None:
+    """Return the git commit that this code is at, with ``-dirty`` when tracked files differ; None outside git."""
+    source = Path(__file__).resolve()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source.parent), *arguments]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)
+        return answer.stdout.strip()
+
+    try:
+        # installed inside another project's folder, the code is not at that project's commit
+        git("ls-files", "--error-unmatch", source.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions that metrics may depend on, without importing more; None for what is not installed."""
+    import torch
+
+    found: dict[str, str | None] = {"python": platform.python_version(), "depthnet": depthnet.__version__}
+    found["torch"] = torch.__version__  # with its build, such as +cu132
+    for name in ("torchvision", "lightning", "timm", "numpy", "pillow", "albumentations", "torchmetrics"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

@@ -17,12 +17,11 @@ from torch import nn
 
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.evaluation.evaluator import versions
 from depthnet.models.checkpoint import fits, load_plain, read_checkpoint
 from depthnet.run.config import store_config
 from depthnet.run.distributed import check_processes, first_process
 from depthnet.run.files import CONFIG, update_record
-from depthnet.run.provenance import check_changes
+from depthnet.run.provenance import check_changes, versions
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.checkpoint_io import Last
 from depthnet.training.loggers import logged

@@ -115,7 +115,7 @@ def test_predicted_depth_by_true_depth():
     pred = flat(4.02)
     pred[:6] = 8.04
     atlas.add(pred, flat(2.5), ALL, "a")
-    ((name, pixels, (low, middle, high)),) = atlas.predicted((0.1, 0.5, 0.9))
+    ((name, pixels, (low, middle, high)),) = atlas.predicted()
     assert (name, pixels) == ("2–3 m", 24 * 32)
     assert low == middle == pytest.approx(4.05)
     assert high == pytest.approx(8.05)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ import torch
 from rich.console import Console
 
 from depthnet.core.types import Crop, DepthRange, InputError
-from depthnet.evaluation import evaluator as module
-from depthnet.evaluation.evaluator import Evaluation, commit, mean_map, metrics_table, versions
+from depthnet.evaluation.evaluator import Evaluation, mean_map, metrics_table
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.protocols import PROTOCOLS, Protocol
 
@@ -24,8 +23,7 @@ RANGE = DepthRange(1e-3, 10.0)
 def protocols() -> list[Protocol]:
     """One with a crop, one that scales, and the plain one."""
     plain = PROTOCOLS["uncropped"].within(RANGE)
-    fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__}
-    cropped = Protocol(**{**fields, "name": "cropped", "crop": Crop(2, 9, 3, 14)})
+    cropped = dataclasses.replace(plain, name="cropped", crop=Crop(2, 9, 3, 14))
     return [plain, cropped, PROTOCOLS["median_scaled"].within(RANGE)]
 
 
@@ -203,13 +201,6 @@ def test_an_update_after_the_figures_is_seen() -> None:
     assert found.figures() == judged(pred, depth, mask).figures()
 
 
-def test_protocols_need_different_names() -> None:
-    plain = PROTOCOLS["uncropped"].within(RANGE)
-    for wrong in ([], [plain, plain]):
-        with pytest.raises(ValueError, match="protocols"):
-            Evaluation(wrong)
-
-
 def test_the_table_fits_80_columns_and_marks_the_best() -> None:
     pred, depth, mask = pairs()
     ours, worse = judged(pred, depth, mask).figures(), judged(pred * 1.5, depth, mask).figures()
@@ -260,57 +251,3 @@ def test_mean_map_takes_the_nearest_pixel_of_other_sizes() -> None:
         mean_map([np.zeros((3, 3), np.float32)], (2, 2))
     with pytest.raises(InputError, match="no valid pixel"):
         mean_map([], (2, 2))
-
-
-def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "package/evaluation.py"
-    source.parent.mkdir()
-    source.write_text("x = 1\n")
-    monkeypatch.setattr(module, "__file__", str(source))
-    assert commit() is None, "no repository"
-    git(tmp_path, "init", "-q")
-    (tmp_path / "other").write_text("1")
-    git(tmp_path, "add", "other")
-    git(tmp_path, "commit", "-qm", "one")
-    assert commit() is None, "the source is not in this repository"
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "two")
-    git(tmp_path, "tag", "v1")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert len(head) == 40
-    assert commit() == head
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
-    assert commit() == head, "a hook's environment does not mislead it"
-    (tmp_path / "other").write_text("2")
-    assert commit() == f"{head}-dirty"
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert commit() is None, "no git"
-
-
-def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = versions()
-    assert found["torch"] == torch.__version__
-    assert found["numpy"] == np.__version__
-    names = {
-        "python",
-        "torch",
-        "torchvision",
-        "lightning",
-        "timm",
-        "numpy",
-        "albumentations",
-        "torchmetrics",
-        "depthnet",
-    }
-    assert names <= found.keys()
-
-    def missing(name: str) -> str:
-        raise module.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(module.metadata, "version", missing)
-    assert versions()["timm"] is None

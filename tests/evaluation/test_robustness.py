@@ -1,13 +1,12 @@
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 from small_run import ROOMS, write_run
 
 from depthnet.evaluation.bootstrap import bootstrap
-from depthnet.evaluation.corruptions import corrupt
-from depthnet.evaluation.frames import Bench, open_data
+from depthnet.evaluation.corruptions import CORRUPTIONS
+from depthnet.evaluation.frames import FrameEvaluator, open_data
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.robustness import evaluate, main, summarize
 from depthnet.run.files import read_run
@@ -21,16 +20,18 @@ def run(tmp_path_factory):
 
 def test_clean_figures_are_the_runs_own_and_differences_are_paired(run):
     steps = []
-    bench = Bench(read_run(run))
-    found = summarize(bench, evaluate(bench, ["dark", "noise"], lambda done, total: steps.append((done, total))))
+    evaluator = FrameEvaluator(read_run(run))
+    found = summarize(
+        evaluator, evaluate(evaluator, ["dark", "noise"], lambda done, total: steps.append((done, total)))
+    )
     assert list(found) == ["clean", "dark", "noise"]
     assert steps == [(n, 15) for n in range(1, 16)]
-    stored = json.loads((run / "metrics.json").read_text())["protocols"][bench.protocol.name]
+    stored = json.loads((run / "metrics.json").read_text())["protocols"][evaluator.protocol.name]
     paired = {}
     for name in ("dark", "noise"):
         pairs = [
-            (bench.shoot(f, partial(corrupt, name=name, seed=f))[1], bench.shoot(f)[1], bench.rows[f][1])
-            for f in bench.frames
+            (evaluator.evaluate(f, CORRUPTIONS[name]).metrics, evaluator.evaluate(f).metrics, evaluator.rows[f][1])
+            for f in evaluator.frames
         ]
         ends = bootstrap(
             np.array([one for one, _, _ in pairs]) - [other for _, other, _ in pairs], [s for *_, s in pairs]
@@ -45,10 +46,10 @@ def test_clean_figures_are_the_runs_own_and_differences_are_paired(run):
     assert any(abs(found["dark"][metric]["difference"]) > 1e-4 for metric in METRIC_NAMES)
 
 
-def test_the_photograph_is_spoilt_and_the_truth_is_not(run):
-    bench = Bench(read_run(run), limit=2)
-    clean, _ = bench.shoot(0)
-    black, _ = bench.shoot(0, lambda image: np.zeros_like(image))
+def test_the_photograph_is_corrupted_and_the_ground_truth_is_not(run):
+    evaluator = FrameEvaluator(read_run(run), limit=2)
+    clean = evaluator.evaluate(0)
+    black = evaluator.evaluate(0, lambda image, _: np.zeros_like(image))
     assert black.image.max() == 0
     assert (black.depth == clean.depth).all()
     assert (black.pred != clean.pred).any()

@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import InputError
-from depthnet.evaluation.report.cli import main as report
+from depthnet.evaluation.report.write import main as report
 from depthnet.models import shipped
 from depthnet.models.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network

@@ -13,7 +13,7 @@ from small_run import ROOMS, from_root, write_run
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.compare import main as compare
 from depthnet.evaluation.corruptions import CORRUPTIONS
-from depthnet.evaluation.frames import Bench, open_data
+from depthnet.evaluation.frames import FrameEvaluator, open_data
 from depthnet.evaluation.report.write import write_report
 from depthnet.evaluation.robustness import evaluate, summarize
 from depthnet.evaluation.robustness import main as robustness
@@ -54,11 +54,11 @@ def test_figures_are_the_runs_own_and_the_rest_is_measured(runs, record):
         assert record["figures"][metric]["mean"] == pytest.approx(value, rel=1e-12)
         assert record["figures"][metric]["interval"] == pytest.approx(stored["intervals"]["uncropped"][metric])
     assert record["runs"][0]["figures"].items() >= stored["protocols"]["uncropped"].items()
-    bench = Bench(read_run(runs[0]))
-    shots = [bench.shoot(frame)[0] for frame in bench.frames]
-    sharp = np.mean([edge_f1(shot.pred, shot.depth, shot.mask) for shot in shots])
+    evaluator = FrameEvaluator(read_run(runs[0]))
+    found = [evaluator.evaluate(frame) for frame in evaluator.frames]
+    sharp = np.mean([edge_f1(result.pred, result.depth, result.mask) for result in found])
     assert record["figures"]["edge_f1"]["mean"] == pytest.approx(sharp)
-    spoilt = summarize(bench, evaluate(bench, list(CORRUPTIONS)))
+    spoilt = summarize(evaluator, evaluate(evaluator, list(CORRUPTIONS)))
     for name in CORRUPTIONS:
         found, expected = record["figures"][f"robustness_{name}"], spoilt[name]["delta1"]
         assert found["mean"] == pytest.approx(expected["difference"], abs=1e-12)

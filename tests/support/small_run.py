@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from depthnet.data.dataset import DepthDataset
 from depthnet.data.layouts.layout import SPLITS, Layout
-from depthnet.evaluation.evaluator import Evaluation, choose_protocols
+from depthnet.evaluation.evaluator import Evaluation
+from depthnet.evaluation.protocols import choose_protocols
 from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
 

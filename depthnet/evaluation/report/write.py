@@ -1,12 +1,27 @@
-"""A run's report as a file."""
+"""A run's error atlas: one HTML file that says what a network gets wrong, and where.
+
+    depthnet report RUN
+
+RUN is the directory of a run that was evaluated (config.yaml, metrics.json, per_image.csv). Its best checkpoint
+evaluates the same frames again, one by one, under the first protocol of metrics.json. RUN/report.html then shows the
+figures with 95 % intervals; the error by depth, near edges, by place and by kind; the sharpness of depth boundaries;
+the best, median and worst images; and the training. The file needs no other file and no network.
+RUN/per_image_edges.csv holds each image's edge_f1, for `depthnet compare`.
+
+Exit code: 0, the report was written; 2, something is wrong, and nothing was written; 130, interrupted.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from depthnet.core.atomic_io import require_writable, write_text
+from depthnet.core.errors import add_run_options, finish
+from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
 from depthnet.run.files import read_run, store_measured
 
@@ -20,12 +35,13 @@ def write_report(
     limit: int | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Judge a run's frames again, write its report, and store each image's ``edge_f1`` for :mod:`evaluation.compare`.
+    """Evaluate a run's frames again, write its report, and store each image's ``edge_f1`` for ``depthnet compare``.
 
     Args:
         directory: The run's.
         output: The file; None: ``report.html`` in the run's directory.
-        checkpoint, root, limit, advance: As :func:`depthnet.evaluation.frames.judge`.
+        checkpoint, root, limit: As :class:`depthnet.evaluation.frames.FrameEvaluator`.
+        advance: As :func:`depthnet.evaluation.frames.evaluate_frames`.
 
     Returns:
         The file.
@@ -34,28 +50,41 @@ def write_report(
         InputError: If a file of the run, the checkpoint or the data is missing or not what it was, or nothing can be
             written.
     """
-    from jinja2 import UndefinedError
 
-    from depthnet.evaluation.frames import judge
+    from depthnet.evaluation.frames import FrameEvaluator, evaluate_frames
     from depthnet.evaluation.report.page import page
 
     run = read_run(directory)
     path = Path(output) if output is not None else run.directory / "report.html"
     require_writable(path.parent)
-    judgement = judge(run, checkpoint=checkpoint, root=root, limit=limit, advance=advance)
+    evaluator = FrameEvaluator(run, checkpoint, root, limit)
+    results = evaluate_frames(evaluator, advance)
     try:
-        text = page(run, judgement)
-    except (
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        UndefinedError,
-    ) as error:  # metrics.json may be anybody's
+        text = page(evaluator, results)
+    except Exception as error:  # metrics.json may be anybody's
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
     write_text(path, text)
     if checkpoint is None:
-        rows = judgement.figures.items()
-        store_measured(run, "edges", {f: {"delta1": row[0], "edge_f1": judgement.edges[f]} for f, row in rows})
+        rows = results.metrics.items()
+        store_measured(run, "edges", {f: {"delta1": row[0], "edge_f1": results.edges[f]} for f, row in rows})
     return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="depthnet report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_options(parser)
+    parser.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
+    options = parser.parse_args(arguments)
+    return finish("depthnet report", partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    with progress_bar("images evaluated") as advance:
+        choices = {"checkpoint": options.ckpt, "root": options.root, "limit": options.limit}
+        path = write_report(options.run, options.output, advance=advance, **choices)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from depthnet.core.tables import count_in_words
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.evaluation.evaluator import Evaluation, commit, describe_judged, metrics_table, training_mean, versions
+from depthnet.evaluation.evaluator import Evaluation, describe_judged, metrics_table, training_mean
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.models.checkpoint import count_test
+from depthnet.run.provenance import commit, versions
 from depthnet.training.loggers import last_step, wandb_runs
 
 log = logging.getLogger("depthnet")

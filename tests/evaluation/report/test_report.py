@@ -12,10 +12,9 @@ from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LABELLED_FILE
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
-from depthnet.evaluation.frames import Bench
+from depthnet.evaluation.frames import FrameEvaluator
 from depthnet.evaluation.metrics import METRIC_NAMES
-from depthnet.evaluation.report.cli import main
-from depthnet.evaluation.report.write import write_report
+from depthnet.evaluation.report.write import main, write_report
 from depthnet.evaluation.sharpness import edge_f1
 from depthnet.run.files import read_run
 
@@ -72,9 +71,9 @@ def test_the_matrix_holds_the_figures_of_every_protocol(report, run):
 
 
 def test_the_headline_is_the_edge_f1_of_the_results_table(report, run):
-    bench = Bench(read_run(run))
-    shots = [bench.shoot(frame)[0] for frame in bench.frames]
-    mean = np.nanmean([edge_f1(shot.pred, shot.depth, shot.mask) for shot in shots])
+    evaluator = FrameEvaluator(read_run(run))
+    found = [evaluator.evaluate(frame) for frame in evaluator.frames]
+    mean = np.nanmean([edge_f1(result.pred, result.depth, result.mask) for result in found])
     heads = re.findall(r'<div class="card head"><span class="soft">(.*?)</span><b>(.*?)</b>', report.read_text())
     assert [name for name, _ in heads] == ["delta1", "abs_rel", "rmse [m]", "edge_f1"]
     assert heads[-1][1] == f"{mean:.3f}"

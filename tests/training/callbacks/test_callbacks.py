@@ -11,7 +11,8 @@ from PIL import Image
 from depthnet.core.types import Sample
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.data.layouts.registry import open_root
-from depthnet.evaluation.evaluator import Evaluation, choose_protocols
+from depthnet.evaluation.evaluator import Evaluation
+from depthnet.evaluation.protocols import choose_protocols
 from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
 from depthnet.training.callbacks.history import History
 from depthnet.training.callbacks.panels import Panels
