@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from depthnet.core import atomic_io as durable
 from depthnet.core.atomic_io import locked
+from depthnet.core.errors import error_line
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import DepthRange, InputError
 from depthnet.data import cache
@@ -33,7 +34,6 @@ from depthnet.data.layouts.layout import Layout, Source
 from depthnet.data.layouts.lists import ListsLayout
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.data.transforms import Augment
-from depthnet.run.config import error_line
 
 SMALL = (24, 32)
 FORK = multiprocessing.get_context("fork")

@@ -17,8 +17,8 @@ from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
 from depthnet.training.callbacks.history import History
 from depthnet.training.callbacks.panels import Panels
 from depthnet.training.callbacks.results import Results
-from depthnet.training.fit import finished
 from depthnet.training.loggers import WandbRun
+from depthnet.training.resume import finished
 
 
 def epoch(number, **metrics):
