@@ -74,30 +74,33 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
     from depthnet.training.sync_norm import SyncNorm
 
     fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
-    network = build(cfg.model, "model") if fit else load_network(cfg.ckpt, size=cfg.model.image_size)
+    network = load_network(cfg.ckpt, size=cfg.model.image_size) if not fit else build(cfg.model, "model")
     data = build(cfg.data, "data", size_for=network.size_for)
+    parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
+    callbacks = [callback for callback in build(cfg.callbacks, "callbacks").values() if callback is not None]
+    parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
     print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
+
     protocols = choose_protocols(cfg.protocols, data.layout, split)
-    load_start(network, cfg.ckpt if fit else None, directory)
+    if fit:
+        load_start(network, cfg.ckpt, directory)
     resolve_camera(cfg, network, data)
     if fit and not (directory / CONFIG).exists():
         check_reach(network, data, any(word.startswith("model.depth_range") for word in command.get("overrides", ())))
 
     config = plain_config(cfg, directory)
-    parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
     module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=config, compile=cfg.compile, **parts)
     results = Results(directory, data, split, cfg.seed, cfg.ckpt)
-    chosen = filter(None, build(cfg.callbacks, "callbacks").values())
+    callbacks += [results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit]
     trainer = build(
         cfg.trainer,
         "trainer",
-        callbacks=[*chosen, results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit],
+        callbacks=callbacks,
         logger=False,
         plugins=[DurableCheckpointIO(), *([SyncNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         default_root_dir=str(directory),
         **job_devices(cfg.trainer),
     )
-    parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
     start_run(trainer, config, module, data if fit else None, cfg.resume_allow, command)
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
     fit_and_evaluate(trainer, module, data, split, directory if fit else None, signals)
