@@ -332,7 +332,7 @@ def test_a_mistake_leaves_what_was_there(train, tmp_path):
     assert train(*ROOMS, "seed=x", "hydra.run.dir=kept").code == 2
     assert (tmp_path / "kept/notes.txt").exists()
     done = train("-m", *ROOMS, "loss=l1,3", "hydra.sweep.dir=sweep")
-    assert (done.code, "loss=3: loss is one of" in done.err, (tmp_path / "sweep").exists()) == (2, True, False)
+    assert (done.code, "loss=3: there are berhu, l1" in done.err, (tmp_path / "sweep").exists()) == (2, True, False)
 
 
 def test_the_version_is_ours(train):

@@ -63,7 +63,7 @@ class TrainSampler(Sampler[list[Key]]):
         numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
         self._groups = np.array([numbers[size] for size in sizes])
         self._counts = np.bincount(self._groups).tolist()
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._epoch = 0
         self._done = (0, 0)
@@ -94,14 +94,14 @@ class TrainSampler(Sampler[list[Key]]):
     def __len__(self) -> int:
         """Return the number of batches that this process is given in an epoch."""
         processes = _place(len(self._groups))[1]
-        joint = self._batch_size * processes
+        joint = self.batch_size * processes
         return sum(-(-self._used(count, processes) // joint) for count in self._counts)
 
     def _joint_batches(self, processes: int) -> list[list[int]]:
         """Return the frames of all processes' batches, in the order in which the last frame of each comes."""
         generator = torch.Generator().manual_seed(derive_seed(self._seed, self._epoch))
         order = torch.randperm(len(self._groups), generator=generator).numpy()
-        joint = self._batch_size * processes
+        joint = self.batch_size * processes
         batches: list[npt.NDArray[np.intp]] = []  # places in the order
         for group, count in enumerate(self._counts):
             places = np.flatnonzero(self._groups[order] == group)[: self._used(count, processes)]
@@ -109,7 +109,7 @@ class TrainSampler(Sampler[list[Key]]):
         return [order[places].tolist() for places in sorted(batches, key=lambda places: int(places[-1]))]
 
     def _used(self, frames: int, processes: int) -> int:
-        joint = self._batch_size * processes
+        joint = self.batch_size * processes
         unit = joint if frames >= joint else processes
         return frames // unit * unit
 

@@ -146,7 +146,10 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: As :func:`reading`.
     """
     with reading(path):
-        return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
+        value = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        return value
 
 
 def read_record(directory: str | os.PathLike[str]) -> dict[str, Any]:

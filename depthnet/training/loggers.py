@@ -215,7 +215,6 @@ def wandb_logger(
             mode=mode,
             resume="allow",
             settings=settings,
-            tags=[*map(str, labels)],
             **options,
         )
         run.define_metric("*", step_metric=_STEP)

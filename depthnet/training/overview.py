@@ -80,4 +80,6 @@ class TimeEstimate(Callback):
 
 
 def _batch_size(loader: Any) -> int:
-    return getattr(loader, "batch_size", None) or 1
+    """Images of a batch, also where a batch sampler makes it."""
+    sampler = getattr(loader, "batch_sampler", None)
+    return getattr(sampler, "batch_size", None) or getattr(loader, "batch_size", None) or 1

@@ -58,8 +58,11 @@ def test_a_second_signal_ends_a_run_at_once(forge, tmp_path):
 
 
 def test_a_signal_before_training_ends_a_run_at_once(forge, tmp_path):
-    slow = "import time, depthnet.data.datamodule as m; m.DepthDataModule.describe = lambda self: time.sleep(30)"
-    watch = partial(send, signal.SIGTERM, b"", 0, 2.0)
+    slow = (
+        "import os, time, depthnet.data.datamodule as m\n"
+        "m.DepthDataModule.describe = lambda self: (os.write(tell, b'd'), time.sleep(30))"
+    )
+    watch = partial(send, signal.SIGTERM, b"d", 1, 0.0)
     ended = forge.run(tmp_path / "run", *RUN, before=slow, watch=watch)
     assert ended.code == 143
     assert "Traceback" not in ended.output
@@ -164,7 +167,7 @@ def test_poisoned_samples_are_named_their_step_is_left_out_and_the_batch_is_kept
     warnings = [line for line in ended.output.splitlines() if "not finite" in line]
     assert len(warnings) == 1
     assert "epoch 2" in warnings[0]
-    assert "samples train_000005;" in warnings[0]
+    assert "train_000005" in warnings[0]
     kept = next((run / "nonfinite").glob("*.pt"))
     batch = torch.load(kept, weights_only=True)
     assert 5 in next(value for key, value in batch.items() if key.startswith("batch_"))["frame"]

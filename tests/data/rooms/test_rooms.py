@@ -382,8 +382,8 @@ def test_layout_names_every_frame():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("frames", {"train": -1}, r"frames\.train=-1"),
-        ("frames", {"dev": 5}, r"'train', 'val' or 'test'"),
+        ("frames", {"train": -1}, r"frames=\{train:-1\}"),
+        ("frames", {"dev": 5}, r"frames=\{dev:5\}: it is \{'train' or 'val' or 'test'"),
         ("scene_seed", -2, "scene_seed=-2"),
     ],
 )
