@@ -331,10 +331,6 @@ class DepthDataModule(LightningDataModule):
         if not self.layout.count(split):
             require_sound([no_frames(self.layout, split)], (), (split,))
         require_sound(self._examined[0], self._allow, (split,))
-        # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
-        frames = range(self.layout.count(split))
-        if not training and any(self.layout.metres_per_level(split, i) is None for i in frames):
-            return self.layout
         sizes = self._image_sizes(split)
         return self._cache_of(self.layout, split, sizes, sizes if training else None)
 
