@@ -1,9 +1,8 @@
 """Pairs decoded and resized once, kept on disk behind the seam of a layout: what ``data.cache=disk`` chooses.
 
-A cache is a folder, named by a key, of two files that only grow. ``pairs.bin`` holds the frames one behind the other:
-depth as ``float32`` [m], then the image as ``uint8``. ``index.bin`` has a row of three integers for each frame that is
-safe on the disk: height and width of its depth, and where it ends in ``pairs.bin`` [bytes]. Nothing is read before all
-frames are made. Caches are not deleted here; any may be while no run uses it.
+A cache is a folder, named by a key that holds all sizes. In its ``pairs.bin`` the frames lie one behind the other, each
+as its depth, ``float32`` [m], and its image, ``uint8``; ``made.txt`` states how many of them are safe on the disk.
+Nothing is read before all are. Caches are not deleted here; any may be while no run uses it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ import PIL
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from depthnet.core.atomic_io import locked
+from depthnet.core.atomic_io import locked, write_text
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import InputError
@@ -31,7 +30,6 @@ from depthnet.data.layouts.layout import Layout, Pair
 _FORMAT = 3  # part of every key: raise it when the files' form, or what decoding or resizing gives, changes
 _WAYS = "set data.cache=none, or data.cache_dir=PATH on another disk"
 _SYNC_SECONDS = 1.0  # a kill costs at most the frames of this time
-_ROW = np.dtype((np.int64, 3))
 
 IntArray = npt.NDArray[np.int64]
 Size = tuple[int, int]
@@ -56,7 +54,7 @@ class CachedLayout(Layout):
         split: The split that is cached.
         folder: The folder of all caches; this one's is ``path`` in it, named by the key.
         image_size: (height, width) of the images [pixels], or of each one.
-        depth_size: (height, width) that depth is resized to, or each one, as for training; None keeps each file's own.
+        depth_size: (height, width) that depth is resized to, or each one: the images', as for training, or its own.
     """
 
     def __init__(
@@ -65,18 +63,19 @@ class CachedLayout(Layout):
         split: str,
         folder: Path,
         image_size: Size | Sequence[Size],
-        depth_size: Size | Sequence[Size] | None = None,
+        depth_size: Size | Sequence[Size],
     ) -> None:
         vars(self).update({name: getattr(layout, name) for name in Layout.__annotations__})
-        self._layout, self._split = layout, split
-        shape = layout.count(split), 2
-        self._image_sizes: IntArray = np.broadcast_to(np.array(image_size), shape)
-        self._depth_sizes = None if depth_size is None else np.broadcast_to(np.array(depth_size), shape)
-        sizes = [None if each is None else each.tolist() for each in (self._image_sizes, self._depth_sizes)]
-        facts = (_FORMAT, PIL.__version__, layout.identity(), split, sizes)
+        self._layout, self._split, self._count = layout, split, layout.count(split)
+        self._sizes: IntArray = np.stack(  # of each frame's depth and image, (2, N, 2)
+            [np.broadcast_to(np.array(size), (self._count, 2)) for size in (depth_size, image_size)]
+        )
+        lengths = [4, 3] @ self._sizes.prod(axis=2)
+        self._starts = np.append(0, lengths.cumsum())  # of the frames in the file, and its end [bytes]
+        facts = (_FORMAT, PIL.__version__, layout.identity(), split, self._sizes.tolist())
         self.path = folder / f"{layout.name}-{split}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
-        self._pairs, self._index = self.path / "pairs.bin", self.path / "index.bin"
-        self._rows: IntArray | None = None  # of the index, once the cache is whole
+        self._pairs, self._progress = self.path / "pairs.bin", self.path / "made.txt"
+        self._whole = False
 
     def build(self, workers: int = 0, advance: Callable[[int, int], object] | None = None) -> None:
         """Make what is missing of the cache; does nothing where it is whole.
@@ -90,7 +89,7 @@ class CachedLayout(Layout):
         Raises:
             InputError: If a frame cannot be read (the layout's own error), or the disk is full or cannot be written.
         """
-        if len(self._made()) == len(self._image_sizes):
+        if self._count_made() == self._count:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -107,16 +106,18 @@ class CachedLayout(Layout):
         """
         if split != self._split:
             return self._layout.read(split, frame)
-        (height, width, end), image_size = self._row(frame), self._image_sizes[frame]
-        depth_bytes = 4 * height * width
-        length = depth_bytes + 3 * int(image_size.prod())
-        pixels = np.fromfile(self._pairs, np.uint8, length, offset=end - length)
-        image = pixels[depth_bytes:].reshape(*image_size, 3)
-        return image, pixels[:depth_bytes].view(np.float32).reshape(height, width)
+        if not self._whole and self._count_made() < self._count:
+            raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
+        self._whole = True
+        start, end = self._starts[frame : frame + 2]
+        depth_size, image_size = self._sizes[:, frame]
+        pixels = np.fromfile(self._pairs, np.uint8, end - start, offset=start)
+        depth, image = np.split(pixels, [4 * depth_size.prod()])
+        return image.reshape(*image_size, 3), depth.view(np.float32).reshape(depth_size)
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width) of the depth that :meth:`read` gives."""
-        return self._row(frame)[:2] if split == self._split else self._layout.size(split, frame)
+        return _size(self._sizes[0, frame]) if split == self._split else self._layout.size(split, frame)
 
     count, scene, label, where = map(_forward, ("count", "scene", "label", "where"))
     identity, files, metres_per_level = map(_forward, ("identity", "files", "metres_per_level"))
@@ -127,92 +128,63 @@ class CachedLayout(Layout):
         camera = self._layout.intrinsics(split, frame)
         if split != self._split or camera is None:
             return camera
-        return camera.resized(self._layout.size(split, frame), _size(self._image_sizes[frame]))
+        return camera.resized(self._layout.size(split, frame), _size(self._sizes[1, frame]))
 
-    def _row(self, frame: int) -> tuple[int, int, int]:
-        """Return a frame's row of the index."""
-        if self._rows is None:
-            rows = self._made()
-            if len(rows) < len(self._image_sizes):
-                raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
-            self._rows = rows
-        height, width, end = self._rows[frame].tolist()
-        return height, width, end
-
-    def _made(self) -> IntArray:
-        """Return the index's rows of the frames that are made: the first of the split, (M, 3)."""
-        if not (self._index.exists() and self._pairs.exists()):
-            return np.empty((0, 3), np.int64)
-        rows: IntArray = np.fromfile(self._index, _ROW)
-        return rows[rows[:, 2] <= self._pairs.stat().st_size]
+    def _count_made(self) -> int:
+        """Return how many frames are made, the first of the split."""
+        if not (self._progress.exists() and self._pairs.exists()):
+            return 0
+        there = np.searchsorted(self._starts, self._pairs.stat().st_size, side="right") - 1
+        return min(int(self._progress.read_text()), int(there))
 
     def _make(self, workers: int, advance: Callable[[int, int], object] | None) -> None:
-        """Write every frame that is not made; its row, the sign that it is, after its pixels are on the disk."""
-        made, count = self._made(), len(self._image_sizes)
-        missing = range(len(made), count)
-        self._require_space(missing)
+        """Write every frame that is not made, and how many are after their pixels are on the disk."""
+        made = self._count_made()
+        needed, free = self._starts[-1] - self._starts[made], shutil.disk_usage(self.path).free
+        if free < needed:  # before any work is done
+            raise InputError(
+                f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
+                f"{free / 1e9:.3g} GB are free; {_WAYS}"
+            )
         loader = DataLoader(
-            _Decoder(self._layout, self._split, self._image_sizes, self._depth_sizes),
+            _Decoder(self._layout, self._split, self._sizes),
             batch_size=None,
-            sampler=missing,
+            sampler=range(made, self._count),
             num_workers=workers,
             collate_fn=tuple,  # as it is: arrays, not tensors
             generator=torch.Generator(),  # or it would draw from the run's
         )
-        end = int(made[-1, 2]) if len(made) else 0
-        rows: list[tuple[int, int, int]] = []  # of frames that are not yet safe on the disk
-        with self._pairs.open("ab") as pairs, self._index.open("ab") as index:
-            pairs.truncate(end)
-            index.truncate(made.nbytes)
-
-            def sync() -> None:
-                pairs.flush()
-                os.fsync(pairs.fileno())
-                index.write(np.array(rows, np.int64).tobytes())
-                index.flush()
-                os.fsync(index.fileno())
-                rows.clear()
-
+        with self._pairs.open("ab") as pairs:
+            pairs.truncate(self._starts[made])
+            synced = time.monotonic()
             try:
-                synced = time.monotonic()
-                for frame, (image, depth) in zip(missing, loader, strict=True):
-                    end += pairs.write(depth.tobytes() + image.tobytes())
-                    rows.append((*depth.shape, end))
+                for image, depth in loader:
+                    pairs.write(depth.tobytes() + image.tobytes())
+                    made += 1
                     if time.monotonic() - synced >= _SYNC_SECONDS:
-                        sync()
+                        self._save_progress(pairs, made)
                         synced = time.monotonic()
                     if advance:
-                        advance(frame + 1, count)
+                        advance(made, self._count)
             finally:
-                sync()
+                self._save_progress(pairs, made)
 
-    def _require_space(self, frames: range) -> None:
-        """Raise InputError where frames will not fit on the disk, before any work is done."""
-        if self._depth_sizes is None:
-            depth_sizes = np.array([self._layout.size(self._split, frame) for frame in frames])
-        else:
-            depth_sizes = self._depth_sizes[frames.start :]
-        image_sizes = self._image_sizes[frames.start :]
-        needed = 4 * depth_sizes.prod(axis=-1).sum() + 3 * image_sizes.prod(axis=-1).sum()
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise InputError(
-                f"{self.path}: the cache of {len(frames)} {self._split} frames needs {needed / 1e9:.3g} GB and "
-                f"{free / 1e9:.3g} GB are free; {_WAYS}"
-            )
+    def _save_progress(self, pairs: IO[bytes], made: int) -> None:
+        pairs.flush()
+        os.fsync(pairs.fileno())
+        write_text(self._progress, str(made))
 
 
 class _Decoder(Dataset[Pair]):
     """What is stored of each frame, for a loader's workers."""
 
-    def __init__(self, layout: Layout, split: str, image_sizes: IntArray, depth_sizes: IntArray | None) -> None:
-        self._layout, self._split, self._image_sizes, self._depth_sizes = layout, split, image_sizes, depth_sizes
+    def __init__(self, layout: Layout, split: str, sizes: IntArray) -> None:
+        self._layout, self._split, self._sizes = layout, split, sizes
 
     def __getitem__(self, frame: int) -> Pair:
         image, depth = self._layout.read(self._split, frame)
-        if self._depth_sizes is not None:
-            depth = resize_nearest(depth, _size(self._depth_sizes[frame]))
-        return resize_image(image, _size(self._image_sizes[frame])), depth
+        depth_size, image_size = map(_size, self._sizes[:, frame])
+        return resize_image(image, image_size), resize_nearest(depth, depth_size)
 
 
 def _size(row: IntArray) -> Size:

@@ -256,7 +256,7 @@ def test_a_sample_has_the_camera_of_its_augmented_image(make_lists):
     layout = open_root(make_lists())
     camera = layout.intrinsics("train", 0).resized((48, 64), (24, 32))
     flipped = DepthDataset(layout, "train", (24, 32), Augment([A.HorizontalFlip(p=1.0)]))[0].intrinsics
-    assert torch.equal(flipped, torch.tensor(camera.flipped(32)))
+    assert torch.equal(flipped, torch.tensor(camera._replace(cx=31 - camera.cx)))
     bent = DepthDataset(layout, "train", (24, 32), Augment([A.Perspective(p=1.0)]))[0].intrinsics
     assert bent.isnan().all()
     assert bent.shape == (4,)
