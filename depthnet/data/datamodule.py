@@ -20,7 +20,7 @@ from depthnet.core.atomic_io import cache_folder
 from depthnet.core.images import is_stretched
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
-from depthnet.data.cache import CachedLayout
+from depthnet.data.cache import CachedLayout, Size
 from depthnet.data.dataset import DepthDataset, MixedDataset
 from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
 from depthnet.data.layouts.official import NYU_CAMERA
@@ -31,8 +31,6 @@ from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
 _SIZES_NAMED = 3  # in a line
-
-Size = tuple[int, int]
 
 
 class DepthDataModule(LightningDataModule):
