@@ -55,7 +55,7 @@ class Table:
     title: str = ""
     better: Mapping[str, bool] = field(default_factory=dict)
     form: Callable[[float], str] = "{:.4f}".format
-    sections: list[list[Row]] = field(default_factory=lambda: [[]])
+    sections: list[list[Row]] = field(default_factory=list)
 
     def section(self) -> None:
         """Begin another section."""
@@ -63,6 +63,8 @@ class Table:
 
     def add(self, *cells: str | float | None, style: str = "") -> None:
         """Add a row to the last section."""
+        if not self.sections:
+            self.section()
         self.sections[-1].append(Row(cells, style))
 
     def write(self, cell: str | float | None) -> str:
