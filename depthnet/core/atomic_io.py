@@ -61,7 +61,7 @@ def open_durable(path: str | os.PathLike[str], needed: int | None = None) -> Ite
         b'whole'
     """
     path = Path(path)
-    temporary = temporary_name(path)
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"  # as remove_leftovers knows it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -122,11 +122,6 @@ def require_writable(directory: str | os.PathLike[str]) -> Path:
     return directory
 
 
-def temporary_name(path: Path) -> Path:
-    """Return a new name beside ``path`` for what becomes it; :func:`remove_leftovers` knows such names."""
-    return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"
-
-
 def remove_leftovers(directory: str | os.PathLike[str]) -> None:
     """Remove the temporary files that a killed process left in ``directory``, its sub-directories left alone.
 
@@ -184,8 +179,6 @@ def _shortage(error: OSError, temporary: Path, needed: int | None) -> str:
     least = temporary.stat().st_size if temporary.exists() else 0
     temporary.unlink(missing_ok=True)  # it may hold all that is free
     amount = f"{needed / 1e6:,.1f} MB" if needed else f"more than {least / 1e6:,.1f} MB"
-    if error.errno == errno.EFBIG:
-        return f"; {amount} needed, more than one file may hold here (see ulimit -f)"
     return f"; {amount} needed, {shutil.disk_usage(temporary.parent).free / 1e6:,.1f} MB free"
 
 

@@ -50,14 +50,10 @@ def find_gpu(index: int = 0) -> Gpu:
         return Gpu("", (0, 0), reason)
     name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     kernels = torch.cuda.get_arch_list() if torch.version.cuda else []  # AMD's have other names
-    if not kernels or any(_runs_on(kernel, capability) for kernel in kernels):
-        return Gpu(name, capability, "")
-    return Gpu(
-        name,
-        capability,
-        f"torch {torch.__version__} has no kernels for {name}, compute capability {capability[0]}.{capability[1]}, "
-        f"only for {', '.join(kernels)}; install a torch that has (pytorch.org)",
-    )
+    if kernels and not any(_runs_on(kernel, capability) for kernel in kernels):
+        lacking = f"{name}, compute capability {capability[0]}.{capability[1]}, only for {', '.join(kernels)}"
+        reason = f"torch {torch.__version__} has no kernels for {lacking}; install a torch that has (pytorch.org)"
+    return Gpu(name, capability, reason)
 
 
 def torch_device() -> str:
@@ -97,15 +93,13 @@ def describe_device(trainer: Mapping[str, Any]) -> str:
     if kind in ("gpu", "cuda") or (kind == "auto" and gpus[0].name):
         if reason:
             raise InputError(f"trainer.accelerator={kind}: {reason}; or choose trainer=cpu")
-        names = " and ".join(sorted({gpu.name for gpu in gpus}))
-        capability = min(gpu.capability for gpu in gpus)
-        line = f"{f'{len(gpus)} x ' if len(gpus) > 1 else ''}{names}, {words}"
-        line += f" (compute capability {capability[0]}.{capability[1]}"
+        count, names = f"{len(gpus)} x " if len(gpus) > 1 else "", " and ".join(sorted({gpu.name for gpu in gpus}))
+        capability, note = min(gpu.capability for gpu in gpus), ""
         if capability < BF16 and precision.startswith("bf16"):
-            line += " has no units for it: slow; trainer.precision=16-mixed is faster"
+            note = " has no units for it: slow; trainer.precision=16-mixed is faster"
         elif capability < BF16 and precision.startswith("16"):
-            line += "; bf16 needs 8.0"
-        return f"{line})"
+            note = "; bf16 needs 8.0"
+        return f"{count}{names}, {words} (compute capability {capability[0]}.{capability[1]}{note})"
     if kind not in ("cpu", "auto"):
         return f"{kind}, {words}"
     return f"CPU ({reason or f'trainer.accelerator={kind}; {gpus[0].name} is left idle'}), {words}"

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 
@@ -85,6 +87,10 @@ class DepthRange:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 < self.min < self.max):
             raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
+
+    def contains(self, depth: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        """Return where depth [m] is valid, both ends excluded."""
+        return (depth > self.min) & (depth < self.max)
 
     @classmethod
     def of(cls, value: DepthRange | Mapping[str, float] | Sequence[float] | None) -> DepthRange:

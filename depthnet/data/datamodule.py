@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from pydantic import NonNegativeInt, PositiveInt
@@ -19,7 +20,7 @@ from depthnet.core.atomic_io import cache_folder
 from depthnet.core.images import is_stretched
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
-from depthnet.data.cache import CachedLayout
+from depthnet.data.cache import CachedLayout, Size
 from depthnet.data.dataset import DepthDataset, MixedDataset
 from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
 from depthnet.data.layouts.official import NYU_CAMERA
@@ -30,8 +31,6 @@ from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
 _SIZES_NAMED = 3  # in a line
-
-Size = tuple[int, int]
 
 
 class DepthDataModule(LightningDataModule):
@@ -82,9 +81,6 @@ class DepthDataModule(LightningDataModule):
         super().__init__()
         self.layout = layout
         self.image_size = read_size("data.image_size", image_size)
-        for name, word, words in (("check", check, ("full", "cheap")), ("cache", cache, ("disk", "none"))):
-            if word not in words:
-                raise InputError(f"data.{name}={word}: it is {' or '.join(words)}")
         self._share = extra_rooms if extra_rooms_share is None else extra_rooms_share
         if not min(extra_rooms, 1) <= self._share <= extra_rooms:
             known = f"it is from 1 to data.extra_rooms={extra_rooms}, or null for all"
@@ -94,7 +90,7 @@ class DepthDataModule(LightningDataModule):
         require_sound((), self._allow, SPLITS)
         self._cached, self._cache_folder = cache == "disk", cache_folder(cache_dir)
         self._extra_rooms = extra_rooms
-        self._size_for = size_for
+        self._size_for = functools.cache(size_for) if size_for else None
         self._sizes: dict[str, list[Size]] = {}  # of the images of each split, once they were asked for
         self.batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._augment = augment or Augment()
@@ -143,10 +139,9 @@ class DepthDataModule(LightningDataModule):
             holes: Whether depth misses what a Kinect misses.
             options: As this class takes them.
         """
-        size = read_size("data.image_size", image_size)
         counts = {str(split): count for split, count in frames.items()}
-        layout = RoomsLayout(counts, size, scene_seed, DepthRange.of(depth_range), holes)
-        return cls(layout, image_size=size, **options)
+        size, limits = read_size("data.image_size", image_size), DepthRange.of(depth_range)
+        return cls(RoomsLayout(counts, size, scene_seed, limits, holes), image_size=size, **options)
 
     def prepare_data(self) -> None:
         """Examine the data, once per state of its files; Lightning calls this on one process of each machine.
@@ -167,13 +162,13 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no training frames, or they are unsound.
         """
-        served, sizes = self._served("train", training=True), self._image_sizes("train")
-        pairs = DepthDataset(served, "train", sizes, self._augment, self._seed)
-        dataset: DepthDataset | MixedDataset = pairs
+        self._require_sound("train")
+        sizes = self._image_sizes("train")
+        dataset: DepthDataset | MixedDataset
+        dataset = pairs = self._train_dataset(self.layout, sizes)
         if self._rooms:
             size = self._rooms.size("train", 0)
-            cached = self._cache_of(self._rooms, "train", size, size)
-            rooms = DepthDataset(cached, "train", size, self._augment, self._seed)
+            rooms = self._train_dataset(self._rooms, [size] * self._extra_rooms)
             dataset, sizes = MixedDataset(pairs, rooms, self._share), sizes + [size] * self._share
         sampler = TrainSampler(sizes, self.batch_size, self._seed)
         sampler.skip(*self._done)
@@ -193,9 +188,11 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If the data set has no such split, or it is unsound.
         """
-        dataset = DepthDataset(self._served(split, training=False), split, self._image_sizes(split))
-        sizes = {dataset.layout.size(split, frame) for frame in range(len(dataset))}
-        batch_size = self._eval_batch_size if len(sizes) == 1 else 1
+        self._require_sound(split)
+        image_sizes = self._image_sizes(split)
+        depth_sizes = [self.layout.size(split, frame) for frame in range(len(image_sizes))]
+        dataset = DepthDataset(self._cache(self.layout, split, image_sizes, depth_sizes), split, image_sizes)
+        batch_size = self._eval_batch_size if len(set(depth_sizes)) == 1 else 1
         return self._loader(dataset, batch_size=batch_size, sampler=EvalSampler(len(dataset)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -228,13 +225,13 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If what is stated of a camera cannot be.
         """
-        frames = sample_frames(self.layout, "train")
-        found = []
-        for frame, size in zip(frames, self._image_sizes("train", frames), strict=True):
-            camera = self.layout.intrinsics("train", frame)
-            if camera is not None:
-                found.append(camera.resized(self.layout.size("train", frame), size).focal)
-        return statistics.median(found) if found and 2 * len(found) >= len(frames) else None
+        cameras = {frame: self.layout.intrinsics("train", frame) for frame in sample_frames(self.layout, "train")}
+        focals = [
+            camera.resized(self.layout.size("train", frame), self._image_size("train", frame)).focal
+            for frame, camera in cameras.items()
+            if camera is not None
+        ]
+        return statistics.median(focals) if focals and 2 * len(focals) >= len(cameras) else None
 
     def beyond_range(self, low: float, high: float) -> float:
         """Return the share of the valid training depth that is outside [low, high] [m].
@@ -247,13 +244,9 @@ class DepthDataModule(LightningDataModule):
         limits = self.layout.depth_range
         if low <= limits.min and limits.max <= high:
             return 0.0
-        beyond = total = 0
-        for frame in sample_frames(self.layout, "train"):
-            depth = self.layout.read("train", frame)[1]
-            depth = depth[(depth > limits.min) & (depth < limits.max)]
-            total += depth.size
-            beyond += int(((depth < low) | (depth > high)).sum())
-        return beyond / total if total else 0.0
+        depths = [self.layout.read("train", frame)[1] for frame in sample_frames(self.layout, "train")]
+        valid = np.concatenate([np.empty(0, np.float32), *(depth[limits.contains(depth)] for depth in depths)])
+        return float(((valid < low) | (valid > high)).mean()) if valid.size else 0.0
 
     def train_label(self, frame: int) -> str:
         """Return the name of a frame that is trained on, by the number that its sample has."""
@@ -288,10 +281,9 @@ class DepthDataModule(LightningDataModule):
             "digest": self._examined[1],
             "image_size": list(self.image_size),
             "camera": describe_camera(self.layout),
-            **({"sizes": _count_sizes(self._image_sizes("train"))} if self._size_for else {}),
         }
 
-    @cached_property
+    @functools.cached_property
     def _rooms(self) -> RoomsLayout | None:
         """The built-in rooms beside the pairs, at the size of most of them."""
         if not self._extra_rooms:
@@ -299,17 +291,15 @@ class DepthDataModule(LightningDataModule):
         size = Counter(self._image_sizes("train") or [self.image_size]).most_common(1)[0][0]
         return RoomsLayout({"train": self._extra_rooms}, size, depth_range=self.layout.depth_range)
 
-    def _image_sizes(self, split: str, frames: Sequence[int] | None = None) -> list[Size]:
-        """Return the (height, width) that each image of a split is resized to, or each of some frames."""
-        if frames is None:
-            if split not in self._sizes:
-                self._sizes[split] = self._image_sizes(split, range(self.layout.count(split)))
-            return self._sizes[split]
-        if self._size_for is None:
-            return [self.image_size] * len(frames)
-        stored = [self.layout.size(split, frame) for frame in frames]
-        resized = {size: self._size_for(size) for size in set(stored)}
-        return [(int(height), int(width)) for height, width in map(resized.__getitem__, stored)]
+    def _image_size(self, split: str, frame: int) -> Size:
+        """Return the (height, width) that an image is resized to."""
+        return self._size_for(self.layout.size(split, frame)) if self._size_for else self.image_size
+
+    def _image_sizes(self, split: str) -> list[Size]:
+        """Return the (height, width) that each image of a split is resized to."""
+        if split not in self._sizes:
+            self._sizes[split] = [self._image_size(split, frame) for frame in range(self.layout.count(split))]
+        return self._sizes[split]
 
     def _describe_sizes(self) -> str:
         """Return the sizes of some images, in words."""
@@ -318,38 +308,32 @@ class DepthDataModule(LightningDataModule):
         split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
         for frame in sample_frames(self.layout, split):
             with suppress(InputError):  # the data's check reports it
-                (height, width), (size,) = self.layout.size(split, frame), self._image_sizes(split, [frame])
+                (height, width), size = self.layout.size(split, frame), self._image_size(split, frame)
                 found[size] += 1
                 if size == self.image_size and is_stretched((height, width), size):  # others are rounded, at most
                     stretched = f"; of another aspect, such as {width}x{height}, they are stretched"
-        words = list(_count_sizes(found or [self.image_size]))
-        more = " and others" if len(words) > _SIZES_NAMED else ""
-        return ", ".join(words[:_SIZES_NAMED]) + more + stretched
+        sizes = found.most_common() or [(self.image_size, 0)]
+        words = ", ".join(f"{width}x{height}" for (height, width), _ in sizes[:_SIZES_NAMED])
+        return words + (" and others" if len(sizes) > _SIZES_NAMED else "") + stretched
 
-    def _served(self, split: str, training: bool) -> Layout:
-        """Return the layout that a split is read from, after it was examined; its cache is made if it is wanted."""
+    def _require_sound(self, split: str) -> None:
         if not self.layout.count(split):
             require_sound([no_frames(self.layout, split)], (), (split,))
         require_sound(self._examined[0], self._allow, (split,))
-        # truth that is not stored as levels would be rounded, which training does not mind and evaluation must not have
-        frames = range(self.layout.count(split))
-        if not training and any(self.layout.metres_per_level(split, i) is None for i in frames):
-            return self.layout
-        sizes = self._image_sizes(split)
-        return self._cache_of(self.layout, split, sizes, sizes if training else None)
 
-    def _cache_of(
-        self, layout: Layout, split: str, image_size: Size | list[Size], depth_size: Size | list[Size] | None
-    ) -> Layout:
+    def _train_dataset(self, layout: Layout, sizes: list[Size]) -> DepthDataset:
+        return DepthDataset(self._cache(layout, "train", sizes, sizes), "train", sizes, self._augment, self._seed)
+
+    def _cache(self, layout: Layout, split: str, image_sizes: list[Size], depth_sizes: list[Size]) -> Layout:
         """Return a layout's split from the cache, which is made if it is wanted and not there."""
         if not (self._cached and layout.identity()):
             return layout
-        cached = CachedLayout(layout, split, self._cache_folder, image_size, depth_size)
+        cached = CachedLayout(layout, split, self._cache_folder, image_sizes, depth_sizes)
         with progress_bar(f"{split} pairs decoded") as advance:
             cached.build(self._spare_workers, advance)
         return cached
 
-    @cached_property
+    @functools.cached_property
     def _examined(self) -> tuple[Sequence[Finding], str | None]:
         """What is wrong with the data, and a digest of its contents where every pair was to be decoded."""
         if not self._full_check:
@@ -369,11 +353,6 @@ class DepthDataModule(LightningDataModule):
             pin_memory=pinned,
             worker_init_fn=_in_own_group,
         )
-
-
-def _count_sizes(sizes: Iterable[Size]) -> dict[str, int]:
-    """Return how many images have which size, such as ``{"64x48": 10}``, most first."""
-    return {f"{width}x{height}": number for (height, width), number in Counter(sizes).most_common()}
 
 
 def _in_own_group(worker: int) -> None:

@@ -71,8 +71,7 @@ class DepthDataset(Dataset[Sample]):
             InputError: If the frame's files are wrong; it names them.
         """
         epoch, frame = key if isinstance(key, tuple) else (0, key)
-        height, width = self._sizes[frame].tolist()
-        size = height, width
+        size: tuple[int, int] = tuple(self._sizes[frame].tolist())
         image, depth = self.layout.read(self.split, frame)
         camera = self.layout.intrinsics(self.split, frame)
         if camera is not None:
@@ -82,11 +81,10 @@ class DepthDataset(Dataset[Sample]):
         image = resize_image(image, size)
         if self._augment is not None:
             depth = resize_nearest(depth, size)
-            valid = self._valid(depth)
-            if not valid.all():
-                depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range
+            valid = self.layout.depth_range.contains(depth)
+            depth = np.where(valid, depth, np.float32(0))  # else a zoom would bring it into the range
             image, depth, camera = self._augment(image, depth, derive_seed(self._seed, epoch, frame), camera)
-        mask = self._valid(depth)
+        mask = self.layout.depth_range.contains(depth)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             depth=torch.from_numpy(np.ascontiguousarray(depth))[None],
@@ -94,10 +92,6 @@ class DepthDataset(Dataset[Sample]):
             frame=frame,
             intrinsics=torch.tensor(_UNKNOWN if camera is None else camera, dtype=torch.float32),
         )
-
-    def _valid(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        limits = self.layout.depth_range
-        return (depth > limits.min) & (depth < limits.max)
 
 
 class MixedDataset(Dataset[Sample]):

@@ -8,7 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from depthnet.core.atomic_io import open_durable, require_writable
+from depthnet.core.atomic_io import open_durable, remove_leftovers, require_writable
 from depthnet.core.types import InputError
 from depthnet.data.layouts.labelled import LABELLED_FILE
 
@@ -50,8 +50,7 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         print(f"{path} is there already, whole")
         return path
     require_writable(path.parent)
-    for left in path.parent.glob(f".{LABELLED_FILE}.*.part"):  # of a download that was killed: gigabytes
-        left.unlink(missing_ok=True)
+    remove_leftovers(path.parent)  # of a download that was killed: gigabytes
     free = shutil.disk_usage(path.parent).free
     if free < size:
         room = f"{free / 1e9:.1f} GB are free where {size / 1e9:.1f} GB are needed"

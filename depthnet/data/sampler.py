@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +54,13 @@ class TrainSampler(Sampler[list[Key]]):
     that are left out are counted for each size.
 
     Args:
-        sizes: The size of each frame, or anything else that must be the same within a batch.
+        sizes: The (height, width) of each frame [px], the same within a batch.
         batch_size: Samples in a batch of one process.
         seed: The run's seed.
     """
 
-    def __init__(self, sizes: Sequence[Hashable], batch_size: int, seed: int) -> None:
-        numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
-        self._groups = np.array([numbers[size] for size in sizes])
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, seed: int) -> None:
+        self._groups = np.unique(np.array(sizes), axis=0, return_inverse=True)[1].ravel()
         self._counts = np.bincount(self._groups).tolist()
         self.batch_size = batch_size
         self._seed = seed
@@ -93,9 +92,7 @@ class TrainSampler(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         """Return the number of batches that this process is given in an epoch."""
-        processes = _place(len(self._groups))[1]
-        joint = self.batch_size * processes
-        return sum(-(-self._used(count, processes) // joint) for count in self._counts)
+        return len(self._joint_batches(_place(len(self._groups))[1]))
 
     def _joint_batches(self, processes: int) -> list[list[int]]:
         """Return the frames of all processes' batches, in the order in which the last frame of each comes."""
@@ -126,10 +123,12 @@ class EvalSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yield the (0, frame) keys of this process."""
-        rank, processes = _place(self._frames)
-        return ((0, frame) for frame in range(rank, self._frames, processes))
+        return ((0, frame) for frame in self._own())
 
     def __len__(self) -> int:
         """Return the number of keys that this process is given."""
+        return len(self._own())
+
+    def _own(self) -> range:
         rank, processes = _place(self._frames)
-        return len(range(rank, self._frames, processes))
+        return range(rank, self._frames, processes)

@@ -165,7 +165,7 @@ def test_only_splits_numbered_as_the_labelled_set_hold_official_frames(
         words = describe_judged(kaggle, split, frames[split])
         assert re.search(r"living_room_000\d_out/1, not numbered as the labelled set; one scene", words)
     assert "2 of the official test frames" in describe_judged(kaggle, "test", frames["test"])
-    assert CachedLayout(kaggle, "test", tmp_path, (12, 16)).numbered == ["test"]
+    assert CachedLayout(kaggle, "test", tmp_path, (12, 16), (12, 16)).numbered == ["test"]
 
     root = make_lists(train=4, val=2, test=2)
     lists = open_root(root)

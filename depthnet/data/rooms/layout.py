@@ -16,7 +16,7 @@ from depthnet.data.layouts.layout import SPLITS, Layout, Pair, Truth
 from depthnet.data.rooms import textures as tx
 from depthnet.data.rooms.furniture import Room
 from depthnet.data.rooms.raycast import Hits, cast, illuminate, intrinsics
-from depthnet.data.rooms.room import choose_film, find_camera, furnish
+from depthnet.data.rooms.room import find_camera, furnish
 
 ROOMS_CAMERA = "the rooms'"
 """Where the camera of their images is known from, in words."""
@@ -106,8 +106,9 @@ def _render(stream: tuple[int, int, int], size: tuple[int, int], holes: bool, at
     hits = cast(scene, camera, size)
     albedo, gloss, glow = tx.paint(hits, materials, seeds[1])
     falls, mirrored = illuminate(scene, hits)
+    lamps = np.sum([lamp.colour for lamp in room.lights], 0)
     light = albedo * (falls + glow) + mirrored * gloss
-    image = tx.develop(light.reshape(3, *size), choose_film(room), np.random.default_rng(seeds[2]))
+    image = tx.develop(light.reshape(3, *size), lamps, room, np.random.default_rng(seeds[2]))
     if not holes:
         return image, hits.depth
     dull = gloss * 1.5 + (albedo.mean(0) < 0.02) * 0.5 + (glow > 0) * 0.8

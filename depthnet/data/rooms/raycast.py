@@ -195,20 +195,25 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
     return falls, mirrored
 
 
+def enter_box(origin: Float, ray: Float) -> Float:
+    """Return where rays enter the box that spans [-1, 1], as :func:`_enter` does; vectors along the first axis."""
+    inverse = 1 / ray
+    between, reach = -origin * inverse, np.abs(inverse)
+    near: Float = (between - reach).max(0)
+    near[~((near > 0) & (near <= (between + reach).min(0)))] = _MISS
+    return near
+
+
 def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     """Return where rays enter a solid that spans [-1, 1], as a multiple of the ray, inf for a miss: ``(N,)``."""
-    if shape == Shape.BOX:  # slabs
-        inverse = 1 / ray
-        between, reach = -origin * inverse, np.abs(inverse)
-        near: Float = (between - reach).max(0)
-        near[~((near > 0) & (near <= (between + reach).min(0)))] = _MISS
-        return near
+    if shape == Shape.BOX:
+        return enter_box(origin, ray)
     if shape == Shape.ELLIPSOID:
         # From the point nearest to the centre: the textbook discriminant loses all digits of a small far ball.
         length = (ray * ray).sum(0)
         closest = -(origin * ray).sum(0) / length
         passing = origin + closest * ray
-        near = closest - np.sqrt((1 - (passing * passing).sum(0)) / length)
+        near: Float = closest - np.sqrt((1 - (passing * passing).sum(0)) / length)
         near[~(near > 0)] = _MISS
         return near
     middle, slope = cone
@@ -239,14 +244,11 @@ def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDAr
     for k, (top, bottom, left, right) in enumerate(_windows(scene, camera, (rays.shape[1], rays.shape[2]))):
         if left == right:
             continue
-        band = max(1, _CHUNK // (right - left))
-        for row in range(top, bottom, band):
-            part = np.s_[row : min(row + band, bottom), left:right]
-            local = scene.to_unit[k] @ rays[:, part[0], part[1]].reshape(3, -1)
-            near = _enter(scene.shape[k], scene.cone[:, k], origins[k][:, None], local).reshape(-1, right - left)
-            closer = near < depth[part]
-            np.copyto(depth[part], near, where=closer)
-            np.copyto(index[part], k, where=closer)
+        local = scene.to_unit[k] @ rays[:, top:bottom, left:right].reshape(3, -1)
+        near = _enter(scene.shape[k], scene.cone[:, k], origins[k][:, None], local).reshape(-1, right - left)
+        closer = near < depth[top:bottom, left:right]
+        np.copyto(depth[top:bottom, left:right], near, where=closer)
+        np.copyto(index[top:bottom, left:right], k, where=closer)
     return depth, index
 
 

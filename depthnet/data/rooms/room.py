@@ -18,8 +18,8 @@ import numpy.typing as npt
 from depthnet.data.rooms import furniture as fn
 from depthnet.data.rooms import textures as tx
 from depthnet.data.rooms.furniture import BALL, BOX, TUBE, Room
-from depthnet.data.rooms.raycast import Camera, Light, Scene, Vector, sight
-from depthnet.data.rooms.textures import Film, Material
+from depthnet.data.rooms.raycast import Camera, Light, Scene, Vector, enter_box, sight
+from depthnet.data.rooms.textures import Material
 
 _NEAREST, _FARTHEST = 0.5, 9.9  # no pixel is nearer or farther [m]
 
@@ -197,12 +197,10 @@ def find_camera(room: Room, scene: Scene) -> Camera | None:
         ahead = (corners - camera.position) @ camera.axes[:, 2]
         if not clear or ahead.max() > _FARTHEST or _leave(camera, _EDGES, scene).min() < _NEAREST:
             continue
+        ray = (inward @ camera.axes @ _SPARSE).astype(np.float32).reshape(len(blocks), *_SPARSE.shape)
+        origin = (local[blocks] / scene.half[blocks]).astype(np.float32)[:, :, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = 1 / (inward @ camera.axes @ _SPARSE).astype(np.float32).reshape(len(blocks), *_SPARSE.shape)
-            middle = -inverse * (local[blocks] / scene.half[blocks]).astype(np.float32)[:, :, None]
-            reach = np.abs(inverse)
-            into, out = (middle - reach).max(1), (middle + reach).min(1)
-        into[(into <= 0) | (into >= out)] = np.inf
+            into = enter_box(origin.swapaxes(0, 1), ray.swapaxes(0, 1))
         empty = _leave(camera, _SPARSE, scene)
         depth = np.minimum(empty, into.min(0, initial=np.inf))
         # What parts the room is as bare as its walls.
@@ -237,20 +235,3 @@ def _leave(camera: Camera, rays: npt.NDArray[np.float32], scene: Scene) -> npt.N
     with np.errstate(divide="ignore"):
         at = np.where(ray > 0, (scene.size - camera.position)[:, None], -camera.position[:, None]) / ray
     return at.min(0)
-
-
-def choose_film(room: Room) -> Film:
-    """Choose an exposure; white balance leaves a part of the lamps' colour, as the Kinect's does."""
-    tone = np.sum([light.colour for light in room.lights], 0)
-    drift = [math.exp(room.gauss(mean, 0.07)) for mean in (0.02, -0.08, 0.1)]
-    red, green, blue = (tone.mean() / tone) ** room.uniform(0.4, 1.0) * drift
-    focus, shake = room.uniform(0.0003, 0.0016), room.choice((0, 0, 0, 0.003))
-    return Film(
-        exposure=min(0.28 * math.exp(room.gauss(0, 0.45)), 0.4),
-        balance=(float(red), float(green), float(blue)),
-        contrast=room.uniform(0.25, 1.0),
-        saturation=room.uniform(0.45, 0.9),
-        vignette=room.uniform(0, 0.5),
-        blur=(focus + shake * room.random(), focus + shake * room.random()),
-        noise=room.uniform(0.002, 0.01),
-    )

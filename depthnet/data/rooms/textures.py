@@ -61,21 +61,6 @@ class Material(NamedTuple):
     glow: float = 0.0
 
 
-class Film(NamedTuple):
-    """How light becomes a picture: brightness, gain of each channel, and the faults of lens and sensor, all 0 to 1.
-
-    ``blur`` is the standard deviation along the picture's columns and rows, by its width.
-    """
-
-    exposure: float
-    balance: Colour
-    contrast: float
-    saturation: float
-    vignette: float
-    blur: tuple[float, float]
-    noise: float
-
-
 class Palette(Random):
     """Random numbers, and colours and materials as rooms have them."""
 
@@ -321,25 +306,49 @@ def _scramble(*numbers: Array | int) -> npt.NDArray[np.int64]:
     return (key ^ key >> 8) & 0xFFFF
 
 
-def develop(light: Float, film: Film, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Expose linear RGB, ``(3, H, W)``, with the camera's automatic gain, lens, tone curve and noise: ``(H, W, 3)``."""
+def develop(light: Float, lamps: Array, draw: Random, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Turn light into a picture with a camera's automatic gain, lens, tone curve and noise.
+
+    Args:
+        light: Linear RGB, ``(3, H, W)``.
+        lamps: The color of all lamps together, ``(3,)``; white balance leaves a part of it, as the Kinect's does.
+        draw: Draws the exposure and the faults of lens and sensor.
+        rng: Draws the grains of the noise.
+
+    Returns:
+        RGB, ``uint8``, ``(H, W, 3)``.
+    """
     _, height, width = light.shape
-    light = light * np.array(film.balance, np.float32)[:, None, None]
+    drift = [math.exp(draw.gauss(mean, 0.07)) for mean in (0.02, -0.08, 0.1)]
+    balance = (lamps.mean() / lamps) ** draw.uniform(0.4, 1.0) * drift
+    focus, shake = draw.uniform(0.0003, 0.0016), draw.choice((0, 0, 0, 0.003))
+    exposure = min(0.28 * math.exp(draw.gauss(0, 0.45)), 0.4)
+    contrast, saturation, vignette = draw.uniform(0.25, 1.0), draw.uniform(0.45, 0.9), draw.uniform(0, 0.5)
+    blur = [focus + shake * draw.random() for _ in range(2)]  # along columns and rows, by the picture's width
+    noise_level = draw.uniform(0.002, 0.01)
+
+    light = light * balance.astype(np.float32)[:, None, None]
     coarse = light[:, ::4, ::4].mean(0)
-    light = light * np.float32(film.exposure / np.minimum(coarse, np.percentile(coarse, 90)).mean())
-    for axis, deviation in zip((1, 2), film.blur, strict=True):
-        variance, step, at = (deviation * width) ** 2, 1, np.arange(light.shape[axis])
-        while variance > 0:  # by taps that are ever farther apart
-            share = min(variance / step**2, 2 / 3)
-            around = sum(np.take(light, (at + way).clip(0, at[-1]), axis) for way in (-step, step))
-            light = light * np.float32(1 - share) + around * np.float32(share / 2)
-            variance, step = variance - share * step**2, step * 2
+    light = light * np.float32(exposure / np.minimum(coarse, np.percentile(coarse, 90)).mean())
+    for axis, deviation in zip((1, 2), blur, strict=True):
+        light = _blur(light, axis, deviation * width)
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    light = light * (1 - film.vignette * (x * x + y * y) / 2).astype(np.float32)
+    light = light * (1 - vignette * (x * x + y * y) / 2).astype(np.float32)
     tone = np.sqrt(light * (1 + light / 2) / (1 + light)).clip(0, 1)
-    tone += film.contrast * tone * (1 - tone) * (tone - 0.45) * 4
+    tone += contrast * tone * (1 - tone) * (tone - 0.45) * 4
     grey = tone.mean(0)
-    tone = grey + (tone - grey) * np.float32(film.saturation)
+    tone = grey + (tone - grey) * np.float32(saturation)
     grains = rng.standard_normal((3, height, width), np.float32)
-    tone += (grains + grains[1]) * (np.float32(film.noise) * (1.6 - tone))  # stronger in the dark
+    tone += (grains + grains[1]) * (np.float32(noise_level) * (1.6 - tone))  # stronger in the dark
     return np.ascontiguousarray((tone * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _blur(light: Float, axis: int, deviation: float) -> Float:
+    """Blur along an axis by a standard deviation [px], with taps that are ever farther apart."""
+    variance, step, at = deviation**2, 1, np.arange(light.shape[axis])
+    while variance > 0:
+        share = min(variance / step**2, 2 / 3)
+        around = sum(np.take(light, (at + way).clip(0, at[-1]), axis) for way in (-step, step))
+        light = light * np.float32(1 - share) + around * np.float32(share / 2)
+        variance, step = variance - share * step**2, step * 2
+    return light

@@ -1,6 +1,7 @@
 import itertools
 import math
 import pickle
+from random import Random
 
 import numpy as np
 import pytest
@@ -340,23 +341,21 @@ def test_patterns_are_colours_and_calm_from_afar(name):
     assert spread[3.0] <= spread[0.002] + 1e-6
 
 
-def test_noise_is_stronger_in_the_dark():
-    film = textures.Film(0.2, (1.0, 1.0, 1.0), 0.0, 1.0, 0.0, (0.0, 0.0), 0.01)
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_stronger_in_the_dark(seed):
     light = np.ones((3, 40, 80), np.float32)
     light[:, :, 40:] = 0.1
-    image = textures.develop(light, film, np.random.default_rng(0)).astype(float)
+    image = textures.develop(light, np.ones(3), Random(seed), np.random.default_rng(0)).astype(float)
     assert image[:, :40].mean() > 2 * image[:, 40:].mean()
-    assert image[:, 40:].std() > 1.1 * image[:, :40].std()
+    grains = np.abs(np.diff(image, axis=0))  # not the vignette
+    assert grains[:, 40:].mean() > 1.1 * grains[:, :40].mean()
 
 
-def test_a_blur_of_the_film_has_its_standard_deviation():
-    film = textures.Film(0.2, (1.0, 1.0, 1.0), 0.0, 1.0, 0.0, (0.0, 0.03), 0.0)
-    light = np.full((3, 20, 100), 0.01, np.float32)
-    light[:, :, 50] = 0.02
-    column = textures.develop(light * 3, film._replace(exposure=0.3), np.random.default_rng(0))[10, :, 0].astype(float)
-    assert column[50] < 255
-    spread = column - column[:20].mean()
-    assert math.sqrt((spread * (np.arange(100) - 50) ** 2).sum() / spread.sum()) == pytest.approx(3, rel=0.2)
+def test_a_blur_has_its_standard_deviation():
+    light = np.zeros((3, 20, 100), np.float32)
+    light[:, :, 50] = 1
+    column = textures._blur(light, 2, 3.0)[0, 10]
+    assert math.sqrt((column * (np.arange(100) - 50) ** 2).sum() / column.sum()) == pytest.approx(3, rel=0.01)
 
 
 def test_layout_names_every_frame():
