@@ -144,6 +144,13 @@ class Crop:
         if not (0 <= self.top < self.bottom and 0 <= self.left < self.right):
             raise InputError(f"crop: rows {self.top}:{self.bottom}, columns {self.left}:{self.right} hold no pixel")
 
+    def __str__(self) -> str:
+        return f"rows {self.top}:{self.bottom}, columns {self.left}:{self.right}"
+
+    def pixels(self, size: tuple[int, int]) -> Crop:
+        """Return the rectangle in an image of this (height, width): itself."""
+        return self
+
     @property
     def height(self) -> int:
         """Rows inside."""
@@ -153,6 +160,44 @@ class Crop:
     def width(self) -> int:
         """Columns inside."""
         return self.right - self.left
+
+
+@dataclass(frozen=True)
+class RelativeCrop:
+    """A rectangle as shares of an image's height and width, for images of any size.
+
+    Raises:
+        InputError: If the rectangle is empty or leaves the image.
+
+    Example:
+        >>> RelativeCrop(0.40810811, 0.99189189, 0.03594771, 0.96405229).pixels((375, 1242))  # of Garg et al.
+        Crop(top=153, bottom=371, left=44, right=1197)
+    """
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
+            raise InputError(f"crop: {self}; needs shares from 0 to 1, top above bottom, left before right")
+        for name in ("top", "bottom", "left", "right"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # a digest tells shares from pixels by it
+
+    def __str__(self) -> str:
+        return (
+            f"rows {self.top:g} to {self.bottom:g} of the height, columns {self.left:g} to {self.right:g} of the width"
+        )
+
+    def pixels(self, size: tuple[int, int]) -> Crop:
+        """Return the rectangle in an image of this (height, width), each side rounded down.
+
+        Raises:
+            InputError: If it holds no pixel of so small an image.
+        """
+        height, width = size
+        return Crop(int(self.top * height), int(self.bottom * height), int(self.left * width), int(self.right * width))
 
 
 def read_size(name: str, size: Sequence[Any]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthnet.core.types import Crop, DepthRange, InputError
+from depthnet.core.types import Crop, DepthRange, InputError, RelativeCrop
 from depthnet.data.layouts.layout import Layout
 
 Truth = Literal["raw", "filled", "any"]
@@ -76,7 +76,7 @@ class Protocol:
         source: Where it comes from.
         truth: The truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
         size: The (height, width) of truth it is made for [pixels]; None for any.
-        crop: The pixels that count; None for all.
+        crop: The pixels that count, as pixels or as shares of height and width; None for all.
         depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
             for the data's own, which :meth:`within` fills in.
         align: What is done to an image before clamping. ``median`` (one factor: the ratio of the medians),
@@ -102,7 +102,7 @@ class Protocol:
     source: str
     truth: Truth = "any"
     size: tuple[int, int] | None = None
-    crop: Crop | None = None
+    crop: Crop | RelativeCrop | None = None
     depth_range: DepthRange | None = None
     align: Align = "none"
     flip_test: bool = False
@@ -110,12 +110,12 @@ class Protocol:
     @property
     def definition(self) -> str:
         """All of this in words, for reports."""
-        crop, limits = self.crop, self.depth_range
+        limits = self.depth_range
         text = (_COMPARED_MIN_MAX if self.align == "min_max" else _COMPARED).format(
             truth=f"{_TRUTHS[self.truth]}{f', at {_pixels(self.size)}' if self.size else ' of any size'}",
             limits=f"range {limits.min:g} to {limits.max:g} m" if limits else "the data's own depth range",
             aligned=_ALIGNED.get(self.align, ""),
-            crop=f" inside rows {crop.top}:{crop.bottom}, columns {crop.left}:{crop.right}" if crop else "",
+            crop=f" inside {self.crop}" if self.crop else "",
         )
         return text + _AVERAGED + (_FLIPPED if self.flip_test else "No flip averaging.")
 
@@ -202,7 +202,7 @@ class Protocol:
             pred, depth = _min_max(pred, pred.isfinite()), _min_max(depth, mask)
             mask &= depth > low
         if self.crop is not None:
-            crop = self.crop
+            crop = self.crop.pixels(size)
             inside = torch.zeros_like(mask)
             inside[..., crop.top : crop.bottom, crop.left : crop.right] = True
             mask &= inside

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from depthnet.core.types import InputError
+from depthnet.data.layouts.registry import LAYOUTS
 from depthnet.models.checkpoint import read_checkpoint
 
 NYU_LICENSE = "research use, non-commercial: trained on NYU Depth V2; cite Silberman et al., ECCV 2012"
 
-NYU_LAYOUTS = ("labelled", "lists", "kaggle")
+NYU_LAYOUTS = tuple(name for name, kind in LAYOUTS.items() if kind.nyu)
 _MOST = 20  # checkpoints that each began with another
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,25 @@ from torch import Tensor, nn
 from depthnet.core.types import ImageSize, InputError, RangeLike
 from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import fits, read_checkpoint
-from depthnet.models.decoders.unet import Decoder
+from depthnet.models.decoders.registry import build_decoder
 from depthnet.models.encoder import Encoder
 from depthnet.models.keras import PublishedNet
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
 
 class DepthNet(DepthNetwork):
-    """An encoder with a U-Net decoder whose skips are weighed by additive attention gates.
+    """An encoder and a decoder; by default a U-Net decoder whose skips are weighed by additive attention gates.
 
     Args:
         encoder: timm's name of a network that gives a feature pyramid.
         pretrained: The encoder's weights, as :func:`depthnet.models.encoder_weights.choose_weights`.
         encoder_pad: ``default`` or ``same``, as :class:`depthnet.models.encoder.Encoder`.
         decoder_widths: Channels of the decoder's levels, coarse to fine; an encoder with fewer levels uses the first.
-        attention: Whether skips are gated.
+        attention: Whether skips are gated; None: where the decoder has gates.
         context: Whether the decoder begins with pyramid pooling.
         frozen_norm: Whether the encoder's normalisation keeps its weights' statistics in training, which small batches
             would spoil; its gains and offsets are trained.
+        decoder: A key of :data:`depthnet.models.decoders.registry.DECODERS`.
         depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
@@ -53,9 +54,10 @@ class DepthNet(DepthNetwork):
         pretrained: bool | str = False,
         encoder_pad: Literal["default", "same"] = "default",
         decoder_widths: Sequence[int] = (256, 192, 128, 64, 32),
-        attention: bool = True,
+        attention: Annotated[bool | None, "true or false"] = None,
         context: bool = False,
         frozen_norm: bool = False,
+        decoder: str = "unet",
         *,
         depth_range: RangeLike,
         image_size: ImageSize,
@@ -70,7 +72,7 @@ class DepthNet(DepthNetwork):
         if self.encoder.fixed_size:
             self.geometry = "stretch"
         self.set_normalisation(self.encoder.mean, self.encoder.std)
-        self.decoder = Decoder(self.encoder.channels, decoder_widths, attention, context)
+        self.decoder, gated = build_decoder(decoder, self.encoder.channels, decoder_widths, attention, context)
         self.head = DepthHead(self.decoder.channels, self.depth_range, head)
         self.frozen_norm = frozen_norm
         self.own_config = {
@@ -78,10 +80,10 @@ class DepthNet(DepthNetwork):
             "pretrained": False,
             "encoder_pad": self.encoder.pad,
             "decoder_widths": list(decoder_widths),
-            "attention": attention,
+            "attention": gated,
             "context": context,
             "frozen_norm": frozen_norm,
-        }
+        } | ({} if decoder == "unet" else {"decoder": decoder})  # older records name none
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> DepthNet:

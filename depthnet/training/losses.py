@@ -5,8 +5,10 @@ r"""Masked losses, each one value per image, and their weighted sum.
 
 Every loss takes prediction, truth and mask of shape ``(B, 1, H, W)`` and gives ``(B,)``, computed in float32 whatever
 the precision around it. An image's value is a mean over its own valid pixels, so one with many holes weighs as much as
-another; one without a valid pixel counts 0 and moves nothing. What stands at an invalid pixel, NaN and infinity too,
-reaches neither the value nor the gradient. In the formulas p is the prediction, t the truth, e = p - t.
+another; one without a valid pixel counts 0 and moves nothing, and a perfect prediction costs 0. What stands at an
+invalid pixel, NaN and infinity too, reaches neither the value nor the gradient. A loss that draws, such as pairs of
+pixels, draws from torch's own generator, which the module seeds for each step by seed, epoch and batch. In the formulas
+p is the prediction, t the truth, e = p - t.
 
 A new loss is a function of this form and a line in :data:`TERMS`.
 """

@@ -287,7 +287,7 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     assert yaml.safe_load(Path("tuned/config.yaml").read_text())["ckpt"] == "rooms_small"
     for words, named in (
         (["model=unet_attn", "model.encoder=test_resnet"], "model.decoder_widths"),
-        ([*tiny, "model.attention=false"], "model.attention=False (was True)"),
+        ([*tiny, "model.attention=false"], "model.attention=False (was None)"),
         ([*tiny, "data.depth_range.max=3"], "data.depth_range.max=3"),
     ):
         other = train(*small, *words, *start[len(small) + len(tiny) :])

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import depth_bits, image_size, read_depth, read_image
@@ -49,8 +49,14 @@ class FileLayout(SourceLayout):
         rows: The pairs of each split.
         findings: What was wrong with the lists themselves.
         notes: What was left out or assumed without being wrong.
+
+    Attributes:
+        depth_range: The depths that count where the user states none [m]; NYU's, unless a subclass says otherwise.
+        scene_column: What states the scenes of rows that have one, in words.
     """
 
+    depth_range = NYU_DEPTH_RANGE
+    scene_column: ClassVar[str] = "the scene column"
     notes: list[str]
     findings: list[Finding]
 
@@ -63,7 +69,7 @@ class FileLayout(SourceLayout):
         notes: Sequence[str] = (),
     ) -> None:
         self.description = f"{'NYU' if self.nyu else 'pairs'}, {self.name} layout, {source.root}"
-        self.depth_range = source.depth_range or NYU_DEPTH_RANGE
+        self.depth_range = source.depth_range or self.depth_range
         self.val = source.val
         self.notes, self.findings = list(notes), list(findings)
         self._roots = dict(roots)
@@ -138,16 +144,18 @@ class FileLayout(SourceLayout):
         return None if row.bits == 32 else row.metres_per_level
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return NYU's camera, or that of the focal length that the row states."""
-        size = self.size(split, frame)
-        with explained(self.where(split, frame)):
-            return nyu_camera(size, self._rows[split][frame].focal)
+        """Return the camera that the row states; for NYU that of its focal length, else NYU's own."""
+        row, size = self._rows[split][frame], self.size(split, frame)
+        if row.intrinsics or not self.nyu:
+            return row.intrinsics
+        with explained(row.where):
+            return nyu_camera(size, row.focal)
 
     def _name_scenes(self, rows: Mapping[str, list[FileRow]]) -> tuple[dict[str, list[FileRow]], str]:
         """Return the rows, each with a scene, and the rule in words: names of all splits together tell scenes apart."""
         scenes, rule = name_scenes({split: [row.image for row in some] for split, some in rows.items()}, self.nyu)
         if rows.get("train") and all(row.scene for row in rows["train"]):
-            rule = "the scene column"
+            rule = self.scene_column
         named = {
             split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
             for split, some in rows.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from typing import Any
 
@@ -17,6 +18,9 @@ LAYOUTS: dict[str, type[SourceLayout]] = {
     kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, FolderLayout)
 }
 """Every layout by name."""
+
+_OF_SOME = {field.name for field in dataclasses.fields(Source)} - {"root", "truth", "depth_range", "val"}
+"""The fields of a source that mean something to some layouts only, which name them in ``takes``."""
 
 _WAYS = (
     "Get NYU Depth V2 with depthnet data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
@@ -64,7 +68,7 @@ def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any
         if not kind.holds(source):
             ways = f". {_WAYS}" if kind.nyu else ""
             raise InputError(f"data.root={root}: no {name} layout there (looked for {kind.known_by}){ways}")
-        for option in ("test_root", "lists", "unit", "focal", "fov_x"):
+        for option in sorted(_OF_SOME):
             value = getattr(source, option)
             if value is not None and option not in kind.takes:
                 raise InputError(f"data.{option}={value}: means nothing to the {name} layout; leave it out")
@@ -89,5 +93,5 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 def source_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return what :func:`add_source_options` took, as :func:`open_root` wants it."""
-    names = ("layout", "truth", "val", "test_root", "lists", "unit", "focal", "fov_x", "depth_range")
-    return {name: getattr(options, name) for name in names}
+    names = (field.name for field in dataclasses.fields(Source) if field.name != "root")
+    return {name: getattr(options, name) for name in ("layout", *names)}

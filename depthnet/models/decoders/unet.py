@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from depthnet.core.types import InputError
 from depthnet.models.attention import AttentionGate
+from depthnet.models.decoders.decoder import Decoder
 
 
-class Decoder(nn.Module):
+class UNetDecoder(Decoder):
     """A U-Net decoder: from the coarsest feature up, each level is resized to its skip and merged with it.
 
     It takes features of any size and stride: every resize goes to the skip's measured size. Two things keep it cheap.
@@ -35,10 +36,12 @@ class Decoder(nn.Module):
         InputError: If there are fewer widths than features, or a width is not positive.
 
     Example:
-        >>> decoder = Decoder((8, 16, 32), widths=(24, 16, 8))
+        >>> decoder = UNetDecoder((8, 16, 32), widths=(24, 16, 8))
         >>> decoder([torch.zeros(1, 8, 31, 41), torch.zeros(1, 16, 15, 20), torch.zeros(1, 32, 7, 10)]).shape
         torch.Size([1, 8, 31, 41])
     """
+
+    takes = frozenset({"attention", "context"})
 
     def __init__(
         self, encoder_channels: Sequence[int], widths: Sequence[int], attention: bool = True, context: bool = False
@@ -61,14 +64,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Merge the features.
-
-        Args:
-            features: From fine to coarse, shapes ``(B, encoder_channels[i], h, w)``.
-
-        Returns:
-            Shape ``(B, channels, h, w)``, the size of ``features[0]``.
-        """
+        """Merge the features; see :meth:`Decoder.forward`."""
         return self.forward_with_attention(features)[0]
 
     def forward_with_attention(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

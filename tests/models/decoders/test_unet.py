@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from depthnet.core.types import InputError
-from depthnet.models.decoders.unet import Decoder, _PartMeans
+from depthnet.models.decoders.unet import UNetDecoder, _PartMeans
 
 CHANNELS = (8, 16, 32, 48)
 SIZES = [(29, 39), (13, 18), (6, 8), (2, 3)]  # the ratios of VALID convolutions, not of exact halving
@@ -18,7 +18,7 @@ def pyramid(seed=0):
 
 def built(**options):
     torch.manual_seed(0)
-    return Decoder(CHANNELS, (24, 20, 16, 12), **options).eval()
+    return UNetDecoder(CHANNELS, (24, 20, 16, 12), **options).eval()
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def test_means_over_parts_are_torchs(size, parts):
 @torch.no_grad()
 def test_context_is_the_whole_image():
     """With pyramid pooling every pixel of the coarsest feature is felt at every other; a convolution reaches one."""
-    pooled, local = (Decoder((8, 16), (24, 8), context=context).eval() for context in (True, False))
+    pooled, local = (UNetDecoder((8, 16), (24, 8), context=context).eval() for context in (True, False))
     fine, coarse = torch.randn(1, 8, 24, 24), torch.randn(1, 16, 12, 12)
     changed = coarse.clone()
     changed[..., 0, 0] += 5
@@ -93,15 +93,15 @@ def test_open_gates_are_the_ungated_decoder():
 
 
 def test_widths_belong_to_strides_counted_from_the_coarsest():
-    decoder = Decoder(CHANNELS, (24, 20, 16, 12, 9))
+    decoder = UNetDecoder(CHANNELS, (24, 20, 16, 12, 9))
     assert decoder.channels == 12
-    assert decoder.state_dict().keys() == Decoder(CHANNELS, (24, 20, 16, 12)).state_dict().keys()
+    assert decoder.state_dict().keys() == UNetDecoder(CHANNELS, (24, 20, 16, 12)).state_dict().keys()
 
 
 @pytest.mark.parametrize("widths", [(24, 20, 16), (24, 20, 16, 0), ()])
 def test_impossible_widths_are_refused(widths):
     with pytest.raises(InputError, match=r"decoder_widths=.*the encoder has 4 levels"):
-        Decoder(CHANNELS, widths)
+        UNetDecoder(CHANNELS, widths)
 
 
 def test_every_parameter_learns():
