@@ -44,18 +44,6 @@ SAME = 0.005
 """What batches, threads and precision may change of delta1."""
 
 _CONFIG_BYTES = 1_000_000
-_DIGESTS = {
-    "43f9fba71492": "9878dffa18c3", "cd764744053c": "9ecf1b97e1ac",  # nyu_eigen, and flipped
-    "fb6c4c4adad7": "12cd24b250f3", "8cb0e2e7ec77": "8909e9bc2ded",  # nyu_eigen_filled, and flipped
-    "7eab7b60e431": "3a610fe62e5b", "22b9228c6e41": "8d0ae5736a2d",  # nyu_center, and flipped
-    "c6aacbad1e9d": "914cd9dfce0e", "fe9e4e9ce493": "bcb4a01b20a1",  # nyu_densedepth, and flipped
-    "d5c5bac4ba6e": "0b32ad8a6d43", "c0a0f44ae2bb": "b73573e98da7",  # uncropped, and flipped
-    "8b37af7a28ee": "b8a5407db17b", "f5324053db76": "8c71a406f4af",  # median_scaled, and flipped
-    "851093bcb1eb": "ecaa256aaab3", "8cac2bb5e865": "60b1f1c3c2d7",  # scale_shift, and flipped
-    "0a04c76709e7": "5a5614a4f926", "0e4a8158da5e": "deead8215207",  # disparity_scale_shift, and flipped
-    "a8ce0655fdbe": "57fb60ec5aab", "5ef8f4ea58c3": "20167e71e343",  # published_keras, and flipped
-}  # fmt: skip
-"""Protocols' digests as older runs store them, over the prose as well, and those of today, for depths to 10 m."""
 
 
 class Image(NamedTuple):
@@ -146,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: As :func:`reading`.
     """
     with reading(path):
-        return dict(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")))
+        return {**json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))}  # a list is no mapping
 
 
 def read_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -183,10 +171,10 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a run's ``metrics.json``; of an older run too.
+    """Read a run's ``metrics.json``.
 
     Returns:
-        With ``split``, ``expected``, ``data``, ``protocols`` (NaN for JSON's null) and today's ``digests``.
+        What it holds; ``protocols`` has NaN for JSON's null.
 
     Raises:
         InputError: As :func:`reading`.
@@ -200,8 +188,8 @@ def read_metrics(directory: str | os.PathLike[str]) -> dict[str, Any]:
             protocol: {name: math.nan if value is None else float(value) for name, value in means.items()}
             for protocol, means in stored["protocols"].items()
         }
-        digests = {name: _DIGESTS.get(digest, digest) for name, digest in stored.get("digests", {}).items()}
-        return {**stored, "split": str(stored["split"]), "expected": int(stored["expected"]), "digests": digests}
+        checked = {"split": str(stored["split"]), "expected": int(stored["expected"])}
+        return {"digests": {}, **stored, **checked}
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
