@@ -96,7 +96,7 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
     for metric in metrics:
         if not any(metric in names for names in common.values()):
             names = ", ".join(common[shared[0]])
-            more = "under a run's first protocol depthnet report adds edge_f1, and depthnet robustness robustness"
+            more = "depthnet report measures edge_f1, depthnet robustness measures robustness"
             raise InputError(f"--metrics: not all runs have {metric!r}; they have {names}; {more}")
     return [row for each in shared for row in _compare(runs, [name for name in metrics if name in common[each]], each)]
 

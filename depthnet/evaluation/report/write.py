@@ -62,8 +62,7 @@ def write_report(
         text = page(evaluator, results)
     write_text(path, text)
     if checkpoint is None:
-        rows = results.metrics.items()
-        store_measured(run, "edges", {f: {"delta1": row[0], "edge_f1": results.edges[f]} for f, row in rows})
+        store_measured(run, "edges", results.edges)
     return path
 
 
