@@ -25,7 +25,7 @@ from depthnet.run.overrides import MULTIRUN, check_words
 from depthnet.run.paths import is_new, remove_start, run_lock
 from depthnet.run.provenance import SETTLED, kept_words
 from depthnet.run.signals import Signals
-from depthnet.run.targets import GROUPS, USER_ERRORS, build, check_groups, restrict_environment
+from depthnet.run.targets import USER_ERRORS, build, check_groups, restrict_environment
 from depthnet.training.resume import finished, resolve_config
 from depthnet.training.sweep import check_job, note_end, note_start, sweeping
 
@@ -123,11 +123,11 @@ def job(cfg: DictConfig) -> float | None:
         with run_lock(directory, wait=sweeps) as signals:
             if sweeps:
                 note_start(cfg, directory, words)
-            check_choices(cfg, GROUPS)
+            check_choices(cfg)
             check_words(words, cfg, sweeps)
             command = {"overrides": kept_words(words), "composed": plain_config(cfg, directory)}
             cfg, changed = resolve_config(cfg, directory, words)
-            check_choices(cfg, GROUPS)
+            check_choices(cfg)
             check_groups(cfg, SETTLED)
             name_run(cfg, about.runtime.choices, words, about.sweep.dir if sweeps else None)
             if sweeps:

@@ -221,7 +221,7 @@ def _measured(evaluator: FrameEvaluator, advance: Callable[..., None]) -> tuple[
     """What is noted of one run, and its figures image by image; those that are new are stored beside the others."""
     run, rows, results = evaluator.run, evaluator.rows, evaluate_frames(evaluator, advance)
     changes = losses(evaluator, evaluate(evaluator, list(CORRUPTIONS), advance))
-    edges = {f: {"delta1": metrics[0], "edge_f1": results.edges[f]} for f, metrics in results.metrics.items()}
+    edges = results.edges
     for tool, figures in (("edges", edges), ("robustness", changes)):
         if why := store_measured(run, tool, figures):
             raise InputError(f"{evaluator.checkpoint}: {why}")

@@ -16,7 +16,7 @@ import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.core.types import InputError
 from depthnet.run.config import check_choices
 from depthnet.run.provenance import SETTLED
-from depthnet.run.targets import GROUPS, build, check_groups
+from depthnet.run.targets import build, check_groups
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -34,13 +34,13 @@ def make_folder(where):
 
 
 def composed(tmp_path, *overrides):
-    base = [f"+run_here={tmp_path}", "directory=${run_here}", "data.num_workers=0"]
+    base = [f"directory={tmp_path}", "data.num_workers=0"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*overrides, *base], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # logger/wandb.yaml reads the choices made
     with open_dict(cfg):
         cfg.pop("hydra")
-    check_choices(cfg, [*GROUPS, "run_here"])
+    check_choices(cfg)
     check_groups(cfg, SETTLED)
     return cfg
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from depthnet.core.types import DepthRange
 from depthnet.evaluation.bootstrap import Interval, bootstrap
 from depthnet.evaluation.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
+from depthnet.run.files import Run
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
@@ -84,6 +85,13 @@ def mean_figures(names: Sequence[str], values: npt.ArrayLike, scenes: Sequence[s
             for column, mean, interval in zip(columns, some.mean(axis=0), intervals, strict=True):
                 found[names[int(column)]] = Figure(float(mean), interval)
     return {name: found[name] for name in names if name in found}
+
+
+def run_figures(run: Run, protocol: str) -> dict[str, Figure]:
+    """Return the metrics of a run under a protocol, over the images that have a valid pixel."""
+    images = run.rows[protocol].values()
+    names = list(next(iter(images)).figures)
+    return mean_figures(names, [list(image.figures.values()) for image in images], [image.scene for image in images])
 
 
 def group_figures(

@@ -92,7 +92,18 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
     if not shared:
         known = "; ".join(f"{name} has {', '.join(run.rows)}" for name, run in runs.items())
         raise InputError(f"not all runs were evaluated by {protocol or 'one protocol'}: {known}")
-    return [row for each in shared for row in _compare(runs, metrics, each)]
+    common = {each: _shared_metrics(runs, each) for each in shared}
+    for metric in metrics:
+        if not any(metric in names for names in common.values()):
+            names = ", ".join(common[shared[0]])
+            more = "depthnet report measures edge_f1, depthnet robustness measures robustness"
+            raise InputError(f"--metrics: not all runs have {metric!r}; they have {names}; {more}")
+    return [row for each in shared for row in _compare(runs, [name for name in metrics if name in common[each]], each)]
+
+
+def _shared_metrics(runs: Mapping[str, Run], protocol: str) -> list[str]:
+    first, *others = (next(iter(run.rows[protocol].values())).figures for run in runs.values())
+    return [name for name in first if all(name in other for other in others)]
 
 
 def _require_same(first: str, name: str, what: str, theirs: Any, own: Any) -> None:
@@ -108,11 +119,6 @@ def _compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str) -> 
         _require_same(first, name, f"protocols named {protocol}", digest, run.metrics["digests"].get(protocol, ""))
         lacks, adds = sorted(images[0].keys() - own.keys()), sorted(own.keys() - images[0].keys())
         _require_same(first, name, "images, for example", lacks[:1], adds[:1])
-        known = next(iter(own.values()))
-        for metric in metrics:
-            if metric not in known:
-                more = "depthnet report measures edge_f1, depthnet robustness measures robustness"
-                raise InputError(f"--metrics: {name} has no {metric!r}; it has {', '.join(known)}; {more}")
     rows = []
     for metric in metrics:
         table = np.array([[own[key][metric] for key in images[0]] for own in images])

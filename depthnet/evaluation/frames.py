@@ -56,13 +56,13 @@ class FrameResults:
 
     Attributes:
         metrics: The nine metrics of each frame, by its number.
-        edges: ``edge_f1`` of each frame; NaN where its ground truth has no edge.
+        edges: ``delta1`` and ``edge_f1`` of each frame, NaN where its ground truth has no edge.
         atlas: Where the errors are.
         examples: Frames to be shown, by "Best", "Median" and "Worst".
     """
 
     metrics: dict[int, list[float]]
-    edges: dict[int, float]
+    edges: dict[int, dict[str, float]]
     atlas: Atlas
     examples: dict[str, list[FrameResult]]
 
@@ -154,12 +154,13 @@ def evaluate_frames(evaluator: FrameEvaluator, advance: Callable[[int, int], Non
     layout, split = evaluator.layout, evaluator.split
     atlas = Atlas(evaluator.protocol.depth_range or layout.depth_range, layout.object_names)
     metrics: dict[int, list[float]] = {}
-    edges: dict[int, float] = {}
+    edges: dict[int, dict[str, float]] = {}
     for done, frame in enumerate(evaluator.frames, start=1):
         result = evaluator.evaluate(frame)
         metrics[frame] = result.metrics
         kind, objects = layout.scene_type(split, frame), layout.objects(split, frame)
-        edges[frame] = atlas.add(result.pred, result.depth, result.mask, evaluator.rows[frame][1], kind, objects)
+        sharp = atlas.add(result.pred, result.depth, result.mask, evaluator.rows[frame].scene, kind, objects)
+        edges[frame] = {"delta1": result.metrics[0], "edge_f1": sharp}
         if advance is not None:
             advance(done, len(evaluator.frames))
     chosen = choose_frames(metrics)
@@ -199,11 +200,8 @@ def judged_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) ->
     Raises:
         InputError: If it is not there.
     """
-    if stated is not None:
-        return find_checkpoint(stated)
-    path = run.directory / BEST
-    if not path.is_file() and run.config.get("ckpt"):  # a run that only judged
-        return find_checkpoint(run.config["ckpt"])
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; name the one that was judged with --ckpt")
-    return path
+    best = run.directory / BEST
+    named = stated or (best if best.is_file() else run.config.get("ckpt"))  # a run that only evaluated has no best one
+    if named is None:
+        raise InputError(f"{best}: no such checkpoint; name the one that was evaluated with --ckpt")
+    return find_checkpoint(named)

@@ -22,6 +22,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from depthnet.core.types import HIGHER_IS_BETTER
+from depthnet.run.files import exact_mean
 
 _CHUNK = 12_288  # pixels whose temporary arrays stay in a core's cache and below the size that malloc maps afresh
 _TOLERANCE = 0.05  # between two rows of one frame: far above a network's noise, far below another image's row
@@ -104,8 +105,8 @@ def mean_rows(rows: Iterable[Sequence[float]]) -> dict[str, float]:
     Returns:
         ``{name: mean}``; NaN where no image is left.
     """
-    columns = list(zip(*(row for row in rows if not math.isnan(row[0])), strict=True)) or [(math.nan,)] * len(_FORMULAS)
-    return {name: math.fsum(column) / len(column) for name, column in zip(METRIC_NAMES, columns, strict=True)}
+    columns = list(zip(*rows, strict=True)) or [()] * len(METRIC_NAMES)
+    return dict(zip(METRIC_NAMES, map(exact_mean, columns), strict=True))
 
 
 def depth_metrics(pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:

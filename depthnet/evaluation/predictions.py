@@ -17,9 +17,9 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import count_in_words
 from depthnet.core.types import InputError
-from depthnet.data.layouts.layout import SPLITS, Layout
+from depthnet.data.layouts.layout import SPLITS
 from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.validation.check import cheap_findings, require_sound
 
-_JOINED = ("", ".jpg", ".jpeg", ".png")  # predict.py's names where photographs share a stem; a JPEG is never depth
+_SUFFIXES = (".npy", ".png")
+_ENDS = ("", "_depth", ".jpg_depth", ".JPG_depth", ".jpeg_depth", ".JPEG_depth")
+"""What follows a frame's name: predict.py keeps the suffix of a photograph whose stem another file has too."""
 
 
 def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> tuple[list[Path | None], int]:
@@ -54,56 +56,35 @@ def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> t
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of predictions")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".npy", ".png") and path.is_file())
-    files = [path for path in files if not path.name.startswith(".") and not path.name.endswith("_color.png")]
-    named: dict[str, list[PurePosixPath]] = {}
-    for frame in map(PurePosixPath, labels):
-        named.setdefault(frame.name, []).append(frame)
+    files: dict[str, list[PurePath]] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix in _SUFFIXES and path.name[0] != "." and not path.name.endswith("_color.png"):
+            files.setdefault(path.name, []).append(path.relative_to(root))
+    count = sum(map(len, files.values()))
 
-    candidates: dict[str, list[tuple[bool, int, Path]]] = {label: [] for label in labels}
-    unmatched = 0
-    for path in files:
-        parts = path.parent.relative_to(root).parts
-        fitting = [
-            (frame, joined)
-            for name, joined in _names(path.stem)
-            for frame in named.get(name, ())
-            if _agree(parts, frame.parent.parts)
-        ]
-        exact = [(frame, joined) for frame, joined in fitting if frame.parent.parts == parts]
-        for frame, joined in exact or fitting:
-            candidates[str(frame)].append((path.suffix.lower() == ".png", joined, path))
-        unmatched += not fitting
-
-    owners: dict[Path, str] = {}
-    for label, found in candidates.items():
-        if not found:
-            continue
-        best, *others = sorted(found)
-        path = best[-1]
-        for rival in others:
-            if rival[-1].parent != path.parent or rival[:2] == best[:2]:
-                raise InputError(f"{path} and {rival[-1]} both fit {label}; take one of them away")
-        if owners.setdefault(path, label) != label:
-            both = f"{owners[path]} and {label}"
-            raise InputError(f"{path}: fits both {both}; put predictions in folders as the data's are")
+    fitting: dict[str, list[PurePath]] = {label: [] for label in labels}
+    owners: dict[PurePath, str] = {}
+    for exact in (True, False):  # a file in just the folder of one frame is no other frame's
+        free = {name: [path for path in paths if path not in owners] for name, paths in files.items()}
+        for label, found in fitting.items():
+            frame = PurePath(label)
+            named = [path for suffix in _SUFFIXES for end in _ENDS for path in free.get(frame.name + end + suffix, ())]
+            for file in named:
+                if file.parent == frame.parent if exact else _agree(file.parent.parts, frame.parent.parts):
+                    found.append(file)
+                    if owners.setdefault(file, label) != label:
+                        both = f"{owners[file]} and {label}"
+                        raise InputError(
+                            f"{root / file}: fits both {both}; put predictions in folders as the data's are"
+                        )
     if not owners:
-        example = f"{labels[0]}.npy or {PurePosixPath(labels[0]).name}_depth.npy" if labels else "no frame"
-        raise InputError(
-            f"{root}: none of its {len(files)} .npy and .png files fits a frame (looked for {example}, ...)"
-        )
-    chosen = {label: path for path, label in owners.items()}
-    return [chosen.get(label) for label in labels], unmatched
-
-
-def _names(stem: str) -> Iterable[tuple[str, int]]:
-    """The frame names that a file's stem can stand for, with the place of its joined suffix in ``_JOINED``."""
-    yield stem, 0
-    plain = stem.removesuffix("_depth")
-    if plain != stem:
-        for place, suffix in enumerate(_JOINED):
-            if plain.lower().endswith(suffix):
-                yield plain[: len(plain) - len(suffix)], place
+        example = f"{labels[0]}.npy or {PurePath(labels[0]).name}_depth.npy" if labels else "no frame"
+        raise InputError(f"{root}: none of its {count} .npy and .png files fits a frame (looked for {example}, ...)")
+    for label, found in fitting.items():
+        for other in found[1:]:
+            if other.parent != found[0].parent or other.suffix == found[0].suffix:
+                raise InputError(f"{root / found[0]} and {root / other} both fit {label}; take one of them away")
+    return [root / found[0] if found else None for found in fitting.values()], count - len(owners)
 
 
 def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -124,9 +105,7 @@ def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.
     Raises:
         InputError: If it cannot be read, has another shape or type, or holds no number.
     """
-    if not is_array(path):
-        return read_depth(path, 1 / scale, bits=16)
-    depth = read_depth(path, 1.0, bits=32)
+    depth = read_depth(path, 1.0, bits=32) if is_array(path) else read_depth(path, 1 / scale, bits=16)
     if not np.isfinite(depth).any():
         raise InputError(f"{path}: holds no finite value")
     return depth
@@ -185,15 +164,15 @@ def score_predictions(
     present = [(frame, path) for frame, path in enumerate(files) if path is not None]
     medians = []
     for done, (frame, path) in enumerate(present, start=1):
-        depth, pred = _pair(data, split, frame, path, scale)
+        pred, depth = read_prediction(path, scale), data.read(split, frame)[1]
+        _check_aspect(path, pred.shape, depth.shape)
         medians.append(float(np.nanmedian(pred)))
         prediction, target = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth))
         evaluation.update(prediction, target, target > 0, frame)
         if advance is not None:
             advance(done, len(present))
     record = evaluation.record(labels, [data.scene(split, frame) for frame in range(expected)])
-    figures = record["protocols"]
-    default = default_protocol(data.nyu, data.truth, data.size(split, 0))
+    default, figures = default_protocol(data.nyu, data.truth, data.size(split, 0)), record["protocols"]
     first = default if default in figures else next(iter(figures))
     return {
         "protocol": first,
@@ -211,17 +190,13 @@ def score_predictions(
     }
 
 
-def _pair(layout: Layout, split: str, frame: int, path: Path, scale: float) -> tuple[npt.NDArray[np.float32], ...]:
-    """Truth and prediction of a frame; a prediction of another aspect is of another picture, or turned."""
-    pred = read_prediction(path, scale)
-    depth = layout.read(split, frame)[1]
-    (height, width), (tall, wide) = pred.shape, depth.shape
-    nearest = abs(height - width * tall / wide) < 1 or abs(width - height * wide / tall) < 1
-    if not nearest and abs(height * wide / (width * tall) - 1) > 0.05:
+def _check_aspect(path: Path, size: tuple[int, ...], truth: tuple[int, ...]) -> None:
+    """Refuse a prediction of another aspect than the ground truth, but for rounding: it is cropped or turned."""
+    (height, width), (tall, wide) = size, truth
+    if abs(height * wide / (width * tall) - 1) > max(0.05, 1 / min(height, width)):
         raise InputError(
             f"{path}: {height}x{width} values for a truth of {tall}x{wide}; another aspect, so it is cropped or turned"
         )
-    return depth, pred
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -89,8 +89,8 @@ def _mean_share(counts: npt.NDArray[np.float64], totals: npt.NDArray[np.float64]
     return float((counts[held] / totals[held]).mean()) if held.any() else math.nan
 
 
-def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray, step: float = EDGE_STEP) -> float:
-    """F1 of edge pixels: those at which the length of Sobel's gradient of depth is above a step in metres.
+def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
+    """F1 of edge pixels: those at which the length of Sobel's gradient of depth is above :data:`EDGE_STEP`.
 
     Unlike :func:`boundary_f1`, which asks for a jump between neighbours of the full map and is 0 for networks that draw
     smoothly, it gives part of the credit for a slope at the right place. Maps are thinned to about :data:`EDGE_ROWS`
@@ -100,7 +100,6 @@ def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray, step: float = 
         pred: Predicted depth [m], shape ``(H, W)``.
         depth: True depth [m], same shape.
         mask: Valid pixels, bool, same shape.
-        step: Length of the gradient, unscaled: 8 times the slope between neighbours [m].
 
     Returns:
         From 0 to 1; NaN if the truth has no edge.
@@ -118,7 +117,7 @@ def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray, step: float = 
     planes = torch.from_numpy(maps)
     across, down = (F.conv2d(planes[:2], kernel[None, None]) for kernel in (_SLOPE, _SLOPE.T))
     counts = F.conv2d(planes[2:], torch.ones(1, 1, 3, 3)) > 8.5
-    said, true = (torch.hypot(across, down) > step) & counts
+    said, true = (torch.hypot(across, down) > EDGE_STEP) & counts
     if not true.any():
         return math.nan
     return 2 * int((said & true).sum()) / int(said.sum() + true.sum())

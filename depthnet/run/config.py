@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,7 +17,6 @@ from depthnet.run.arguments import check_value, nearest, written
 from depthnet.run.files import CONFIG, METRICS, read_config
 from depthnet.run.naming import job_name
 from depthnet.run.paths import run_directory
-from depthnet.run.provenance import KINDS
 
 _PRECISIONS = ("None", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64")
 
@@ -26,7 +25,7 @@ CHOICES: dict[str, Any] = {
     "seed": int,
     "ckpt": str | None,
     "resume": str | None,
-    "resume_allow": Any,
+    "resume_allow": list[Literal["data", "code", "config"]],
     "split": Literal["val", "test", "published"],
     "protocols": str | list[str],
     "watch": str,
@@ -89,28 +88,20 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, resolver, use_cache=name != "job_name")
 
 
-def check_choices(config: Mapping[str, Any], groups: Collection[str] | None = None) -> None:
-    """Check the keys of train.yaml that are no group.
-
-    Args:
-        config: The run's.
-        groups: All its other keys; None for any.
+def check_choices(config: Mapping[str, Any]) -> None:
+    """Check a run's keys: those that train.yaml has beside its groups by their values, all by their names.
 
     Raises:
         InputError: For the first key that is not known, or impossible value.
     """
-    for key in config if groups is not None else ():
-        if key not in CHOICES and key not in (groups or ()):
+    from depthnet.run.targets import GROUPS  # and with it Hydra
+
+    for key in config:
+        if key in CHOICES:
+            value = config[key]
+            check_value(CHOICES[key], OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key)
+        elif key not in GROUPS:
             raise InputError(f"{key}={written(config[key])}: there is no such key; {nearest(key, CHOICES)}")
-    for key, hint in CHOICES.items():
-        value = config.get(key, hint)
-        if value is hint:  # a config that was stored before there was such a key
-            continue
-        check_value(hint, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key)
-    allow = config["resume_allow"]
-    is_list = isinstance(allow, Sequence) and not isinstance(allow, str)
-    if unknown := [kind for kind in allow if kind not in KINDS] if is_list else [allow]:
-        raise InputError(f"resume_allow={unknown[0]}: write a list of {', '.join(KINDS)}, such as [data]")
     if not 0 <= config["seed"] < 2**32:
         raise InputError(f"seed={config['seed']}: it is a whole number from 0 to {2**32 - 1}")
     if config["mode"] == "test" and config["ckpt"] is None:

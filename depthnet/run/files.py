@@ -89,6 +89,10 @@ class Run:
         """The first protocol that the run was evaluated under, of those that compare meters if there is one."""
         return next((name for name in self.rows if not name.startswith("published_keras")), next(iter(self.rows)))
 
+    def mean_map(self, protocol: str) -> dict[str, float]:
+        """Return the metrics of the mean training depth; empty where there is none."""
+        return dict(self.metrics.get("mean_map", {}).get(protocol, {}))
+
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:

@@ -37,21 +37,16 @@ def name_run(cfg: Any, choices: Mapping[str, Any], overrides: Sequence[str], swe
         {'name': 'rooms tiny seed=3 lr=0.01', 'tags': ['mine']}
     """
     logger, fits = cfg["logger"], cfg["mode"] != "test"  # in a test the network is the checkpoint's
-    encoder = cfg["model"].get("encoder") if fits else None
     if fits and cfg["ckpt"] and not any(word.startswith("model=") for word in overrides):
         choices = {**choices, "model": f"from_{start_name(cfg['ckpt'])}"}
-    of_run: dict[str, Any] = {"seed": cfg["seed"]} if fits else {"split": cfg["split"]}
-    tags = {group: choices.get(group) for group in (_TAGGED if fits else ("data",))} | {"encoder": encoder} | of_run
-    named = encoder if choices.get("model") == "unet_attn" else None
+    tags = {group: choices.get(group) for group in (_TAGGED if fits else ("data",))}
     words = [str(tags[group]) for group in _NAMED if tags.get(group)]
-    if named:
-        words[words.index("unet_attn")] = named
+    tags |= {"encoder": cfg["model"].get("encoder"), "seed": cfg["seed"]} if fits else {"split": cfg["split"]}
     changed = {}
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
-        key = key.partition("@")[0]
         bare = key.lstrip("~")
-        if bare not in choices and not f"{bare}.".startswith(_UNNAMED) and not (named and bare == "model.encoder"):
+        if bare not in choices and not f"{bare}.".startswith(_UNNAMED):
             changed[key] = f"={short_number(value)}" if value else ""
     changes = [key + value for key, value in zip(short_keys(list(changed)), changed.values(), strict=True)]
     words += [f"seed={cfg['seed']}"] * fits + sorted(changes, key=len)  # the short ones, should the name be too long

@@ -11,7 +11,7 @@ MULTIRUN = frozenset({"-m", "--multirun"})
 """The option that makes a command line a sweep."""
 
 _LEARNING = (
-    "loss", "optimizer", "scheduler", "augment", "data.augment", "data.batch_size", "data.extra_rooms",
+    "loss", "optimizer", "scheduler", "augment", "callbacks", "data.augment", "data.batch_size", "data.extra_rooms",
     "data.extra_rooms_share", "callbacks.average", "callbacks.best", "callbacks.dashboard", "callbacks.early_stopping",
     "callbacks.finite", "callbacks.history", "callbacks.last",
 )  # fmt: skip
@@ -45,11 +45,21 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
     if mode != "test" and split != "val":
         advice = f"to evaluate a checkpoint on {split} add mode=test ckpt=PATH"
         raise InputError(f"split={split}: a fit is evaluated on val; {advice}")
+    ignored = {
+        "directory": "a run's directory is named by hydra.run.dir=DIR",
+        "model.image_size": "the size of the images is data.image_size",
+    }
+    if not config["resume"]:
+        ignored["resume_allow"] = "is for a run that is resumed, resume=DIR or resume=auto"
+    if mode == "test":
+        ignored |= {"model": "mode=test evaluates the checkpoint's own network"}
+        ignored |= dict.fromkeys(_TRAINS_NOTHING, "mode=test trains nothing")
+        ignored |= {} if sweeps else {"watch": "mode=test chooses nothing"}
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0].partition("@")[0]
-        why = _why(key, mode, bool(config["resume"]), sweeps)
-        if why:
-            raise InputError(f"{word}: {why}; leave it out")
+        for name, why in ignored.items():
+            if key == name or (key.startswith(f"{name}.") and name != "callbacks"):  # some of these serve a test
+                raise InputError(f"{word}: {why}; leave it out")
 
 
 def named_keys(words: Iterable[str]) -> set[str]:
@@ -60,25 +70,3 @@ def named_keys(words: Iterable[str]) -> set[str]:
         ['data.depth_range', 'model', 'model.head']
     """
     return {".".join(word.lstrip("+~").partition("=")[0].split(".")[:2]) for word in words}
-
-
-def _why(key: str, mode: str, resumes: bool, sweeps: bool) -> str:
-    """Why a run ignores a key; empty where it does not."""
-    if key == "directory":
-        return "a run's directory is named by hydra.run.dir=DIR"
-    if _within(key, ("model.image_size",)):
-        return "the size of the images is data.image_size"
-    if key == "resume_allow" and not resumes:
-        return "is for a run that is resumed, resume=DIR or resume=auto"
-    if mode == "test":
-        if _within(key, ("model",)):
-            return "mode=test evaluates the checkpoint's own network"
-        if key == "callbacks" or _within(key, _TRAINS_NOTHING):
-            return "mode=test trains nothing"
-        if key == "watch" and not sweeps:
-            return "mode=test chooses nothing"
-    return ""
-
-
-def _within(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)

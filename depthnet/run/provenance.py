@@ -25,9 +25,6 @@ from depthnet.run.files import RECORD, flatten, read_record, reading, update_rec
 
 log = logging.getLogger("depthnet")
 
-KINDS = ("data", "code", "config")
-"""What may be named in ``resume_allow``."""
-
 TRAINING = (
     "depthnet/core/",
     "depthnet/data/",
@@ -35,7 +32,8 @@ TRAINING = (
     "depthnet/training/",
     *(f"depthnet/evaluation/{name}.py" for name in ("evaluator", "metrics", "protocols")),
 )
-"""Files and folders of the package by whose code a run learns and its best checkpoint is chosen."""
+"""Files and folders of the package by whose code a run learns and its best checkpoint is chosen;
+versions of libraries, which have no slash in the record, count as such too."""
 
 FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
         "data.lists", "data.num_workers", "data.cache", "data.cache_dir", "trainer.profiler")  # fmt: skip
@@ -47,7 +45,6 @@ SETTLED = ("model.pretrained", "model.camera", "data.batch_size")
 _FREE_PREFIXES = tuple(f"{name}." for name in FREE)
 _SHOWN = 4  # differences in a message
 _HEX = 64  # digits of a digest
-_MISSING = object()
 
 
 def check_changes(
@@ -73,12 +70,13 @@ def check_changes(
         update_record(directory, **now, resumed=[])
         return
     with reading(Path(directory, RECORD)):
-        found = {kind: _differences(then[kind], now[kind]) for kind in ("data", "code")}
-        resumed = [*then["resumed"], {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **found}]
-    other = [line for line in found["code"] if not _trains(line.split()[0])]
-    refuse_changes(directory, "data", found["data"], allow)
-    refuse_changes(directory, "code", [line for line in found["code"] if line not in other], allow)
-    if other:
+        data_lines, code = [*_differences(then["data"], now["data"]).values()], _differences(then["code"], now["code"])
+        found = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "data": data_lines, "code": [*code.values()]}
+        resumed = [*then["resumed"], found]
+    training = {key: line for key, line in code.items() if "/" not in key or key.startswith(TRAINING)}
+    refuse_changes(directory, "data", data_lines, allow)
+    refuse_changes(directory, "code", [*training.values()], allow)
+    if other := [line for key, line in code.items() if key not in training]:
         log.info("%s: code that does not train has changed since the run was started: %s", directory, _shorten(other))
     update_record(directory, **now, resumed=resumed)
 
@@ -94,11 +92,7 @@ def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         {key: value for key, value in flatten(config) if not f"{key}.".startswith(_FREE_PREFIXES)}
         for config in (then, now)
     )
-    return [
-        f"{key}={other.get(key)} (was {one.get(key)})"
-        for key in {**one, **other}
-        if one.get(key, _MISSING) != other.get(key, _MISSING)
-    ]
+    return [*_differences(one, other).values()]
 
 
 def refuse_changes(
@@ -117,14 +111,14 @@ def _shorten(differences: Sequence[str]) -> str:
     return f"{', '.join(differences[:_SHOWN])}{more}"
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys whose values differ, each with a line that states both; of a digest the key alone."""
+    found = {}
     for key in sorted({**then, **now}):
         old, new = then.get(key), now.get(key)
         if old != new:
-            digest = len(str(old or new)) == _HEX
-            lines.append(key if digest else f"{key} {new} (was {old})")
-    return lines
+            found[key] = key if len(str(old or new)) == _HEX else f"{key}={new} (was {old})"
+    return found
 
 
 def _digests() -> dict[str, str]:
@@ -133,11 +127,6 @@ def _digests() -> dict[str, str]:
         path.relative_to(folder.parent).as_posix(): sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*.py"))
     }
-
-
-def _trains(key: str) -> bool:
-    """Whether a key of the code's record is of a file or folder in :data:`TRAINING`, or a library's version."""
-    return "/" not in key or key.startswith(TRAINING)
 
 
 def commit() -> str | None:

@@ -11,7 +11,7 @@ import pytest
 
 from depthnet.evaluation.bootstrap import bootstrap
 from depthnet.evaluation.compare import compare, main
-from depthnet.run.files import read_run
+from depthnet.run.files import read_run, store_measured
 
 METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 DATA = {
@@ -173,6 +173,18 @@ def test_protocols_that_all_share_are_compared(tmp_path, capsys):
     assert "a has nyu_eigen, uncropped, median_scaled; b has uncropped, nyu_eigen" in line
 
 
+def test_what_was_measured_under_the_first_protocol_alone_is_compared_there(tmp_path, capsys):
+    runs = [write(tmp_path / name, {"uncropped": table(1), "median_scaled": table(2)}) for name in "ab"]
+    for directory in runs:
+        run = read_run(directory)
+        images = run.rows["uncropped"].items()
+        store_measured(run, "edges", {f: {"delta1": image.figures["delta1"], "edge_f1": f / 24} for f, image in images})
+    rows = rows_of(capsys, *runs, "--metrics", "delta1,edge_f1")
+    found = [(row["protocol"], row["metric"]) for row in rows if row["run"] == "a"]
+    assert found == [("uncropped", "delta1"), ("uncropped", "edge_f1"), ("median_scaled", "delta1")]
+    assert "not all runs have 'robustness'" in refusal(capsys, *runs, "--metrics", "robustness")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -227,7 +239,7 @@ def test_what_is_no_run_is_refused(pair, tmp_path, capsys):
     assert "no run that was evaluated there (looked for config.yaml)" in refusal(capsys, a, tmp_path / "empty")
     assert "name two runs or more, each once" in refusal(capsys, a)
     assert "name two runs or more, each once" in refusal(capsys, a, b, a)
-    assert "has no 'a1'; it has delta1, delta2" in refusal(capsys, a, b, "--metrics", "delta1,a1")
+    assert "not all runs have 'a1'; they have delta1, delta2" in refusal(capsys, a, b, "--metrics", "delta1,a1")
     assert "cannot write" in refusal(capsys, a, b, "--output", a / "metrics.json" / "x.csv")
 
 
@@ -315,12 +327,6 @@ def test_a_part_of_the_split_is_called_one(tmp_path, capsys):
     assert "val: 24 of 96 images of 8 scenes, filled truth" in capsys.readouterr().out
 
 
-def test_a_run_of_before_the_digests_changed_is_compared_with_one_of_today(tmp_path):
-    today = write(tmp_path / "a", table(1))
-    before = write(tmp_path / "b", table(2), digests={"uncropped": "d5c5bac4ba6e"})
-    assert main([str(today), str(before)]) == 0
-
-
 def test_markdown_is_a_table_and_a_file_is_written(pair, tmp_path, capsys):
     output = tmp_path / "new" / "comparison.md"
     assert main([*map(str, pair), "--format", "markdown", "--output", str(output), "--metrics", "delta1"]) == 0
@@ -372,3 +378,9 @@ def test_it_starts_without_the_heavy_libraries(pair):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
+
+
+def test_a_run_of_before_the_digests_changed_is_compared_with_one_of_today(tmp_path):
+    today = write(tmp_path / "a", table(1))
+    before = write(tmp_path / "b", table(2), digests={"uncropped": "d5c5bac4ba6e"})
+    assert main([str(today), str(before)]) == 0

@@ -14,7 +14,7 @@ from depthnet.core.atomic_io import file_digest
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.tables import count_in_words
 from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
-from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, mean_figures
+from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, run_figures
 from depthnet.evaluation.bootstrap import DRAWS
 from depthnet.evaluation.evaluator import describe_judged
 from depthnet.evaluation.frames import FrameEvaluator, FrameResult, FrameResults
@@ -85,7 +85,6 @@ def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
         depth_colors=gradient(DEPTH_COLORS),
         **_scenes(evaluator, results),
         training=_curves(run),
-        history=_history(run),
         checkpoint=evaluator.checkpoint,
         checkpoint_digest=file_digest(evaluator.checkpoint),
         commit=commit(),
@@ -94,20 +93,9 @@ def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
     )  # fmt: skip
 
 
-def _figures(run: Run, protocol: str) -> dict[str, Figure]:
-    rows = run.rows[protocol].values()
-    return mean_figures(METRIC_NAMES, [list(row.figures.values()) for row in rows], [row.scene for row in rows])
-
-
-def _mean_map(run: Run, protocol: str) -> dict[str, float]:
-    """The metrics of the mean training depth; empty where there is none."""
-    found: dict[str, float] = run.metrics.get("mean_map", {}).get(protocol, {})
-    return found
-
-
 def _heads(run: Run, results: FrameResults) -> list[tuple[str, Figure, str]]:
     """The figures at the head: name, value, and what stands beside its interval."""
-    figures, constant = _figures(run, run.protocol), _mean_map(run, run.protocol)
+    figures, constant = run_figures(run, run.protocol), run.mean_map(run.protocol)
     heads = []
     for name in ("delta1", "abs_rel", "rmse"):
         beside = f"mean map {number(constant[name])}" if name in constant else ""
@@ -121,7 +109,7 @@ def _matrix(run: Run) -> list[list[Any]]:
     """Every metric under every protocol, and below it those of the mean map."""
     rows: list[list[Any]] = []
     for protocol in run.rows:
-        figures, constant = _figures(run, protocol), _mean_map(run, protocol)
+        figures, constant = run_figures(run, protocol), run.mean_map(protocol)
         rows.append([protocol, *(figures.get(name) for name in METRIC_NAMES)])
         if constant:
             rows.append([f"{protocol}: mean map", *(constant[name] for name in METRIC_NAMES)])
@@ -190,7 +178,6 @@ def _scenes(evaluator: FrameEvaluator, results: FrameResults) -> dict[str, _Tabl
     names = ("abs_rel", "delta1", "rmse", "silog")
     columns = [METRIC_NAMES.index(name) for name in names]
     images: list[list[Any]] = []
-    kinds: dict[str, str] = {}
     members: dict[str, list[list[float]]] = {}
     for frame, metrics in sorted(results.metrics.items(), key=lambda item: -item[1][columns[0]]):
         if not math.isnan(metrics[0]):
@@ -198,14 +185,10 @@ def _scenes(evaluator: FrameEvaluator, results: FrameResults) -> dict[str, _Tabl
             values = [metrics[column] for column in columns]
             images.append([label, scene, *values])
             members.setdefault(scene, []).append(values)
-            kinds.setdefault(scene, evaluator.layout.scene_type(evaluator.split, frame))
-    shown = any(kinds.values())
-    scenes = [
-        [scene, *[kinds[scene]] * shown, len(rows), *np.mean(rows, axis=0).tolist()] for scene, rows in members.items()
-    ]
+    scenes: list[list[Any]] = [[scene, len(rows), *np.mean(rows, axis=0).tolist()] for scene, rows in members.items()]
     scenes.sort(key=lambda row: -row[-len(names)])
     return {
-        "scenes": {"header": ["scene", *["kind"] * shown, "images", *names], "rows": scenes},
+        "scenes": {"header": ["scene", "images", *names], "rows": scenes},
         "images": {"header": ["image", "scene", *names], "rows": images},
     }
 
@@ -219,13 +202,6 @@ def _curves(run: Run) -> dict[str, dict[str, list[tuple[float, float]]]]:
             if finite := [point for point in line if math.isfinite(point[1])]:
                 found.setdefault(title, {})[name] = finite
     return found
-
-
-def _history(run: Run) -> _Table:
-    """All that was logged, an epoch a row."""
-    names = list(dict.fromkeys(name for epoch in run.history for name in epoch))
-    rows = [[Cell(epoch[n], f"{epoch[n]:.4g}") if n in epoch else "–" for n in names] for epoch in run.history]
-    return {"header": names, "rows": rows}
 
 
 def _drift(run: Run, results: FrameResults) -> float:

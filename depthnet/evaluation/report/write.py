@@ -22,8 +22,7 @@ from pathlib import Path
 from depthnet.core.atomic_io import require_writable, write_text
 from depthnet.core.errors import add_run_options, finish
 from depthnet.core.progress import progress_bar
-from depthnet.core.types import InputError
-from depthnet.run.files import read_run, store_measured
+from depthnet.run.files import METRICS, read_run, reading, store_measured
 
 
 def write_report(
@@ -59,15 +58,11 @@ def write_report(
     require_writable(path.parent)
     evaluator = FrameEvaluator(run, checkpoint, root, limit)
     results = evaluate_frames(evaluator, advance)
-    try:
+    with reading(run.directory / METRICS):  # it may lack what the page shows
         text = page(evaluator, results)
-    except Exception as error:  # metrics.json may be anybody's
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{run.directory}: its files are not those of a run, or torn: {reason}") from error
     write_text(path, text)
     if checkpoint is None:
-        rows = results.metrics.items()
-        store_measured(run, "edges", {f: {"delta1": row[0], "edge_f1": results.edges[f]} for f, row in rows})
+        store_measured(run, "edges", results.edges)
     return path
 
 
