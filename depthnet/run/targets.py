@@ -43,7 +43,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "depthnet.training.callbacks.dashboard.Dashboard",
         "depthnet.training.callbacks.ema.WeightEMA",
         "depthnet.training.callbacks.finite.FiniteSteps",
-        "depthnet.training.checkpoint_io.Last",
+        "depthnet.training.callbacks.resume_checkpoint.ResumeCheckpoint",
         "lightning.pytorch.callbacks.",
     ),
     "logger": (

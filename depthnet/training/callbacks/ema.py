@@ -112,10 +112,11 @@ class WeightEMA(Callback):
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         remembered = round(1 / (1 - self._decay))
         if steps < remembered and not self._warm_up:
+            fitting = math.floor(1000 * (1 - 1 / steps)) / 1000
             log.warning(
                 f"callbacks.average.decay={self._decay:g}: the average remembers about {remembered} optimizer steps "
-                f"and an epoch has {steps}, so the first validations lag behind training; a lower decay fits an epoch, "
-                "and callbacks.average.warm_up=true begins with a shorter average"
+                f"and an epoch has {steps}, so the first validations lag behind training; callbacks.average.decay="
+                f"{fitting:g} fits an epoch, and callbacks.average.warm_up=true begins with a shorter average"
             )
 
 

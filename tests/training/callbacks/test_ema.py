@@ -128,7 +128,9 @@ def test_an_average_longer_than_an_epoch_is_logged(caplog, options, batches, gat
         WeightEMA(**options).on_train_start(trainer, None)
     assert len(caplog.messages) == (steps is not None)
     if steps:
+        fitting = {43: 0.976, 50: 0.98}[steps]
         assert f"remembers about 100 optimizer steps and an epoch has {steps}" in caplog.messages[0]
+        assert f"callbacks.average.decay={fitting} fits an epoch" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("decay", [1, -0.1, float("nan")])

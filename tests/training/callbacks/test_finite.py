@@ -8,7 +8,7 @@ from torch import nn
 
 from depthnet.core.types import DepthRange, InputError, Sample
 from depthnet.training.callbacks.finite import FiniteSteps
-from depthnet.training.checkpoint_io import Last
+from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
 from depthnet.training.losses import DepthLoss
 
 
@@ -115,7 +115,7 @@ def test_two_processes_leave_out_the_same_steps_and_stop_alike(tmp_path):
         callback, learner = FiniteSteps(tmp_path), Learner()
         place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
         taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
-        last = Last(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
+        last = ResumeCheckpoint(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
         last.signals.received = signal.SIGTERM if rank else None
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
         return taken, callback.state_dict()["count"], last._agree(trainer(**place, strategy=strategy))
