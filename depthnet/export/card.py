@@ -40,7 +40,6 @@ class Export:
         size: Of the file of weights [bytes].
         digest: Its SHA-256.
         changes: Mean and largest relative change of depth by the rounding of the weights.
-        photographs: What that was measured on, in words.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Export:
     size: int
     digest: str
     changes: tuple[float, float]
-    photographs: str
 
 
 def model_card(run: Run, network: DepthNetwork, export: Export) -> str:
@@ -67,14 +65,8 @@ def model_card(run: Run, network: DepthNetwork, export: Export) -> str:
         _head(run, export),
         template_path=str(Path(__file__).with_name("card.md.j2")),
         export=export,
-        network={
-            "name": type(network).__name__,
-            "encoder": network.config().get("encoder"),
-            "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-            "low": f"{network.depth_range.min:g}",
-            "high": f"{network.depth_range.max:g}",
-            "size": "x".join(map(str, network.image_size)),
-        },
+        network=network,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         training=_training(run, export),
         split=split,
         counts=count_in_words(metrics["images"], metrics["expected"]),

@@ -48,7 +48,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "logger": (
         "depthnet.training.loggers.wandb_logger",
-        "depthnet.training.loggers.tensorboard_logger",
         "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
     ),

@@ -293,8 +293,8 @@ def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     other = tmp_path / "weights.pth"
     torch.save({}, other)
     refused = {
-        path: "not a whole safetensors file",
-        other: r"weights\.pth: only safetensors with timm's key names are read; .*, convert it: import",
+        path: "cannot be read as a safetensors file",
+        other: r"weights\.pth: only safetensors with timm's key names are read; .* converted by safetensors",
         tmp_path: "no such file; give a .safetensors file",
     }
     (tmp_path / "page.safetensors").write_text("<html>404</html>")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,7 +44,7 @@ def start(cfg, words, caplog):
     """Return what is logged of a start from a checkpoint."""
     caplog.clear()
     with caplog.at_level("INFO", "depthnet"):
-        start_config(cfg, Path(cfg.ckpt).parent, words)
+        start_config(cfg, words)
     return caplog.text
 
 

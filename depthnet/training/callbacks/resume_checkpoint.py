@@ -11,13 +11,14 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch.callbacks
 import torch
 from lightning import LightningModule, Trainer
+from pydantic import Field
 
-from depthnet.core.types import LAST, InputError
+from depthnet.core.types import LAST
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.ema import WeightEMA
 
@@ -32,21 +33,14 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
         every_n_steps: Save after every so many optimiser steps; None for no such rule.
         every_minutes: Save after the first step that ends so long after the last save; None for no such rule. At an
             epoch's end it is saved in any case.
-
-    Raises:
-        InputError: If an interval is impossible.
     """
 
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        every_n_steps: int | None = None,
-        every_minutes: float | None = 5.0,
+        every_n_steps: Annotated[int, Field(ge=1), "a whole number, at least 1,"] | None = None,
+        every_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False), "a number above 0"] | None = 5.0,
     ) -> None:
-        if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
-            raise InputError(f"callbacks.last.every_n_steps={every_n_steps}: it is null or a whole number, at least 1")
-        if every_minutes is not None and not every_minutes > 0:
-            raise InputError(f"callbacks.last.every_minutes={every_minutes}: it is null or a number above 0")
         self.signals = Signals()  # of whoever listens to them
         self._path = Path(directory) / LAST.name
         self._every = every_n_steps

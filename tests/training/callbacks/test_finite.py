@@ -7,6 +7,7 @@ from forked import forks, gloo
 from torch import nn
 
 from depthnet.core.types import DepthRange, InputError, Sample
+from depthnet.run.targets import build
 from depthnet.training.callbacks.finite import FiniteSteps
 from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
 from depthnet.training.losses import DepthLoss
@@ -105,8 +106,9 @@ def test_float16_may_overflow_its_gradients_but_not_its_loss(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_the_limit_is_a_whole_number(tmp_path, limit):
-    with pytest.raises(InputError, match=r"callbacks\.finite\.limit"):
-        FiniteSteps(tmp_path, limit)
+    node = {"_target_": "depthnet.training.callbacks.finite.FiniteSteps", "directory": str(tmp_path), "limit": limit}
+    with pytest.raises(InputError, match=r"callbacks\.finite\.limit=.*: it is a whole number, at least 1"):
+        build({"finite": node}, "callbacks")
 
 
 @forks
