@@ -15,9 +15,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from depthnet.core.tables import count_in_words
-from depthnet.evaluation.atlas import mean_figures
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL
-from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.export.terms import NYU_LAYOUTS, Origin
 from depthnet.models.network import DepthNetwork
 from depthnet.models.shipped import portable
@@ -139,9 +137,10 @@ def _described(data: dict[str, Any]) -> str:
 
 def _figures(run: Run, protocol: str) -> Iterator[tuple[str, str, str, str]]:
     """A row for each metric: its name, mean, interval, and that of the mean map."""
-    rows, constant = run.rows[protocol].values(), run.metrics.get("mean_map", {}).get(protocol, {})
-    figures = mean_figures(METRIC_NAMES, [list(row.figures.values()) for row in rows], [row.scene for row in rows])
-    for name, (value, (low, high)) in figures.items():
-        ends = "none, one scene" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    metrics = run.metrics
+    constant = metrics.get("mean_map", {}).get(protocol, {})
+    for name, value in metrics["protocols"][protocol].items():
+        low, high = metrics["intervals"][protocol][name]
+        ends = "none, one scene" if low is None else f"{low:.3f} to {high:.3f}"
         beside = f"{constant[name]:.3f}" if name in constant else ""
         yield f"{name}{' [m]' if name in _IN_METERS else ''}", f"{value:.3f}", ends, beside
