@@ -78,10 +78,12 @@ def read_header(name: str, path: str) -> dict[str, Any]:
             raise InputError(whole)
         raise InputError(f"{given}: no such file; give a .safetensors file, auto, true or false")
     if not is_safetensors(path, given):
+        new = Path(path).with_suffix(".safetensors").name
         raise InputError(
             f"{given}: only safetensors with timm's key names are read; a checkpoint of depthnet is named with "
-            f"ckpt={path}; a PyTorch file of an encoder's weights is converted by "
-            "safetensors.torch.save_file"
+            f"ckpt={path}; where it is a PyTorch file of the encoder's weights, convert it: "
+            "import torch; from safetensors.torch import save_file; "
+            f'save_file(torch.load("{path}", weights_only=True), "{new}")'
         )
     header, tensors = read_safetensors(path, given)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}

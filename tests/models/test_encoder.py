@@ -294,7 +294,7 @@ def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     torch.save({}, other)
     refused = {
         path: "cannot be read as a safetensors file",
-        other: r"weights\.pth: only safetensors with timm's key names are read; .* converted by safetensors",
+        other: r"weights\.pth: only safetensors with timm's key names are read; .*, convert it: import",
         tmp_path: "no such file; give a .safetensors file",
     }
     (tmp_path / "page.safetensors").write_text("<html>404</html>")
