@@ -63,9 +63,10 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
 
     from depthnet.evaluation.protocols import choose_protocols
     from depthnet.models.depth_net import load_network
+    from depthnet.training.callbacks.clock import Clock
     from depthnet.training.callbacks.panels import Panels
     from depthnet.training.callbacks.results import Results
-    from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO
+    from depthnet.training.checkpoint_io import DurableCheckpointIO
     from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
     from depthnet.training.fit import fit_and_evaluate, start_run
     from depthnet.training.loggers import make_loggers

@@ -45,7 +45,8 @@ from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.depth_net import DepthNet, load_network
 from depthnet.training.callbacks.best_checkpoint import BestCheckpoint
 from depthnet.training.callbacks.ema import WeightEMA
-from depthnet.training.checkpoint_io import DurableCheckpointIO, Last
+from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
+from depthnet.training.checkpoint_io import DurableCheckpointIO
 from depthnet.training.fit import quiet_libraries
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
@@ -219,7 +220,7 @@ def check_resume(settings: Settings, table: Table) -> None:
     def fitted(folder: str, start: Path | None = None) -> dict[str, torch.Tensor]:
         """Train in a folder, saving half-way, from the start or a checkpoint; return the weights."""
         options = {"deterministic": True, "benchmark": False, "limit_val_batches": 0, "max_epochs": 1}
-        trainer = settings.trainer(folder, [Last(folder, every_n_steps=steps // 2)], **options)
+        trainer = settings.trainer(folder, [ResumeCheckpoint(folder, every_n_steps=steps // 2)], **options)
         module = settings.module()
         trainer.fit(module, settings.data(steps * settings.batch), ckpt_path=start, weights_only=True)
         return {name: value.cpu() for name, value in module.network.state_dict().items()}

@@ -15,7 +15,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from depthnet.core.tables import count_in_words
-from depthnet.evaluation.atlas import run_figures
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL
 from depthnet.export.terms import NYU_LAYOUTS, Origin
 from depthnet.models.network import DepthNetwork
@@ -39,7 +38,6 @@ class Export:
         size: Of the file of weights [bytes].
         digest: Its SHA-256.
         changes: Mean and largest relative change of depth by the rounding of the weights.
-        photographs: What that was measured on, in words.
     """
 
     name: str
@@ -50,7 +48,6 @@ class Export:
     size: int
     digest: str
     changes: tuple[float, float]
-    photographs: str
 
 
 def model_card(run: Run, network: DepthNetwork, export: Export) -> str:
@@ -66,14 +63,8 @@ def model_card(run: Run, network: DepthNetwork, export: Export) -> str:
         _head(run, export),
         template_path=str(Path(__file__).with_name("card.md.j2")),
         export=export,
-        network={
-            "name": type(network).__name__,
-            "encoder": network.config().get("encoder"),
-            "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-            "low": f"{network.depth_range.min:g}",
-            "high": f"{network.depth_range.max:g}",
-            "size": "x".join(map(str, network.image_size)),
-        },
+        network=network,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         training=_training(run, export),
         split=split,
         counts=count_in_words(metrics["images"], metrics["expected"]),
@@ -147,7 +138,8 @@ def _described(data: dict[str, Any]) -> str:
 def _figures(run: Run, protocol: str) -> Iterator[tuple[str, str, str, str]]:
     """A row for each metric: its name, mean, interval, and that of the mean map."""
     constant = run.mean_map(protocol)
-    for name, (value, (low, high)) in run_figures(run, protocol).items():
-        ends = "none, one scene" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    for name, value in run.metrics["protocols"][protocol].items():
+        low, high = run.metrics["intervals"][protocol][name]
+        ends = "none, one scene" if low is None else f"{low:.3f} to {high:.3f}"
         beside = f"{constant[name]:.3f}" if name in constant else ""
         yield f"{name}{' [m]' if name in _IN_METERS else ''}", f"{value:.3f}", ends, beside

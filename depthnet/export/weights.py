@@ -27,46 +27,26 @@ from depthnet.core.types import InputError
 from depthnet.models.shipped import SUFFIX, pack_weights
 
 if TYPE_CHECKING:
-    from depthnet.data.layouts.layout import Layout
     from depthnet.models.network import DepthNetwork
-    from depthnet.run.files import Run
 
-
-_PHOTOGRAPHS = 4
+_ROOMS = 4
 _MOST = 1e-3  # mean relative change of depth
 
 
-def depth_changes(
-    network: DepthNetwork, other: DepthNetwork, layout: Layout, split: str, count: int = _PHOTOGRAPHS
-) -> tuple[float, float]:
-    """Compare two networks on some images of a split, evenly spaced.
+def depth_changes(network: DepthNetwork, other: DepthNetwork) -> tuple[float, float]:
+    """Compare two networks on some built-in rooms.
 
     Returns:
         The mean and the largest change of depth over all pixels, as a share of the first network's.
     """
     import numpy as np
 
-    total = layout.count(split)
-    places = sorted({place * total // count for place in range(count)})
-    images = [layout.read(split, place)[0] for place in places]
-    changes = [np.abs(other.infer(image) / network.infer(image) - 1) for image in images]
-    return float(np.mean([change.mean() for change in changes])), float(max(change.max() for change in changes))
-
-
-def _frames(run: Run, network: DepthNetwork) -> tuple[Layout, str, str]:
-    """The frames to compare on: the run's own where they are at hand, else rooms; and both in words."""
     from depthnet.data.rooms.layout import RoomsLayout
-    from depthnet.evaluation.frames import open_data
 
-    split = str(run.metrics["split"])
-    try:
-        layout = open_data(run.config["data"])
-        if layout.count(split):
-            return layout, split, f"{min(_PHOTOGRAPHS, layout.count(split))} {split} frames"
-    except InputError:  # the data is elsewhere
-        pass
-    rooms = RoomsLayout({"val": _PHOTOGRAPHS}, network.image_size, depth_range=network.depth_range)
-    return rooms, "val", f"{_PHOTOGRAPHS} built-in rooms"
+    rooms = RoomsLayout({"val": _ROOMS}, network.image_size, depth_range=network.depth_range)
+    images = [rooms.read("val", place)[0] for place in range(_ROOMS)]
+    changes = np.stack([np.abs(other.infer(image) / network.infer(image) - 1) for image in images])
+    return float(changes.mean()), float(changes.max())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,12 +90,11 @@ def _run(options: argparse.Namespace) -> int:
         file = Path(folder, options.name + SUFFIX)
         file.write_bytes(content)
         rounded, digest = load_network(file), file_digest(file)
-    layout, split, words = _frames(run, network)
-    changes = depth_changes(network, rounded, layout, split)
-    said = f"float16 changes depth by {changes[0]:.1e} of itself on average and {changes[1]:.1e} at most, on {words}"
+    changes = depth_changes(network, rounded)
+    said = f"float16 changes depth by {changes[0]:.1e} of itself on average and {changes[1]:.1e} at most, on rooms"
     if not changes[0] <= _MOST:
         raise InputError(f"{best}: {said}, and only {_MOST:g} on average is let pass; hand on the checkpoint itself")
-    export = Export(options.name, options.command, origin, terms, options.note, len(content), digest, changes, words)
+    export = Export(options.name, options.command, origin, terms, options.note, len(content), digest, changes)
     write_text(output / f"{options.name}.md", model_card(run, rounded, export))
     write_bytes(output / f"{options.name}{SUFFIX}", content)
     parameters = sum(parameter.numel() for parameter in rounded.parameters())

@@ -21,7 +21,6 @@ class AttentionGate(nn.Module):
     Args:
         skip_channels: Channels of the skip.
         gate_channels: Channels of the gating signal, which is the coarser of the two.
-        inter_channels: Channels in between; half of the skip's by default.
 
     Source:
         Oktay et al., MIDL 2018, "Attention U-Net: Learning Where to Look for the Pancreas".
@@ -33,9 +32,9 @@ class AttentionGate(nn.Module):
         (torch.Size([1, 8, 11, 15]), torch.Size([1, 1, 11, 15]))
     """
 
-    def __init__(self, skip_channels: int, gate_channels: int, inter_channels: int | None = None) -> None:
+    def __init__(self, skip_channels: int, gate_channels: int) -> None:
         super().__init__()
-        inter_channels = inter_channels or max(1, skip_channels // 2)
+        inter_channels = max(1, skip_channels // 2)
         self.skip_projection = nn.Conv2d(skip_channels, inter_channels, kernel_size=1, bias=False)
         self.gate_projection = nn.Conv2d(gate_channels, inter_channels, kernel_size=1)
         self.psi = nn.Conv2d(inter_channels, 1, kernel_size=1)

@@ -7,7 +7,6 @@ always loads with ``weights_only=True``, so a hostile file can do nothing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -184,12 +183,7 @@ def not_finite(content: Any) -> list[str]:
         >>> not_finite({"state_dict": {"weight": torch.tensor([1.0, torch.nan]), "bias": torch.zeros(2)}})
         ['state_dict.weight']
     """
-    return [
-        name
-        for name, tensor in _tensors(content)
-        if not torch.isfinite(tensor.sum())  # needs no memory; of large finite numbers it may overflow
-        and not torch.isfinite(tensor).all()
-    ]
+    return [name for name, tensor in _tensors(content) if not torch.isfinite(tensor).all()]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -243,46 +237,41 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     Returns:
         A line for everything that did not fit: missing, unknown, or of another shape.
     """
-    own = network.state_dict()
-    network.load_state_dict(fitting_weights(network, state), strict=False)
-    lines = [
-        f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(own[name].shape)} here"
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    lines += [f"{name}: not in the checkpoint" for name in own if name not in state]
-    return lines + [f"{name}: only in the checkpoint" for name in state if name not in own]
+    own, fitting = network.state_dict(), fitting_weights(network, state)
+    network.load_state_dict(fitting, strict=False)
+
+    def shape(tensors: Mapping[str, Tensor], name: str) -> str:
+        return str(tuple(tensors[name].shape)) if name in tensors else "nothing"
+
+    names = (name for name in {**own, **state} if name not in fitting)
+    return [f"{name}: {shape(state, name)} in the checkpoint, {shape(own, name)} here" for name in names]
 
 
 def count_test(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> int | None:
     """Note that a checkpoint was evaluated on a test split.
 
     A test split that is evaluated often, and by whose figures something is chosen, tests nothing any more; so every
-    evaluation is kept, in ``<checkpoint>.tests.json``. For a model that ships with the package, and where nothing can
-    be written beside the checkpoint, that is ``tests/<SHA-256>.json`` in the user's cache.
+    evaluation is kept, in ``<checkpoint>.tests.json``; for a model that ships with the package that is
+    ``tests/<SHA-256>.json`` in the user's cache.
 
     Args:
         path: As :func:`depthnet.models.shipped.find_checkpoint` takes it.
         entry: What to keep of this evaluation, as plain values.
 
     Returns:
-        How many evaluations of these very weights are noted in the two places; None where one cannot be read, or none
-        can be written.
+        How many evaluations of these very weights are noted there; None where it cannot be read or written.
     """
     try:
         path = find_checkpoint(path)
         digest = file_digest(path)
         own = cache_folder() / "tests" / f"{digest}.json"
-        places = [own] if is_shipped(path) else [Path(f"{path}.tests.json"), own]
-        noted = [list(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else [] for place in places]
-        known: int = sum(one["sha256"] == digest for entries in noted for one in entries)
+        place = own if is_shipped(path) else Path(f"{path}.tests.json")
+        noted = list(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else []
+        known: int = sum(one["sha256"] == digest for one in noted)
+        write_json(place, [*noted, {"sha256": digest, **entry}])
     except (InputError, OSError, ValueError, TypeError, LookupError):  # a record is torn, or anything else
         return None
-    for place, entries in zip(places, noted, strict=True):
-        with contextlib.suppress(InputError, TypeError):  # a checkpoint only lent
-            write_json(place, [*entries, {"sha256": digest, **entry}])
-            return known + 1
-    return None
+    return known + 1
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

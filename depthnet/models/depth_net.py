@@ -104,17 +104,6 @@ class DepthNet(DepthNetwork):
         merged: Tensor = self.decoder(self.encoder(image))
         return merged
 
-    def attention_maps(self, image: Tensor) -> list[Tensor]:
-        """Return what each gate lets through, for pictures.
-
-        Args:
-            image: As ``forward``.
-
-        Returns:
-            Attention coefficients in [0, 1] from fine to coarse, shapes ``(B, 1, h, w)``; none without attention.
-        """
-        return self.decoder.forward_with_attention(self.encoder(self.normalise(image)))[1]
-
 
 NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet, "PublishedNet": PublishedNet}
 """The networks that a checkpoint may name."""

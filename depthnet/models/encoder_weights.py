@@ -5,17 +5,17 @@ timm takes seconds to import, so it is imported where it is needed and not with 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
-import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from depthnet.core.deadline import within
 from depthnet.core.types import BEST, InputError
-from depthnet.models.shipped import is_safetensors, shipped_models
+from depthnet.models.shipped import is_safetensors, read_safetensors, shipped_models
 
 _HUB_PATIENCE = 3.0  # seconds that the hub has to answer
 _HUB_FILE = "model.safetensors"
@@ -70,7 +70,6 @@ def read_header(name: str, path: str) -> dict[str, Any]:
         InputError: If it is no such file, or not this encoder's.
     """
     import timm
-    from safetensors import SafetensorError, safe_open
 
     given = f"model.pretrained={path}"
     whole = f"{given}: a whole network of depthnet, not an encoder's weights; start from it with ckpt={path}"
@@ -86,13 +85,8 @@ def read_header(name: str, path: str) -> dict[str, Any]:
             "import torch; from safetensors.torch import save_file; "
             f'save_file(torch.load("{path}", weights_only=True), "{new}")'
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  no mapping
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{given}: not a whole safetensors file ({error})") from None
-
+    header, tensors = read_safetensors(path, given)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if "depthnet" in header:
         raise InputError(whole)
     if not path.endswith(".safetensors"):  # timm would unpickle it
@@ -128,21 +122,16 @@ def cached_weights(repository: str | None) -> str | None:
 
 
 def _hub_answers(repository: str | None) -> bool:
-    """Ask the hub for the size of the weights, in a thread because looking up a host's name knows no timeout."""
+    """Ask the hub for the size of the weights, with a deadline because looking up a host's name knows no timeout."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     if repository is None or constants.HF_HUB_OFFLINE:
         return False
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):  # whatever is wrong, the hub cannot be used
-            answers.append(get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_PATIENCE))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_HUB_PATIENCE)
-    return bool(answers)
+    try:
+        within(_HUB_PATIENCE, partial(get_hf_file_metadata, hf_hub_url(repository, _HUB_FILE), timeout=_HUB_PATIENCE))
+    except Exception:  # whatever is wrong, the hub cannot be used
+        return False
+    return True
 
 
 def _require_known(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from depthnet.models.encoder import Encoder
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
 _ENCODER = "inception_resnet_v2"
+_TAPS = ("conv2d_1a", "conv2d_3b", "mixed_7a")  # beside the one inside mixed_6a
 _CHANNELS = (3, 32, 80, 256, 288)  # of the taps, fine to coarse
 _WIDTHS = (256, 128, 64, 32)  # of the decoder, coarse to fine
 _SIZE = (240, 320)  # what it was published for
@@ -109,30 +111,22 @@ class _CutEncoder(nn.Module):
     def __init__(self, whole: Any) -> None:
         super().__init__()
         names = list(dict(whole.named_children()))
-        self.net = nn.ModuleDict({name: whole[name] for name in names[: names.index("mixed_7a")]})
-        self.net["mixed_7a"] = nn.ModuleDict({"branch2": whole["mixed_7a"].branch2[:2]})
+        self.net: Any = nn.ModuleDict({name: whole[name] for name in names[: names.index("mixed_7a")]})
+        self.net["mixed_7a"] = nn.Sequential(OrderedDict(branch2=whole["mixed_7a"].branch2[:2]))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the taps, fine to coarse: the image, and four features of 32, 80, 256 and 288 channels."""
         taps = [image]
         for name, module in self.net.items():
-            if name == "mixed_6a":
-                image, tap = _reduce(module, image)
-                taps.append(tap)
-            elif name == "mixed_7a":
-                taps.append(module["branch2"](image))  # type: ignore[index]
+            if name == "mixed_6a":  # its tap is what the second branch has before its stride
+                first, second, strided = module.branch1
+                taps.append(second(first(image)))
+                image = torch.cat((module.branch0(image), strided(taps[-1]), module.branch2(image)), dim=1)
             else:
                 image = module(image)
-                if name in ("conv2d_1a", "conv2d_3b"):
+                if name in _TAPS:
                     taps.append(image)
         return taps
-
-
-def _reduce(mixed_6a: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the block's result, and what its second branch has before its stride."""
-    first, second, strided = mixed_6a.branch1
-    tap = second(first(image))
-    return torch.cat((mixed_6a.branch0(image), strided(tap), mixed_6a.branch2(image)), dim=1), tap
 
 
 class _UpBlock(nn.Module):

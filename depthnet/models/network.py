@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -136,13 +136,9 @@ class DepthNetwork(nn.Module):
         self._camera_size = self.image_size
         if value is None or value == "auto":
             return
-        try:
-            focal, size = float(value["focal"]), value["size"]
-        except (TypeError, KeyError, ValueError):
-            focal, size = math.nan, ()
-        if not 0 < focal < math.inf:
+        if not (isinstance(value, Mapping) and {"focal", "size"} <= value.keys() and 0 < value["focal"] < math.inf):
             raise InputError(f"model.camera={value}: it is {{focal: PIXELS, size: [height,width]}}, auto or null")
-        self._focal, self._camera_size = focal, read_size("model.camera.size", size)
+        self._focal, self._camera_size = float(value["focal"]), read_size("model.camera.size", value["size"])
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of the images in [0, 1], for R, G, B.
@@ -262,13 +258,12 @@ class DepthNetwork(nn.Module):
             raise InputError(f"image: {image.dtype} of shape {image.shape}; needs uint8 RGB of shape (H, W, 3)")
         full = (image.shape[0], image.shape[1])
         size = self.size_for(full)
-        focal = torch.tensor([math.nan if intrinsics is None else intrinsics.resized(full, size).focal])
-        scale = float(self._scale_of(focal, size))
+        scale = self.focal_ratio(full, intrinsics)
         pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size))).permute(2, 0, 1)[None]
         training = self.training
         self.eval()
         try:
-            depth = self(pixels.to(self._offset.device), focal)
+            depth = scale * self(pixels.to(self._offset.device))
         finally:
             self.train(training)
         depth = F.interpolate(depth, full, mode="bilinear", align_corners=True)
@@ -276,7 +271,3 @@ class DepthNetwork(nn.Module):
         depth = depth.nan_to_num(low, high, low).clamp(low, high)
         meters: npt.NDArray[np.float32] = depth[0, 0].cpu().numpy()
         return meters
-
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that pretrained weights fill, for a learning rate of their own."""
-        return self.encoder.parameters()

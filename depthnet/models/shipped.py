@@ -128,6 +128,26 @@ def pack_weights(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> byte
     return save({name: _halved(state[name]) for name in sorted(state)}, {_KEY: text})
 
 
+def read_safetensors(path: str | os.PathLike[str], name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a safetensors file; they lie in the file itself until they are used.
+
+    Args:
+        path: The file.
+        name: What stands before a message, such as ``model.pretrained=PATH``.
+
+    Raises:
+        InputError: If it cannot be read or is torn.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
+    except Exception as error:  # safetensors and torch have no common error
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{name}: cannot be read as a safetensors file ({reason}); it may be torn") from None
+
+
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file that :func:`pack_weights` made.
 
@@ -138,15 +158,12 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         InputError: If it cannot be read, is torn, or has no record of ours.
     """
     import torch
-    from safetensors import safe_open
 
+    header, tensors = read_safetensors(path, str(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except Exception as error:  # safetensors, torch and json have no common error
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a safetensors file ({reason}); it may be torn") from None
+        record = json.loads(header.get(_KEY, "null"))
+    except (ValueError, RecursionError):
+        record = None
     if not isinstance(record, dict):
         raise InputError(
             f"{path}: not a depthnet model (its header has no '{_KEY}' record); weights of an encoder alone are named "

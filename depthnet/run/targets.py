@@ -43,12 +43,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "depthnet.training.callbacks.dashboard.Dashboard",
         "depthnet.training.callbacks.ema.WeightEMA",
         "depthnet.training.callbacks.finite.FiniteSteps",
-        "depthnet.training.checkpoint_io.Last",
+        "depthnet.training.callbacks.resume_checkpoint.ResumeCheckpoint",
         "lightning.pytorch.callbacks.",
     ),
     "logger": (
         "depthnet.training.loggers.wandb_logger",
-        "depthnet.training.loggers.tensorboard_logger",
         "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",  # the others send to an address that a config could choose
     ),

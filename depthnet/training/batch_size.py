@@ -55,8 +55,6 @@ def settle_batch_size(cfg: Any) -> None:
         cfg.data.batch_size = find_batch_size(trainer, module, tuple(cfg.data.image_size))
     del trainer, module, parts
     garbage_collection_cuda()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # or the run would report what the largest trial took
     print(f"data.batch_size=auto: {cfg.data.batch_size} images fit")
 
 

@@ -61,14 +61,17 @@ def start_config(cfg: Any, words: Sequence[str]) -> None:
     model |= {key: composed.get(key) for key in own}
     if "pretrained" in model and "model.pretrained" not in named:
         model["pretrained"] = False  # the checkpoint brings the weights
-    stated = {"data.image_size": list(cfg.data.image_size)} | {f"model.{key}": composed.get(key) for key in model}
-    model["image_size"] = stated["data.image_size"] if "data.image_size" in named else list(record["image_size"])
-    changed = {"data.image_size": model["image_size"]} | {f"model.{key}": value for key, value in model.items()}
+    given = list(cfg.data.image_size)
+    model["image_size"] = given if "data.image_size" in named else list(record["image_size"])
+    values = {"data.image_size": (given, model["image_size"])} | {
+        f"model.{key}": (composed.get(key), value)
+        for key, value in model.items()
+        if key not in ("_target_", "pretrained", "image_size")
+    }
     lines = [
-        f"{key}={value} (the config has {stated[key]})"
-        for key, value in changed.items()
-        if key not in ("model._target_", "model.pretrained", "model.image_size")
-        and stated[key] not in (None, "auto", value)  # None and auto leave it to the weights
+        f"{key}={value} (the config has {stated})"
+        for key, (stated, value) in values.items()
+        if stated not in (None, "auto", value)  # None and auto leave it to the weights
     ]
     with open_dict(cfg):
         cfg.model, cfg.data.image_size = model, model["image_size"]

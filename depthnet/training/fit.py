@@ -23,7 +23,7 @@ from depthnet.run.distributed import check_processes, first_process
 from depthnet.run.files import CONFIG, update_record
 from depthnet.run.provenance import check_changes, versions
 from depthnet.run.signals import Signals, Stopped
-from depthnet.training.checkpoint_io import Last
+from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
 from depthnet.training.loggers import logged
 from depthnet.training.resume import last_whole
 
@@ -112,10 +112,10 @@ def fit_and_evaluate(
         Stopped: If a signal asked for it; a fit has saved its place.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-        if isinstance(callback, Last):
+        if isinstance(callback, ResumeCheckpoint):
             callback.signals = signals
-    # what Last saves holds the state of the others after this step
-    trainer.callbacks.sort(key=lambda callback: isinstance(callback, Last))  # type: ignore[attr-defined]
+    # what it saves holds the state of the others after this step
+    trainer.callbacks.sort(key=lambda callback: isinstance(callback, ResumeCheckpoint))  # type: ignore[attr-defined]
     try:
         with logged(trainer.loggers, module.run):
             if directory is not None:

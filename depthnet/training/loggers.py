@@ -9,24 +9,21 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.types import InputError
+from depthnet.core.deadline import within
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.run.files import update_record
 
 log = logging.getLogger("depthnet")
 
-_T = TypeVar("_T")
 _Word = str | float | None  # a config reads a name such as 1 as a number
 _CALL = 30.0  # seconds, beside those that W&B allows itself
 _TEARDOWN = 3.0  # seconds
@@ -85,7 +82,7 @@ def guard(logger: Logger) -> Logger:
             if isinstance(logger, WandbRun) and name == "finish":
                 seconds += logger.experiment.settings.finish_timeout
             try:
-                return _within(seconds, partial(call, *args, **kwargs))
+                return within(seconds, partial(call, *args, **kwargs))
             except (Exception, SystemExit) as error:
                 if failures:  # in a call that this one made
                     return None
@@ -140,18 +137,6 @@ def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
                 logger.finish(status)
 
 
-def tensorboard_logger(directory: str | os.PathLike[str]) -> Logger:
-    """Make a TensorBoard logger, whose files go into the run's folder ``tensorboard``.
-
-    Raises:
-        InputError: If TensorBoard is not installed.
-    """
-    try:
-        return TensorBoardLogger(os.fspath(directory), name=None, version="tensorboard", default_hp_metric=False)
-    except ModuleNotFoundError:
-        raise InputError("logger=tensorboard: it is not installed; pip install 'depthnet[tensorboard]'") from None
-
-
 def wandb_logger(
     directory: str | os.PathLike[str],
     project: _Word = None,
@@ -187,11 +172,8 @@ def wandb_logger(
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else a server that hangs delays the exit by ten seconds
-    try:
-        import wandb
-    except ImportError:
-        log.info("W&B: not installed, so nothing is sent; history.csv and metrics.json are written all the same")
-        return None
+    import wandb
+
     settings = wandb.Settings(
         console="off",  # a run that prints must not wait for W&B
         init_timeout=init_timeout,
@@ -199,11 +181,10 @@ def wandb_logger(
         finish_timeout_raises=True,
         reinit="finish_previous",  # of an earlier job of a sweep that failed before it began
     )
-    words = {"entity": entity, "name": name, "group": group, "job_type": job_type, "notes": notes}
+    project = project or os.environ.get("WANDB_PROJECT") or "depthnet"
+    words = {"project": project, "entity": entity, "name": name, "group": group, "job_type": job_type, "notes": notes}
     options: dict[str, Any] = {key: None if value is None else str(value) for key, value in words.items()}
-    options["project"] = str(project or os.environ.get("WANDB_PROJECT") or "depthnet")
     labels = [tags] if isinstance(tags, str | int | float) else tags or ()  # else each letter of a word is a tag
-    options["tags"] = [*map(str, labels)]
 
     def start(mode: Any) -> WandbRun:
         if mode == "online" and not wandb.login(prompt=False, verify=False):
@@ -228,7 +209,7 @@ def wandb_logger(
     problem = ""
     for mode in dict.fromkeys([os.environ.get("WANDB_MODE") or "online", "offline"]):
         try:
-            logger = _within(_CALL + init_timeout, partial(start, mode))
+            logger = within(_CALL + init_timeout, partial(start, mode))
         except (Exception, SystemExit) as error:
             problem = _one_line(error)
             _leave_wandb()
@@ -258,24 +239,8 @@ def _leave_wandb() -> None:
     import wandb
 
     with contextlib.suppress(Exception):
-        _within(_TEARDOWN, wandb.teardown)
+        within(_TEARDOWN, wandb.teardown)
     wandb.run = None
-
-
-def _within(seconds: float, call: Callable[[], _T]) -> _T:
-    """Return what a call returns, or raise TimeoutError and leave it to its thread."""
-    outcome: Future[_T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # wandb has its ways to call sys.exit
-            outcome.set_exception(error)
-
-    Thread(target=work, daemon=True).start()
-    if not wait([outcome], seconds).done:
-        raise TimeoutError(f"no answer in {seconds:g} s")
-    return outcome.result()
 
 
 def _one_line(error: BaseException) -> str:

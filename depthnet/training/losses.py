@@ -3,25 +3,24 @@ r"""Masked losses, each one value per image, and their weighted sum.
     criterion = DepthLoss({"ssim": 1.0, "gradient": 1.0, "l1": 0.3}, DepthRange(1e-3, 10.0), unit="fraction")
     loss, terms = criterion(pred, depth, mask)
 
-Every loss takes prediction, truth and mask of shape ``(B, 1, H, W)`` and gives ``(B,)``, computed in float32 whatever
-the precision around it. An image's value is a mean over its own valid pixels, so one with many holes weighs as much as
-another; one without a valid pixel counts 0 and moves nothing, and a perfect prediction costs 0. What stands at an
-invalid pixel, NaN and infinity too, reaches neither the value nor the gradient. A loss that draws, such as pairs of
-pixels, draws from torch's own generator, which the module seeds for each step by seed, epoch and batch. In the formulas
-p is the prediction, t the truth, e = p - t.
+Every loss takes prediction, ground truth and mask of shape ``(B, 1, H, W)`` and gives ``(B,)``; :class:`DepthLoss`
+checks their shapes and passes them on in float32, whatever the precision around it. An image's value is a mean over
+its own valid pixels, so one with many holes weighs as much as another; one without a valid pixel counts 0 and moves
+nothing, and a perfect prediction costs 0. What stands at an invalid pixel, NaN and infinity too, reaches neither the
+value nor the gradient. A loss that draws, such as pairs of pixels, draws from torch's own generator, which the module
+seeds for each step by seed, epoch and batch. In the formulas p is the prediction, t the truth, e = p - t.
 
 A new loss is a function of this form and a line in :data:`TERMS`.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from depthnet.core.types import DepthRange, InputError, RangeLike
@@ -29,22 +28,6 @@ from depthnet.core.types import DepthRange, InputError, RangeLike
 _MIN_LOG_DEPTH = 1e-6
 _SSIM_RADIUS = 5
 _SSIM_SIGMA = 1.5
-
-
-def _float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Check the shapes and run ``loss`` in float32: half precision has no digits left for a difference of depths."""
-
-    @functools.wraps(loss)
-    def run(pred: Tensor, target: Tensor, mask: Tensor, **options: Any) -> Tensor:
-        if not pred.shape == target.shape == mask.shape or pred.ndim != 4 or mask.dtype != torch.bool:
-            raise ValueError(
-                "pred, target and mask need one shape (B, 1, H, W) and a bool mask; "
-                f"got {tuple(pred.shape)}, {tuple(target.shape)} and {tuple(mask.shape)} of {mask.dtype}"
-            )
-        with torch.autocast(pred.device.type, enabled=False):
-            return loss(pred.float(), target.float(), mask, **options)
-
-    return run
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -77,7 +60,6 @@ def _safe_sqrt(values: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
-@_float32
 def l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     r"""Mean absolute error, :math:`\mathrm{mean}\,|p - t|` [m].
 
@@ -89,9 +71,6 @@ def l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Returns:
         One value [m] per image, shape ``(B,)``, float32; 0 for an image with no valid pixel.
 
-    Raises:
-        ValueError: If the three shapes differ or the mask is not bool.
-
     Example:
         >>> target = torch.tensor([[[[2.0, 4.0, float("nan")]]]])
         >>> l1_loss(torch.full_like(target, 3.5), target, target > 0).item()
@@ -100,7 +79,6 @@ def l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return _mean(_error(pred, target, mask).abs(), mask)
 
 
-@_float32
 def gradient_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     r"""Edges: how far the slopes of the prediction are from the truth's.
 
@@ -116,9 +94,6 @@ def gradient_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Returns:
         One value [m per pixel] per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbours.
 
-    Raises:
-        ValueError: If the three shapes differ or the mask is not bool.
-
     Source:
         Alhashim and Wonka, "High Quality Monocular Depth Estimation via Transfer Learning", 2018, equation 3.
 
@@ -130,7 +105,6 @@ def gradient_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return _slope(_error(pred, target, mask), mask)
 
 
-@_float32
 def ssim_loss(pred: Tensor, target: Tensor, mask: Tensor, max_depth: float = 1.0) -> Tensor:
     r"""Structural dissimilarity, the mean of :math:`(1 - \mathrm{SSIM}) / 2`, in [0, 1].
 
@@ -147,9 +121,6 @@ def ssim_loss(pred: Tensor, target: Tensor, mask: Tensor, max_depth: float = 1.0
 
     Returns:
         One value per image, shape ``(B,)``, float32; 0 where no window stands on a valid pixel.
-
-    Raises:
-        ValueError: If the three shapes differ or the mask is not bool.
 
     Source:
         Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004; as a loss on
@@ -198,7 +169,6 @@ def _gaussian_rows(size: int, like: Tensor) -> Tensor:
     return window / window.sum(dim=1, keepdim=True)
 
 
-@_float32
 def silog_loss(pred: Tensor, target: Tensor, mask: Tensor, variance_focus: float = 0.85) -> Tensor:
     r"""Scale-invariant logarithmic error.
 
@@ -216,15 +186,12 @@ def silog_loss(pred: Tensor, target: Tensor, mask: Tensor, variance_focus: float
     Returns:
         One value per image, shape ``(B,)``, float32; 0 for an image with no valid pixel.
 
-    Raises:
-        ValueError: If the three shapes differ or the mask is not bool.
-
     Source:
         Eigen et al., NeurIPS 2014, equation 4; lambda and the root: Lee et al., "From Big to Small" (BTS), 2019.
 
     Example:
         >>> target = torch.ones(1, 1, 2, 2)
-        >>> round(silog_loss(target * math.e, target, target > 0, variance_focus=0.75).item(), 4)
+        >>> round(silog_loss(target * torch.e, target, target > 0, variance_focus=0.75).item(), 4)
         0.5
     """
     error = _log_error(pred, target, mask)
@@ -233,7 +200,6 @@ def silog_loss(pred: Tensor, target: Tensor, mask: Tensor, variance_focus: float
     return _safe_sqrt(variance + (1.0 - variance_focus) * mean.square())
 
 
-@_float32
 def berhu_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     r"""Reverse Huber: absolute where the error is small, squared where it is large.
 
@@ -257,7 +223,6 @@ def berhu_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return _mean(torch.where(error <= c, error, (error.square() + c.square()) / (2.0 * c)), mask)
 
 
-@_float32
 def log_l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     r"""Mean absolute error of the logarithm, :math:`\mathrm{mean}\,|\log p - \log t|`: relative, so near counts as far.
 
@@ -265,13 +230,12 @@ def log_l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
     Example:
         >>> target = torch.ones(1, 1, 2, 2)
-        >>> round(log_l1_loss(target * math.e, target, target > 0).item(), 6)
+        >>> round(log_l1_loss(target * torch.e, target, target > 0).item(), 6)
         1.0
     """
     return _mean(_log_error(pred, target, mask).abs(), mask)
 
 
-@_float32
 def log_gradient_loss(pred: Tensor, target: Tensor, mask: Tensor, scales: int = 4) -> Tensor:
     r"""Edges of the logarithm at several scales: :func:`gradient_loss` of log depth at every 1st, 2nd, 4th, ... pixel.
 
@@ -287,15 +251,12 @@ def log_gradient_loss(pred: Tensor, target: Tensor, mask: Tensor, scales: int = 
     Returns:
         One value per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbours.
 
-    Raises:
-        ValueError: If the three shapes differ or the mask is not bool.
-
     Source:
         Li and Snavely, "MegaDepth", 2018, equation 3; pixels taken, not averaged, as in MiDaS (Ranftl et al., 2020).
 
     Example:
         >>> target = torch.ones(1, 1, 1, 2)
-        >>> round(log_gradient_loss(torch.tensor([[[[1.0, math.e]]]]), target, target > 0).item(), 6)
+        >>> round(log_gradient_loss(torch.tensor([[[[1.0, torch.e]]]]), target, target > 0).item(), 6)
         1.0
     """
     error = _log_error(pred, target, mask)
@@ -325,7 +286,7 @@ class DepthLoss(nn.Module):
             becomes one in [0, 1]; the terms ssim, silog, log_l1 and log_gradient are the same in both.
 
     Raises:
-        InputError: If a term or the unit is unknown, or the weights are no numbers from 0 with one above it.
+        InputError: If a term is unknown, or no weight is above 0.
 
     Example:
         >>> criterion = DepthLoss({"l1": 2.0}, DepthRange(1e-3, 10.0), unit="fraction")
@@ -337,20 +298,16 @@ class DepthLoss(nn.Module):
 
     def __init__(
         self,
-        terms: Mapping[str, float],
+        terms: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False), "a number from 0"]],
         depth_range: RangeLike,
         unit: Literal["metres", "fraction"] = "metres",
     ) -> None:
         super().__init__()
-        for name, weight in terms.items():
+        for name in terms:
             if name not in TERMS:
                 raise InputError(f"loss: no term is called {name}; there are {', '.join(TERMS)}")
-            if not 0 <= weight < math.inf:
-                raise InputError(f"loss: the weight of {name} is {weight}; give a number from 0")
         if not any(terms.values()):
             raise InputError(f"loss: no term has a weight above 0; give one of {', '.join(TERMS)} a weight")
-        if unit not in ("metres", "fraction"):
-            raise InputError(f"loss: unit is {unit!r}; give metres or fraction")
         max_depth = DepthRange.of(depth_range).max
         self.unit_depth = max_depth if unit == "fraction" else 1.0
         self.weights = {name: float(weight) for name, weight in terms.items() if weight > 0}
@@ -371,7 +328,14 @@ class DepthLoss(nn.Module):
         Raises:
             ValueError: If the three shapes differ or the mask is not bool.
         """
+        if not pred.shape == depth.shape == mask.shape or pred.ndim != 4 or mask.dtype != torch.bool:
+            raise ValueError(
+                "pred, depth and mask need one shape (B, 1, H, W) and a bool mask; "
+                f"got {tuple(pred.shape)}, {tuple(depth.shape)} and {tuple(mask.shape)} of {mask.dtype}"
+            )
         pred, depth = pred.float() / self.unit_depth, depth.float() / self.unit_depth
-        values = {name: TERMS[name](pred, depth, mask, **self.options.get(name, {})).mean() for name in self.weights}
-        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        with torch.autocast(pred.device.type, enabled=False):  # half precision has no digits left for a difference
+            losses = {name: TERMS[name](pred, depth, mask, **self.options.get(name, {})) for name in self.weights}
+            values = {name: value.mean() for name, value in losses.items()}
+            total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return total, {name: value.detach() for name, value in values.items()}

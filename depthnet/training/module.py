@@ -36,8 +36,8 @@ class DepthModule(LightningModule):
     Args:
         network: Gives depth [m], ``(B, 1, H, W)``, from an ``uint8`` image ``(B, 3, H, W)``.
         loss: Gives the weighted sum and the named terms.
-        optimizer: Makes the optimizer of a network; needed to fit.
-        scheduler: Makes the schedule from the optimizer and the run's number of steps; None for a constant rate.
+        optimizer: Makes the optimizer of a network.
+        scheduler: Makes the schedule from the optimizer and the run's number of steps.
         protocols: How predictions are evaluated; the first one's figures are logged.
         seed: What is random in a step (dropout) follows from it, the epoch and the batch's number.
         run: The run's resolved config, stored as a record in its checkpoints.
@@ -50,8 +50,8 @@ class DepthModule(LightningModule):
         self,
         network: nn.Module,
         loss: DepthLoss,
-        optimizer: Callable[[nn.Module], Optimizer] | None,
-        scheduler: Callable[[Optimizer, int], LRScheduler] | None,
+        optimizer: Callable[[nn.Module], Optimizer],
+        scheduler: Callable[[Optimizer, int], LRScheduler],
         protocols: Sequence[Protocol],
         seed: int = 0,
         run: Mapping[str, Any] | None = None,
@@ -142,11 +142,7 @@ class DepthModule(LightningModule):
         Raises:
             InputError: If the run has no last step.
         """
-        if self._optimizer is None:
-            return None
         optimizer = self._optimizer(self.network)
-        if self._scheduler is None:
-            return optimizer
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf:
             raise InputError("the learning rate's schedule needs an end; give trainer.max_epochs or trainer.max_steps")

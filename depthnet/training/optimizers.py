@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import math
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
 from depthnet.core.types import InputError
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), "a number above 0"]
+
 
 def build_optimizer(
     network: nn.Module,
     algorithm: str = "AdamW",
-    lr: float = 3e-4,
-    weight_decay: float = 0.01,
-    encoder_lr_scale: float = 1.0,
+    lr: Rate = 3e-4,
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False), "a number from 0"] = 0.01,
+    encoder_lr_scale: Rate = 1.0,
     fused: bool | None = None,
     **options: Any,
 ) -> Optimizer:
@@ -42,11 +44,6 @@ def build_optimizer(
     kind = getattr(torch.optim, algorithm, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         raise InputError(f"optimizer.algorithm={algorithm}: torch.optim has no such optimizer")
-    for name, value in (("lr", lr), ("encoder_lr_scale", encoder_lr_scale)):
-        if not 0 < value < math.inf:
-            raise InputError(f"optimizer.{name}={value}: it is a number above 0")
-    if not 0 <= weight_decay < math.inf:
-        raise InputError(f"optimizer.weight_decay={weight_decay}: it is a number from 0")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

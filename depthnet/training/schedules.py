@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
-from depthnet.core.types import InputError
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), "a share, from 0 to 1"]
+PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), "a share, above 0 and at most 1"]
 
 
 def one_cycle(
-    optimizer: Optimizer, steps: int, warmup: float = 0.1, start: float = 0.04, end: float = 1e-3
+    optimizer: Optimizer,
+    steps: int,
+    warmup: Share = 0.1,
+    start: PositiveShare = 0.04,
+    end: PositiveShare = 1e-3,
 ) -> LRScheduler:
     """Rise to the optimiser's rates over a share of the steps, then fall by a cosine (Smith, 2018).
 
@@ -20,12 +28,7 @@ def one_cycle(
         warmup: Share of the steps that rise, 0 to 1.
         start: First rate as a share of the peak.
         end: Last rate as a share of the peak.
-
-    Raises:
-        InputError: If ``warmup`` is outside 0 to 1, or ``start`` or ``end`` is not positive.
     """
-    if not (0 < warmup < 1 and 0 < start <= 1 and 0 < end <= 1):
-        raise InputError(f"scheduler: warmup={warmup}, start={start}, end={end}; each is a share between 0 and 1")
     # below two rising steps torch's formula divides by zero
     share = min(max(warmup, 2.0 / max(steps, 3)), 0.9)
     return OneCycleLR(
@@ -55,21 +58,15 @@ class _CosineToShare(CosineAnnealingLR):
         return rates
 
 
-def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, end: float = 0.0) -> LRScheduler:
+def cosine(optimizer: Optimizer, steps: int, warmup: Share = 0.0, end: Share = 0.0) -> LRScheduler:
     """Fall from the optimiser's rates by a half cosine, after a linear warm-up if one is asked for.
 
     Args:
         optimizer: Its groups' rates are the peaks.
         steps: Optimiser steps in the whole run.
-        warmup: Share of the steps that rise, 0 to below 1.
+        warmup: Share of the steps that rise.
         end: Last rate as a share of the peak.
-
-    Raises:
-        InputError: If ``warmup`` or ``end`` is no share.
     """
-    if not 0 <= warmup < 1:
-        raise InputError(f"scheduler.warmup={warmup}: it is a share of the steps, from 0 to below 1")
-    _require_share(end)
     rising = round(warmup * steps)
     falling = _CosineToShare(optimizer, max(steps - rising, 1), end)
     if not rising:
@@ -77,19 +74,9 @@ def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, end: float = 0
     return SequentialLR(optimizer, [LinearLR(optimizer, 0.01, 1.0, rising), falling], milestones=[rising])
 
 
-def linear(optimizer: Optimizer, steps: int, end: float = 0.0) -> LRScheduler:
-    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step.
-
-    Raises:
-        InputError: If ``end`` is no share.
-    """
-    _require_share(end)
+def linear(optimizer: Optimizer, steps: int, end: Share = 0.0) -> LRScheduler:
+    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step."""
     return LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=max(steps, 1))
-
-
-def _require_share(end: float) -> None:
-    if not 0 <= end <= 1:
-        raise InputError(f"scheduler.end={end}: it is a share of the optimizer's rate, from 0 to 1")
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:

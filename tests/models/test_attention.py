@@ -10,7 +10,7 @@ from depthnet.models.attention import AttentionGate
 @torch.no_grad()
 def test_matches_the_formula_where_no_resampling_is_needed():
     torch.manual_seed(0)
-    gate = AttentionGate(skip_channels=6, gate_channels=10, inter_channels=4)
+    gate = AttentionGate(skip_channels=6, gate_channels=10)
     torch.nn.init.normal_(gate.psi.weight)
     skip, signal = torch.randn(2, 6, 5, 7), torch.randn(2, 10, 5, 7)
     weighed, alpha = gate(skip, signal)
@@ -53,7 +53,6 @@ def test_lets_nearly_everything_through_before_training():
     assert alpha.max() < 1
 
 
-def test_half_of_the_skips_channels_by_default():
+def test_it_computes_with_half_of_the_skips_channels():
     assert AttentionGate(64, 96).psi.in_channels == 32
     assert AttentionGate(1, 96).psi.in_channels == 1
-    assert AttentionGate(64, 96, inter_channels=7).psi.in_channels == 7

@@ -293,7 +293,7 @@ def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     other = tmp_path / "weights.pth"
     torch.save({}, other)
     refused = {
-        path: "not a whole safetensors file",
+        path: "cannot be read as a safetensors file",
         other: r"weights\.pth: only safetensors with timm's key names are read; .*, convert it: import",
         tmp_path: "no such file; give a .safetensors file",
     }

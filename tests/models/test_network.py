@@ -162,7 +162,3 @@ def test_head_may_look_at_neighbours_and_keeps_the_size():
 def test_unknown_head_is_refused():
     with pytest.raises(InputError, match="head=linear: choose sigmoid or log"):
         DepthHead(4, DepthRange(1e-3, 10.0), "linear")
-
-
-def test_encoder_parameters_are_the_encoders(net):
-    assert {id(p) for p in net.encoder_parameters()} == {id(p) for p in net.encoder.parameters()}

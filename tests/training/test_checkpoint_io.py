@@ -1,13 +1,9 @@
-import json
-import time
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import newest_whole
-from depthnet.training.checkpoint_io import Clock, DurableCheckpointIO, Last
+from depthnet.training.checkpoint_io import DurableCheckpointIO
 
 
 def test_checkpoints_are_written_with_a_digest_and_removed_with_it(tmp_path):
@@ -45,40 +41,3 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, part):
     with pytest.raises(InputError, match=rf"last\.ckpt: not written, because 1 of its tensors .*{part}\.a the first"):
         io.save_checkpoint(good | {part: {"a": torch.tensor([1.0, torch.nan])}}, tmp_path / "last.ckpt")
     assert io.load_checkpoint(tmp_path / "last.ckpt")["state_dict"]["a"].tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("every", [{"every_n_steps": 0}, {"every_n_steps": 2.5}, {"every_minutes": 0}])
-def test_intervals_are_positive(tmp_path, every):
-    with pytest.raises(InputError, match=rf"callbacks\.last\.{next(iter(every))}="):
-        Last(tmp_path, **every)
-
-
-def test_the_clock_counts_what_led_to_a_save_over_all_starts(tmp_path, monkeypatch):
-    now = SimpleNamespace(value=100.0)
-    monkeypatch.setattr(time, "monotonic", lambda: now.value)
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    trainer = SimpleNamespace(is_global_zero=True, strategy=strategy, world_size=1)
-
-    def passes(seconds):
-        now.value += seconds
-
-    killed = Clock(tmp_path)
-    killed.on_fit_start(trainer, None)
-    passes(10.0)
-    killed.on_save_checkpoint(trainer, None, {})
-    passes(5.0)  # and is killed: these steps are taken again
-    resumed = Clock(tmp_path)
-    resumed.on_fit_start(trainer, None)
-    passes(7.0)
-    resumed.on_save_checkpoint(trainer, None, {})
-    passes(1.0)
-    resumed.on_train_end(trainer, None)
-    ((hardware, seconds),) = json.loads((tmp_path / "run.json").read_text())["seconds"].items()
-    assert seconds == 18.0
-    assert "torch on 1" in hardware
-    (tmp_path / "run.json").write_text("torn")
-    resumed.on_train_end(trainer, None)  # a clock stops no run
-    other = Clock(tmp_path / "other")
-    other.on_fit_start(trainer, None)
-    other.on_train_end(SimpleNamespace(is_global_zero=False), None)
-    assert not (tmp_path / "other").exists()

@@ -12,9 +12,9 @@ from faults.loggers import Server
 from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
-from depthnet.core.types import InputError
+from depthnet.run.targets import USER_ERRORS, build
 from depthnet.training import loggers
-from depthnet.training.loggers import guard, make_loggers, tensorboard_logger, wandb_logger
+from depthnet.training.loggers import guard, make_loggers, wandb_logger
 
 
 class Faulty(Logger):
@@ -161,22 +161,16 @@ def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_
 
 
 def test_tensorboard_is_a_logger_or_a_line(tmp_path):
+    node = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": str(tmp_path), "name": ""}
     if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(InputError, match=r"pip install 'depthnet\[tensorboard\]'"):
-            tensorboard_logger(tmp_path)
+        with pytest.raises(USER_ERRORS, match="tensorboard"):
+            build(node, "logger")
         return
-    safe = guard(tensorboard_logger(tmp_path))
+    safe = guard(build({**node, "version": "tensorboard", "default_hp_metric": False}, "logger"))
     safe.log_hyperparams({"seed": 1, "data": {"root": None}})
     safe.log_metrics({"val/delta1": 0.5}, 3)
     safe.finalize("success")
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
-
-
-def test_without_wandb_a_run_goes_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with caplog.at_level("INFO", "depthnet"):
-        assert wandb_logger(tmp_path, "p") is None
-    assert "not installed" in caplog.text
 
 
 def test_where_wandb_cannot_write_a_run_goes_on(tmp_path, fresh, caplog):

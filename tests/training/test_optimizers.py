@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from depthnet.core.types import InputError
+from depthnet.run.targets import build
 from depthnet.training.optimizers import build_optimizer
 from depthnet.training.schedules import constant, cosine, linear, one_cycle
 
@@ -58,8 +59,6 @@ def test_torchs_own_options_pass_through():
         {"algorithm": "Adamm"},
         {"algorithm": "lr_scheduler"},
         {"lr": -1},
-        {"encoder_lr_scale": 0},
-        {"weight_decay": -1},
         {"nope": 1},
         {"betas": (2, 2)},
     ],
@@ -97,17 +96,23 @@ def test_a_cosine_ends_at_a_share_of_each_groups_own_rate():
     assert torch.equal(rates(cosine, 10, end=0.0), rates(CosineAnnealingLR, 10))
 
 
-@pytest.mark.parametrize("end", [-0.1, 1.5])
-def test_the_end_of_a_schedule_is_a_share(end):
-    for schedule in (linear, cosine):
-        with pytest.raises(InputError, match=r"scheduler\.end="):
-            rates(schedule, 10, end=end)
-
-
-def test_impossible_warmups_are_refused():
-    for schedule, options in ((one_cycle, {"warmup": 1.5}), (one_cycle, {"end": 0}), (cosine, {"warmup": 1.0})):
-        with pytest.raises(InputError, match="scheduler"):
-            rates(schedule, 10, **options)
+@pytest.mark.parametrize(
+    ("part", "target", "wrong"),
+    [
+        ("scheduler", "schedules.linear", {"end": -0.1}),
+        ("scheduler", "schedules.cosine", {"end": 1.5}),
+        ("scheduler", "schedules.cosine", {"warmup": 1.5}),
+        ("scheduler", "schedules.one_cycle", {"warmup": -1}),
+        ("scheduler", "schedules.one_cycle", {"end": 0}),
+        ("optimizer", "optimizers.build_optimizer", {"lr": 0}),
+        ("optimizer", "optimizers.build_optimizer", {"lr": math.inf}),
+        ("optimizer", "optimizers.build_optimizer", {"encoder_lr_scale": math.nan}),
+        ("optimizer", "optimizers.build_optimizer", {"weight_decay": -1}),
+    ],
+)
+def test_impossible_values_of_a_config_are_one_line(part, target, wrong):
+    with pytest.raises(InputError, match=rf"^{part}\.{next(iter(wrong))}=.*: it is a (number|share)"):
+        build({"_target_": f"depthnet.training.{target}", "_partial_": True, **wrong}, part)
 
 
 def test_an_algorithm_that_knows_no_fused_kernel_is_built_without():

@@ -65,22 +65,10 @@ class UNetDecoder(Decoder):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Merge the features; see :meth:`Decoder.forward`."""
-        return self.forward_with_attention(features)[0]
-
-    def forward_with_attention(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Merge the features and tell what the gates let through; arguments as :meth:`forward`.
-
-        Returns:
-            The result of :meth:`forward`, and from fine to coarse the attention coefficients of each skip in [0, 1],
-            shapes ``(B, 1, h, w)``; none without attention.
-        """
-        merged = self.bottleneck(features[-1])
-        coefficients: list[Tensor] = []
+        merged: Tensor = self.bottleneck(features[-1])
         for merge, skip in zip(self.merges, features[-2::-1], strict=True):
-            merged, alpha = merge(merged, skip)
-            if alpha is not None:
-                coefficients.insert(0, alpha)
-        return merged, coefficients
+            merged = merge(merged, skip)
+        return merged
 
 
 class _PartMeans(nn.Module):
@@ -91,17 +79,9 @@ class _PartMeans(nn.Module):
         self.parts = parts
 
     def forward(self, feature: Tensor) -> Tensor:
-        rows, columns = (self._shares(length, feature.device) for length in feature.shape[-2:])
-        shares = (rows[:, None, :, None] * columns[:, None]).reshape(self.parts**2, -1).to(feature.dtype)
-        means = shares @ feature.permute(0, 2, 3, 1).flatten(1, 2)  # of shares, as a sum may exceed float16
-        return means.reshape(-1, self.parts, self.parts, means.shape[-1]).permute(0, 3, 1, 2).to(feature.dtype)
-
-    def _shares(self, length: int, device: torch.device) -> Tensor:
-        """What each of ``length`` places counts in each part's mean."""
-        part, place = (torch.arange(count, device=device) for count in (self.parts, length))
-        first, last = part * length // self.parts, ((part + 1) * length - 1) // self.parts
-        members = ((place >= first[:, None]) & (place <= last[:, None])).float()
-        return members / members.sum(1, keepdim=True)
+        identities = (torch.eye(length, device=feature.device) for length in feature.shape[-2:])
+        rows, columns = (F.adaptive_avg_pool1d(each, self.parts).to(feature.dtype) for each in identities)
+        return torch.einsum("bchw,hp,wq->bcpq", feature, rows, columns)
 
 
 class _PyramidPooling(nn.Module):
@@ -142,13 +122,13 @@ class _Merge(nn.Module):
             *(_conv_norm_act(width, width, kernel_size=3) for _ in range(convolutions - 1)),
         )
 
-    def forward(self, coarse: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         skip = self.reduce_skip(skip)
-        alpha = None
         if self.gate is not None:
-            skip, alpha = self.gate(skip, coarse)
+            skip, _ = self.gate(skip, coarse)
         coarse = F.interpolate(self.reduce_coarse(coarse), skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.fuse(torch.cat((coarse, skip), dim=1)), alpha
+        merged: Tensor = self.fuse(torch.cat((coarse, skip), dim=1))
+        return merged
 
 
 def _reduce(channels: int, width: int) -> nn.Module:

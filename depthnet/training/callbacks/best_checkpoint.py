@@ -22,11 +22,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of the run that is resumed, with its paths moved to this directory."""
         old, new = str(state_dict["dirpath"]), str(self.dirpath)
-
-        def move(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {move(key): move(item) for key, item in value.items()}
-            return value.replace(old, new, 1) if isinstance(value, str) else value
-
-        super().load_state_dict(move(state_dict))
+        paths = {key: value.replace(old, new, 1) for key, value in state_dict.items() if isinstance(value, str)}
+        best = {path.replace(old, new, 1): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best})
         self.current_score = state_dict["current_score"]  # Lightning forgets it

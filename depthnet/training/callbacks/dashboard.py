@@ -45,13 +45,11 @@ class Dashboard(Callback):
         self._ended = time.perf_counter()  # of the last step
         self._clear()
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Leave out the time since the last epoch."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave out the time since the last epoch, and a validation's."""
         self._ended = time.perf_counter()
 
-    def on_validation_end(self, *_: Any) -> None:
-        """Leave out the validation's time."""
-        self._ended = time.perf_counter()
+    on_validation_end = on_train_epoch_start
 
     def _clear(self) -> None:
         self._images, self._seconds, self._waited = 0, 0.0, 0.0

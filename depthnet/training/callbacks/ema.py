@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from depthnet.core.types import InputError
-
 log = logging.getLogger("depthnet")
+
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), "a number, at least 0 and below 1"]
 
 
 class WeightEMA(Callback):
@@ -32,14 +33,9 @@ class WeightEMA(Callback):
         decay: d, at least 0 and below 1.
         warm_up: Whether the decay of update t is at most (1 + t) / (10 + t), so that the average forgets the first
             steps sooner.
-
-    Raises:
-        InputError: If ``decay`` is out of range.
     """
 
-    def __init__(self, decay: float = 0.999, warm_up: bool = False) -> None:
-        if not 0 <= decay < 1:
-            raise InputError(f"callbacks.average.decay={decay}: it is a number, at least 0 and below 1")
+    def __init__(self, decay: Decay = 0.999, warm_up: bool = False) -> None:
         self.average: dict[str, Tensor] = {}
         """By the names of the module's state; empty except while it is fitted."""
         self._decay = decay
@@ -112,10 +108,11 @@ class WeightEMA(Callback):
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         remembered = round(1 / (1 - self._decay))
         if steps < remembered and not self._warm_up:
+            fitting = math.floor(1000 * (1 - 1 / steps)) / 1000
             log.warning(
                 f"callbacks.average.decay={self._decay:g}: the average remembers about {remembered} optimizer steps "
-                f"and an epoch has {steps}, so the first validations lag behind training; a lower decay fits an epoch, "
-                "and callbacks.average.warm_up=true begins with a shorter average"
+                f"and an epoch has {steps}, so the first validations lag behind training; callbacks.average.decay="
+                f"{fitting:g} fits an epoch, and callbacks.average.warm_up=true begins with a shorter average"
             )
 
 

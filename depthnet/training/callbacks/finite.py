@@ -6,10 +6,11 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -31,14 +32,13 @@ class FiniteSteps(Callback):
     Args:
         directory: The run's directory.
         limit: So many such steps in one epoch stop the run.
-
-    Raises:
-        InputError: If ``limit`` is no whole number above 0.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], limit: int = 3) -> None:
-        if limit < 1:
-            raise InputError(f"callbacks.finite.limit={limit}: it is a whole number, at least 1")
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        limit: Annotated[int, Field(ge=1), "a whole number, at least 1"] = 3,
+    ) -> None:
         self._directory = Path(directory) / "nonfinite"
         self._limit = limit
         self._count = 0

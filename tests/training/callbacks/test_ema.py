@@ -10,6 +10,7 @@ from test_train import ROOMS
 from torch import nn
 
 from depthnet.core.types import InputError
+from depthnet.run.targets import build
 from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.module import DepthModule
 
@@ -128,13 +129,16 @@ def test_an_average_longer_than_an_epoch_is_logged(caplog, options, batches, gat
         WeightEMA(**options).on_train_start(trainer, None)
     assert len(caplog.messages) == (steps is not None)
     if steps:
+        fitting = {43: 0.976, 50: 0.98}[steps]
         assert f"remembers about 100 optimizer steps and an epoch has {steps}" in caplog.messages[0]
+        assert f"callbacks.average.decay={fitting} fits an epoch" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("decay", [1, -0.1, float("nan")])
 def test_impossible_averages_are_refused(decay):
-    with pytest.raises(InputError, match=r"callbacks\.average\.decay="):
-        WeightEMA(decay)
+    node = {"_target_": "depthnet.training.callbacks.ema.WeightEMA", "decay": decay}
+    with pytest.raises(InputError, match=r"callbacks\.average\.decay=.*: it is a number, at least 0 and below 1"):
+        build({"average": node}, "callbacks")
 
 
 def test_figures_are_those_of_the_best_checkpoint_and_of_a_resumed_run(train, tmp_path, monkeypatch):

@@ -7,8 +7,9 @@ from forked import forks, gloo
 from torch import nn
 
 from depthnet.core.types import DepthRange, InputError, Sample
+from depthnet.run.targets import build
 from depthnet.training.callbacks.finite import FiniteSteps
-from depthnet.training.checkpoint_io import Last
+from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
 from depthnet.training.losses import DepthLoss
 
 
@@ -105,8 +106,9 @@ def test_float16_may_overflow_its_gradients_but_not_its_loss(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_the_limit_is_a_whole_number(tmp_path, limit):
-    with pytest.raises(InputError, match=r"callbacks\.finite\.limit"):
-        FiniteSteps(tmp_path, limit)
+    node = {"_target_": "depthnet.training.callbacks.finite.FiniteSteps", "directory": str(tmp_path), "limit": limit}
+    with pytest.raises(InputError, match=r"callbacks\.finite\.limit=.*: it is a whole number, at least 1"):
+        build({"finite": node}, "callbacks")
 
 
 @forks
@@ -115,7 +117,7 @@ def test_two_processes_leave_out_the_same_steps_and_stop_alike(tmp_path):
         callback, learner = FiniteSteps(tmp_path), Learner()
         place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
         taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
-        last = Last(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
+        last = ResumeCheckpoint(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
         last.signals.received = signal.SIGTERM if rank else None
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
         return taken, callback.state_dict()["count"], last._agree(trainer(**place, strategy=strategy))
