@@ -70,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from depthnet.inference.predict import check_options, predict_files
     from depthnet.models.shipped import default_model
 
+    check_options(options.color_range, options.focal, options.fov_x, options.size)
     if options.ckpt is None:
         options.ckpt, line = default_model()
         print(line, flush=True)
-    from depthnet.inference.predict import predict_files
-
     settings = {name: getattr(options, name) for name in ("color_range", "device", "focal", "fov_x", "overwrite")}
     with progress_bar("photographs") as advance:
         report = predict_files(

@@ -112,10 +112,7 @@ def predict_files(
             photographs would be written under one name; at the first photograph, if the checkpoint or the device is no
             good; later, if the disk is full. A photograph that is no good fails alone.
     """
-    if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):
-        raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
-    if focal is not None and fov_x is not None:
-        raise InputError("--focal and --fov-x both state the camera; give one of them")
+    check_options(color_range, focal, fov_x, size)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = [os.fspath(path) for path in given]
     photographs, faults = _find(arguments)
@@ -123,7 +120,7 @@ def predict_files(
         raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
     settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
     if size is not None:
-        settings["size"] = list(read_size("--size", size))
+        settings["size"] = list(size)
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
     job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x, size)
     counts = Counter(failed=len(faults))
@@ -145,6 +142,27 @@ def predict_files(
     if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
         cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
     return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras, job.stretched)
+
+
+def check_options(
+    color_range: Sequence[float] | None, focal: float | None, fov_x: float | None, size: Sequence[int] | None
+) -> None:
+    """Refuse options that are impossible for any photograph; arguments as for :func:`predict_files`.
+
+    Raises:
+        InputError: For the first that is, by its name on the command line.
+    """
+    if color_range is not None and not 0 <= color_range[0] < color_range[1] < math.inf:
+        low, high = color_range
+        raise InputError(f"--color-range {low:g} {high:g}: needs 0 <= low < high, in meters")
+    if focal is not None and fov_x is not None:
+        raise InputError("--focal and --fov-x both state the camera; give one of them")
+    if focal is not None and not 0 < focal < math.inf:
+        raise InputError(f"--focal {focal:g}: needs a focal length in pixels, above 0")
+    if fov_x is not None and not 0 < fov_x < 180:
+        raise InputError(f"--fov-x {fov_x:g}: needs a horizontal field of view in degrees, above 0 and below 180")
+    if size is not None:
+        read_size("--size", size)
 
 
 class _NoNetworkError(InputError):
