@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,8 @@ class LabelledLayout(SourceLayout):
     """NYU's labelled set, straight from its one file; the official test frames, and val scenes held out of the others.
 
     A further split, ``published``, is the frames that the published Keras project judged; most of them are official
-    training frames. A file with fewer frames than the official 1449 counts as their first ones. The file is opened for
-    each read, so any process may read.
+    training frames. A file with fewer frames than the official 1449 counts as their first ones. Each process opens the
+    file for itself.
 
     Args:
         source: Its ``root`` is the file, or the folder that holds it under its official name; ``truth`` "raw" chooses
@@ -77,6 +78,7 @@ class LabelledLayout(SourceLayout):
         self.depth_range = source.depth_range or NYU_DEPTH_RANGE
         self.truth = "raw" if source.truth == "raw" else "filled"
         self._depths = "rawDepths" if self.truth == "raw" else "depths"
+        self._file: tuple[int, Any] | None = None  # the process that opened it, and the file
         with self._opened(str(self._path)) as file:
             status = self._path.stat()
             count, width, height = file[self._depths].shape
@@ -134,18 +136,16 @@ class LabelledLayout(SourceLayout):
         with self._opened(row.where) as file:
             return np.ascontiguousarray(file["labels"][row.number].T)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
     @contextmanager
     def _opened(self, where: str) -> Iterator[Any]:
-        """Open the file, whose arrays are what they must be; every way in which HDF5 fails becomes one line."""
-        import h5py
-
+        """Give the file as this process opened it; every way in which HDF5 fails becomes one line."""
         try:
-            if not h5py.is_hdf5(self._path):
-                found = "empty" if not self._path.stat().st_size else "torn"
-                raise InputError(f"{self._path}: no MATLAB file of version 7.3 (HDF5); {_MEND}", found)
-            with h5py.File(self._path, "r", locking=False) as file:  # nobody writes it; network disks fail to lock
-                _check_arrays(file, self._depths)
-                yield file
+            if self._file is None or self._file[0] != os.getpid():  # a worker must not read through its parent's
+                self._file = os.getpid(), _open_file(self._path, self._depths)
+            yield self._file[1]
         except InputError:
             raise
         except FileNotFoundError:
@@ -159,8 +159,14 @@ def _mat_file(source: Source) -> Path:
     return source.root / LABELLED_FILE if source.root.is_dir() else source.root
 
 
-def _check_arrays(file: Any, depths_name: str) -> None:
-    """Raise InputError unless the arrays that frames are read from have their types and shapes; reads none of them."""
+def _open_file(path: Path, depths_name: str) -> Any:
+    """Open the file and make sure that the arrays of frames are what they must be, without reading them."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        found = "empty" if not path.stat().st_size else "torn"
+        raise InputError(f"{path}: no MATLAB file of version 7.3 (HDF5); {_MEND}", found)
+    file = h5py.File(path, "r", locking=False)  # nobody writes it, and file locks fail on network disks
     depths = _dataset(file, depths_name, np.float32)
     count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
     if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
@@ -169,6 +175,7 @@ def _check_arrays(file: Any, depths_name: str) -> None:
     for dataset, shape in ((images, (count, 3, width, height)), (labels, depths.shape)):
         if dataset.shape != shape:
             raise _wrong(dataset, shape)
+    return file
 
 
 def _dataset(file: Any, name: str, dtype: npt.DTypeLike) -> Any:
