@@ -505,7 +505,7 @@ def test_the_page(make_lists):
         "told apart by runs of consecutive frame numbers",
         "a note [in brackets]",
         "none of the known sets",
-        "64x48  16-bit",
+        "64x48 16-bit",
         "Nothing wrong was found.",
     ):
         assert part in text
