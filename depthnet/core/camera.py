@@ -233,8 +233,8 @@ def _from_numbers(numbers: Any) -> Intrinsics:
     if values.size == 4:
         fx, fy, cx, cy = values.ravel().tolist()
     else:
-        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size, (0, 0))
-        if values.shape != shape and values.size not in values.shape:
+        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size)
+        if shape is None:
             raise ValueError(f"{values.size} numbers")
         (fx, _, cx), (zero, fy, cy), last = values.reshape(shape)[:3, :3].tolist()
         if (zero, *last) != (0, 0, 0, 1):

@@ -292,17 +292,16 @@ def describe_camera(layout: Layout) -> str:
     found: Counter[str] = Counter()
     for frame in frames:
         with suppress(InputError):  # the data's check reports it
-            camera = layout.intrinsics(split, frame)
-            if camera is not None:
+            if camera := layout.intrinsics(split, frame):
                 height, width = layout.size(split, frame)
                 found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
     if not found:
         return "unknown"
-    unknown = len(frames) - found.total()
     (words, _), *others = found.most_common()
+    unknown = 1 - found.total() / len(frames)
     source = f" ({layout.camera})" if layout.camera else ""
     more = f", {len(others)} others" if others else ""
-    return f"{words}{source}{more}" + (f", unknown for {unknown / len(frames):.0%} of the frames" if unknown else "")
+    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
 
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:

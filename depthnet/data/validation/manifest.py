@@ -15,7 +15,6 @@ import numpy as np
 from depthnet.core.atomic_io import write_text
 from depthnet.core.tables import WIDTH, Table, to_csv
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
-from depthnet.data.layouts.official import KNOWN_SETS
 
 _COLUMNS = ("split", "pairs", "scenes", "size", "depth", "min", "p5", "median", "p95", "max", "valid")
 
@@ -101,13 +100,11 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> st
         limit: Findings shown of each kind; None for all.
     """
     limits = f"{layout.depth_range.min:g} to {layout.depth_range.max:g} m"
-    known = "; ".join(filter(None, (_known(layout, splits) for splits in (("train", "val"), ("test",)))))
     units = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
     stored = ", ".join(f"{unit:.4g} m a level" if unit else "floats" for unit in sorted(units, key=lambda u: u or 0))
     holes = float(np.mean([pair.holes for pair in examination.pairs])) if examination.pairs else 0.0
     random = "; val frames are random ones" if layout.val == "random_frames" else ""
     about = [
-        ("set", known or "none of the known sets, by its counts"),
         ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits}"),
         ("scenes", f"told apart by {layout.scene_rule}{random}"),
         ("camera", describe_camera(layout)),
@@ -148,15 +145,6 @@ def _wrapped(head: str, value: str) -> str:
     return textwrap.fill(
         value, WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _known(layout: Layout, splits: Sequence[str]) -> str:
-    """Return which known set the splits are together, by their number of frames."""
-    count = sum(layout.count(split) for split in splits)
-    for number, name in KNOWN_SETS[splits[0]].items() if layout.nyu else ():
-        if abs(count - number) <= 0.01 * number:
-            return f"{' + '.join(splits)}, {count} pairs: {name} ({number})"
-    return ""
 
 
 def _summarize(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> list[str | float | None]:
