@@ -84,11 +84,7 @@ class Examination:
 
 def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:
     """Write a CSV file with a row for each pair, whole. Raises as the durable writer."""
-    rows = [
-        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in pair._asdict().items()}
-        for pair in examination.pairs
-    ]
-    write_text(path, to_csv(rows))
+    write_text(path, to_csv(pair._asdict() for pair in examination.pairs))
 
 
 def page(layout: Layout, examination: Examination, limit: int | None = 20) -> str:

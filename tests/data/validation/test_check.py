@@ -490,7 +490,7 @@ def test_the_manifest_has_a_row_for_each_pair(make_lists, tmp_path):
     assert (rows[0]["scene"], rows[0]["split"], rows[3]["split"]) == ("run 00000", "train", "val")
     depth = millimetres(0, (48, 64)) / 1000
     assert (float(rows[0]["min"]), float(rows[0]["max"])) == (pytest.approx(depth.min()), pytest.approx(depth.max()))
-    assert (rows[1]["median"], rows[1]["valid"], rows[1]["holes"]) == ("", "0", "1")
+    assert (rows[1]["median"], rows[1]["valid"], rows[1]["holes"]) == ("", "0.0", "1.0")
 
 
 def test_the_page(make_lists):
