@@ -57,6 +57,7 @@ class FileLayout(SourceLayout):
     """
 
     findings: list[Finding]
+    numbered: list[str]
     _rows: dict[str, list[FileRow]]
 
     def __init__(
@@ -86,11 +87,11 @@ class FileLayout(SourceLayout):
         self._rows = {split: self._existing(split, some) for split, some in named.items()}
         self._find_doubles()
         self._find_shifted()
+        self.numbered = []
         if self.nyu:
-            images = {split: [row.image for row in some] for split, some in self._rows.items()}
-            groups = (("train", "val"), ("test",))  # val may be held out of train
-            parts = [(group, [image for split in group for image in images.get(split, ())]) for group in groups]
-            self.numbered = [split for group, names in parts if has_labelled_numbers(names) for split in group]
+            for group in (["train", "val"], ["test"]):  # val may be held out of train
+                if has_labelled_numbers([row.image for split in group for row in self._rows.get(split, ())]):
+                    self.numbered += group
             others = any(not is_nyu_focal(row.focal) for some in self._rows.values() for row in some)
             self.camera = "the lists' focal lengths" if others else NYU_CAMERA
         self.truth = find_truth(self, source.truth)

@@ -93,14 +93,13 @@ class FolderLayout(FileLayout):
 
     def _first_camera(self) -> str:
         """Return where the camera of the first frame whose files can be opened is known from."""
-        for split in SPLITS:
-            if self.count(split):
-                try:
-                    image_size(self.files(split, 0)[0])
-                    self.size(split, 0)
-                except InputError:  # the data's check reports it
-                    continue
-                return self._camera(split, 0)[1]
+        for split in filter(self.count, SPLITS):
+            try:
+                image_size(self.files(split, 0)[0])
+                self.size(split, 0)
+            except InputError:  # the data's check reports it
+                continue
+            return self._camera(split, 0)[1]
         return ""
 
 
