@@ -126,6 +126,15 @@ def test_help_and_mistakes_answer_before_anything_is_imported() -> None:
         (["in", "--ckpt", "best.ckpt", "--color-range", "3", "1"], "low < high"),
         (["in", "--ckpt", "best.ckpt", "--color-range", "a", "b"], "invalid float"),
         (["in/0.jpg", "twin/0.jpg", "--ckpt", "best.ckpt"], "would both be written"),
+        (["in", "--color-range", "0", "inf"], "--color-range 0 inf: needs 0 <= low < high"),
+        (["in", "--focal", "0"], "--focal 0: needs a focal length in pixels, above 0"),
+        (["in", "--focal", "-50"], "--focal -50: needs a focal length in pixels, above 0"),
+        (["in", "--focal", "nan"], "--focal nan: needs a focal length in pixels, above 0"),
+        (["in", "--fov-x", "0"], "--fov-x 0: needs a horizontal field of view"),
+        (["in", "--fov-x", "180"], "--fov-x 180: needs a horizontal field of view"),
+        (["in", "--focal", "500", "--fov-x", "60"], "--focal and --fov-x both state the camera"),
+        (["in", "--size", "0", "320"], "--size=[0, 320]: it is [height,width]"),
+        (["in", "--size", "-240", "320"], "--size=[-240, 320]: it is [height,width]"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(

@@ -109,45 +109,40 @@ def from_35mm(millimeters: float, size: tuple[int, int]) -> Intrinsics:
     return _centered(millimeters / _FILM_DIAGONAL * math.hypot(*size), size)
 
 
-def read_intrinsics(path: str | os.PathLike[str]) -> tuple[Intrinsics, tuple[int, int] | None]:
-    """Read a file of intrinsics: text (a 3x3, 3x4 or 4x4 matrix, or a line of fx fy cx cy) or JSON.
+def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> Intrinsics:
+    """Read the intrinsics that a file states, for an image of ``size``: scaled where the file states its own size.
 
-    Returns:
-        The intrinsics, and the (height, width) of the image they are of, where the file states it.
+    Args:
+        path: Text (a 3x3, 3x4 or 4x4 matrix, or a line of fx fy cx cy) or JSON.
+        size: (height, width) of the image [px].
 
     Raises:
-        InputError: If the file cannot be read or holds anything else; the message names it.
+        InputError: If the file cannot be read or holds anything else, or its camera is of an image of another size or
+            aspect; the message names it.
     """
+    stated = None
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip()[:1] == "{":
-            return _parse_json(json.loads(text))
-        rows = [line.split() for line in re.sub(r"[][,;]", " ", re.sub("#.*", "", text)).splitlines()]
-        return _from_numbers([row for row in rows if row]), None
+            found, stated = _parse_json(json.loads(text))
+        else:
+            rows = [line.split() for line in re.sub(r"[][,;]", " ", re.sub("#.*", "", text)).splitlines()]
+            found = _from_numbers([row for row in rows if row])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {_FORMS}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: no intrinsics of a camera ({reason}); {_FORMS}") from None
-
-
-def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> Intrinsics:
-    """Return the intrinsics that a file states, for an image of ``size``: scaled where the file states its own size.
-
-    Raises:
-        InputError: As :func:`read_intrinsics`, or if they are of an image of another size or aspect.
-    """
-    found, stated = read_intrinsics(path)
+    if stated is None:
+        check_camera(found, size, str(path))
+        return found
     height, width = size
-    if stated is not None:
-        if abs(width / height * stated[0] / stated[1] - 1) > _ASPECT:
-            raise InputError(
-                f"{path}: its camera is of an image of {stated[1]}x{stated[0]}, and this one is {width}x{height}, of "
-                "another aspect; give each camera its own folder"
-            )
-        return found.resized(stated, size)
-    check_camera(found, size, str(path))
-    return found
+    if abs(width / height * stated[0] / stated[1] - 1) > _ASPECT:
+        raise InputError(
+            f"{path}: its camera is of an image of {stated[1]}x{stated[0]}, and this one is {width}x{height}, of "
+            "another aspect; give each camera its own folder"
+        )
+    return found.resized(stated, size)
 
 
 def check_camera(camera: Intrinsics, size: tuple[int, int], where: str, cropped: bool = False) -> None:
@@ -221,10 +216,7 @@ def _parse_json(stated: dict[str, Any]) -> tuple[Intrinsics, tuple[int, int] | N
         size = int(stated["height"]), int(stated["width"])
         if min(size) < 1:
             raise ValueError("width and height are pixels, at least 1")
-    matrix = stated.get("K", stated.get("camera_matrix"))
-    if matrix is None:
-        return _from_numbers([[stated[name] for name in Intrinsics._fields]]), size
-    return _from_numbers(matrix["data"] if isinstance(matrix, dict) else matrix), size  # "data": as OpenCV writes it
+    return _from_numbers(stated["K"] if "K" in stated else [stated[name] for name in Intrinsics._fields]), size
 
 
 def _from_numbers(numbers: Any) -> Intrinsics:
@@ -233,8 +225,8 @@ def _from_numbers(numbers: Any) -> Intrinsics:
     if values.size == 4:
         fx, fy, cx, cy = values.ravel().tolist()
     else:
-        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size, (0, 0))
-        if values.shape != shape and values.size not in values.shape:
+        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size)
+        if shape is None:
             raise ValueError(f"{values.size} numbers")
         (fx, _, cx), (zero, fy, cy), last = values.reshape(shape)[:3, :3].tolist()
         if (zero, *last) != (0, 0, 0, 1):

@@ -95,7 +95,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         InputError: If the file is missing or no PNG, JPEG or, by its name, NPY.
     """
     if is_array(path):
-        height, width = _load_array(path, mapped=True).shape
+        height, width = _load_array(path).shape
         return height, width
     with _opened(path) as picture:
         if _exif(picture, path).get(_EXIF_ORIENTATION) in _TURNED:
@@ -150,7 +150,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8Array:
         if upright.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
             grey = np.asarray(upright).astype(np.uint32) >> 8
             return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        if upright.has_transparency_data:
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
         return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
@@ -212,10 +212,11 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
     return depth
 
 
-def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArray[np.floating]:
+def _load_array(path: str | os.PathLike[str]) -> npt.NDArray[np.floating]:
+    """Map a ``.npy`` file of one (H, W) array of floats: its header is read, and no number before it is asked for."""
     try:
         _require_file(path)
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header and no number
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
     except Exception as error:  # NumPy fails in a dozen ways on what is no array: zip, pickle and tokenizer errors too
@@ -230,7 +231,7 @@ def _load_array(path: str | os.PathLike[str], mapped: bool = False) -> npt.NDArr
     if depth.ndim != 2 or not depth.size:
         raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
     _check_pixels(path, depth.shape[1], depth.shape[0])
-    return depth if mapped else np.array(depth)
+    return depth
 
 
 def is_stretched(size: tuple[int, int], new_size: tuple[int, int]) -> bool:

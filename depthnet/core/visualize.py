@@ -22,6 +22,9 @@ BoolArray = npt.NDArray[np.bool_]
 MISSING = (128, 128, 128)
 """The colour of pixels without a value."""
 
+ERROR_HIGH = 0.5
+"""The relative error of the last colour, if none is stated; larger errors take the same."""
+
 _PAPER = (255, 255, 255)
 _INK = (38, 38, 38)
 
@@ -100,7 +103,7 @@ def depth_limits(depth: FloatArray, mask: BoolArray | None = None) -> tuple[floa
     return round(first * grain, 9), round(max(last, first + 1) * grain, 9)
 
 
-def error_map(pred: FloatArray, depth: FloatArray, mask: BoolArray, high: float = 0.5) -> UInt8Array:
+def error_map(pred: FloatArray, depth: FloatArray, mask: BoolArray, high: float = ERROR_HIGH) -> UInt8Array:
     r"""Colour the relative error :math:`|p - t| / t` from 0 to ``high``.
 
     Args:
@@ -163,9 +166,7 @@ def with_scale_bar(
     return np.array(canvas)
 
 
-def panel(
-    image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArray, label: str = "", error_high: float = 0.5
-) -> UInt8Array:
+def panel(image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArray, label: str = "") -> UInt8Array:
     """Put image, truth, prediction and relative error side by side.
 
     Truth and prediction share one colour scale, whose bar stands beside them; the error has its own.
@@ -176,7 +177,6 @@ def panel(
         mask: Valid pixels of the truth, bool, same shape; the others are drawn as missing.
         pred: Predicted depth [m], any size; the nearest pixel is taken for each of the truth's.
         label: Written above, such as the frame's label.
-        error_high: The error of the last colour; larger errors take the same.
 
     Returns:
         A picture.
@@ -189,24 +189,23 @@ def panel(
 
     missing = "" if mask.all() else " (grey: missing)"
     depth, mask, pred = resize_nearest(depth, size), resize_nearest(mask, size), resize_nearest(pred, size)
-    predicted, wrong = colorize(pred, low, high), error_map(pred, depth, mask, error_high)
+    predicted, wrong = colorize(pred, low, high), error_map(pred, depth, mask)
     tiles = [
         _titled(resize_image(image, size), "image"),
         _titled(colorize(depth, low, high, mask), "truth" + missing),
         _titled(with_scale_bar(predicted, low, high), "prediction"),
-        _titled(with_scale_bar(wrong, 0.0, error_high, "", ERROR_COLORS), "error: |pred - truth| / truth"),
+        _titled(with_scale_bar(wrong, 0.0, ERROR_HIGH, "", ERROR_COLORS), "error: |pred - truth| / truth"),
     ]
     tall = max(len(tile) for tile in tiles)
     spaced = [np.pad(tile, ((0, tall - len(tile)), (8, 0), (0, 0)), constant_values=255) for tile in tiles]
     return _titled(np.pad(np.hstack(spaced), ((0, 8), (0, 8), (0, 0)), constant_values=255), label, left=8)
 
 
-def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]], columns: int = 4) -> UInt8Array:
+def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]]) -> UInt8Array:
     """Put many pairs of image and depth on one sheet; all depths share one colour scale.
 
     Args:
         pairs: Image ``(H, W, 3)``, depth [m] ``(H, W)``, 0 where missing, and a label, for each; sizes may differ.
-        columns: Pairs in a row.
 
     Returns:
         A picture; missing depth is :data:`MISSING`.
@@ -219,7 +218,7 @@ def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]], columns: 
         cells.append(_titled(np.hstack([resize_image(image, (height, 160)), colours]), label[-40:], size=12))
     tall, wide = (max(cell.shape[axis] for cell in cells) + 6 for axis in (0, 1))
     cells = [np.pad(c, ((0, tall - c.shape[0]), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
-    columns = min(columns, len(cells))
+    columns = min(4, len(cells))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
     return with_scale_bar(np.vstack(rows), low, high, points=14)

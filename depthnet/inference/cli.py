@@ -35,24 +35,18 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = _Parser("depthnet predict", description=__doc__, formatter_class=style, allow_abbrev=False)
-    parser.add_argument(
-        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -"
-    )
-    parser.add_argument("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
-    parser.add_argument("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
-    parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
-    parser.add_argument(
-        "--color-range",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="ends of the colour scale [m] (default: each picture's own)",
-    )
-    parser.add_argument("--focal", type=float, metavar="PX", help="focal length of the photographs [px]")
-    parser.add_argument("--fov-x", type=float, metavar="DEGREES", help="horizontal field of view of the photographs")
-    size_help = "what the network sees [px] (default: what it was trained at)"
-    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=size_help)
+    add = parser.add_argument
+    add("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -")
+    add("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
+    add("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
+    add("--overwrite", action="store_true", help="predict anew what is there already")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    ends = "ends of the color scale [m] (default: each picture's own)"
+    add("--color-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)
+    add("--focal", type=float, metavar="PX", help="focal length of the photographs [px]")
+    add("--fov-x", type=float, metavar="DEGREES", help="horizontal field of view of the photographs")
+    seen = "what the network sees [px] (default: what it was trained at)"
+    add("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=seen)
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options = parser.parse_intermixed_args(given[:end])  # photographs may stand between options, but not around "--"
@@ -70,21 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from depthnet.inference.predict import check_options, predict_files
     from depthnet.models.shipped import default_model
 
+    check_options(options.color_range, options.focal, options.fov_x, options.size)
     if options.ckpt is None:
         options.ckpt, line = default_model()
         print(line, flush=True)
-    from depthnet.inference.predict import predict_files
-
-    settings = {name: getattr(options, name) for name in ("color_range", "device", "focal", "fov_x", "overwrite")}
+    settings = {name: value for name, value in vars(options).items() if name not in ("photos", "ckpt", "output")}
     with progress_bar("photographs") as advance:
-        report = predict_files(
-            options.photos, options.ckpt, options.output, size=options.size, advance=advance, **settings
-        )
+        report = predict_files(options.photos, options.ckpt, options.output, advance=advance, **settings)
     if report.camera_line:
         print(report.camera_line)
-    if report.stretched:
-        print(f"squeezed: {report.stretched} of another aspect than the network takes")
     print(report)
     return 1 if report.failed else 0

@@ -27,13 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 import depthnet
 from depthnet.core.atomic_io import file_digest, open_durable, require_writable, write_json
 from depthnet.core.camera import find_camera
 from depthnet.core.device import torch_device
-from depthnet.core.images import image_size, is_stretched, read_image, write_depth_png, write_image_png
+from depthnet.core.images import image_size, read_image, write_depth_png, write_image_png
 from depthnet.core.types import InputError, read_size
 from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
 from depthnet.models.shipped import find_checkpoint
@@ -55,7 +54,6 @@ class PredictionReport:
 
     Attributes:
         cameras: How many photographs had their camera from where, such as ``{"K.txt": 3}``.
-        stretched: How many photographs were squeezed to another aspect, as the network takes one size alone.
     """
 
     written: int
@@ -63,7 +61,6 @@ class PredictionReport:
     failed: int
     output: Path
     cameras: Mapping[str, int] = field(default_factory=dict)
-    stretched: int = 0
 
     def __str__(self) -> str:
         return f"{self.written} written, {self.kept} kept, {self.failed} failed → {self.output}"
@@ -112,20 +109,15 @@ def predict_files(
             photographs would be written under one name; at the first photograph, if the checkpoint or the device is no
             good; later, if the disk is full. A photograph that is no good fails alone.
     """
-    if color_range is not None and not 0 <= color_range[0] < color_range[1] < float("inf"):
-        raise InputError(f"colour range {color_range[0]} to {color_range[1]}: needs 0 <= low < high, in metres")
-    if focal is not None and fov_x is not None:
-        raise InputError("--focal and --fov-x both state the camera; give one of them")
+    check_options(color_range, focal, fov_x, size)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     arguments = [os.fspath(path) for path in given]
     photographs, faults = _find(arguments)
     if not photographs:
         raise InputError(_one_line(f"{', '.join(arguments)}: no photograph ({', '.join(SUFFIXES)}) there"))
-    settings = {"color_range": None if color_range is None else [float(end) for end in color_range]}
-    if size is not None:
-        settings["size"] = list(read_size("--size", size))
+    ends = None if color_range is None else [float(end) for end in color_range]
     chosen = find_checkpoint(network) if isinstance(network, str | os.PathLike) else network
-    job = _Job(chosen, _digest(chosen), device, require_writable(output), overwrite, settings, focal, fov_x, size)
+    job = _Job(chosen, device, require_writable(output), overwrite, ends, focal, fov_x, size)
     counts = Counter(failed=len(faults))
     say = tell or functools.partial(print, file=sys.stderr, flush=True)
     for fault in faults:
@@ -144,7 +136,28 @@ def predict_files(
     cameras = dict(job.cameras)
     if cameras and "network" in vars(job) and getattr(job.network, "camera", None) is None:
         cameras = {"not used, as the checkpoint states no training camera": sum(cameras.values())}
-    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras, job.stretched)
+    return PredictionReport(counts["written"], counts["kept"], counts["failed"], job.output, cameras)
+
+
+def check_options(
+    color_range: Sequence[float] | None, focal: float | None, fov_x: float | None, size: Sequence[int] | None
+) -> None:
+    """Refuse options that are impossible for any photograph; arguments as for :func:`predict_files`.
+
+    Raises:
+        InputError: For the first that is, by its name on the command line.
+    """
+    if color_range is not None and not 0 <= color_range[0] < color_range[1] < math.inf:
+        low, high = color_range
+        raise InputError(f"--color-range {low:g} {high:g}: needs 0 <= low < high, in meters")
+    if focal is not None and fov_x is not None:
+        raise InputError("--focal and --fov-x both state the camera; give one of them")
+    if focal is not None and not 0 < focal < math.inf:
+        raise InputError(f"--focal {focal:g}: needs a focal length in pixels, above 0")
+    if fov_x is not None and not 0 < fov_x < 180:
+        raise InputError(f"--fov-x {fov_x:g}: needs a horizontal field of view in degrees, above 0 and below 180")
+    if size is not None:
+        read_size("--size", size)
 
 
 class _NoNetworkError(InputError):
@@ -160,15 +173,12 @@ def _find(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     Raises:
         InputError: If nothing is there, or two photographs have one place.
     """
+    errors: list[OSError] = []
     faults: list[str] = []
-
-    def note(error: OSError) -> None:
-        faults.append(f"{error.filename}: cannot be searched: {error.strerror}")
-
     groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (folder, its place) -> name -> path
     for argument in dict.fromkeys(match for given in arguments for match in _expand(given)):
         if os.path.isdir(argument):
-            for folder, folders, names in os.walk(argument, onerror=note):
+            for folder, folders, names in os.walk(argument, onerror=errors.append):
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
                 group = groups[os.path.abspath(folder), os.path.relpath(folder, argument)]
                 seen = sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
@@ -178,6 +188,7 @@ def _find(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             groups[folder, "."][name] = argument
         else:
             faults.append(f"{argument}: no such file or folder, and no glob that matches")
+    faults += [f"{error.filename}: cannot be searched: {error.strerror}" for error in errors]
     if not groups:
         raise InputError(_one_line("; ".join(faults)))
     found: dict[str, str] = {}
@@ -212,15 +223,13 @@ class _Job:
     """What is done to every photograph."""
 
     given: DepthNetwork | Path
-    digest: str | None
     device: str
     output: Path
     overwrite: bool
-    settings: dict[str, list[float] | None]
-    focal: float | None = None
-    fov_x: float | None = None
-    size: tuple[int, int] | None = None
-    stretched: int = 0
+    color_range: list[float] | None
+    focal: float | None
+    fov_x: float | None
+    size: tuple[int, int] | None
     cameras: Counter[str] = field(default_factory=Counter)
 
     @functools.cached_property
@@ -235,20 +244,29 @@ class _Job:
         except InputError as error:
             raise _NoNetworkError(str(error)) from error
 
+    @functools.cached_property
+    def digest(self) -> str | None:
+        """The digest of the checkpoint; None for a network in hand."""
+        try:
+            return file_digest(self.given) if isinstance(self.given, Path) else None
+        except OSError as error:
+            raise _NoNetworkError(f"checkpoint {self.given}: cannot be read: {error.strerror}") from None
+
     def run(self, path: str, place: str) -> bool:
         """Predict and write one photograph; False where a former run did the same."""
         size = image_size(path)  # first: what is no photograph may have no end
         camera, source = find_camera(Path(path), size, self.focal, self.fov_x)
         source = source or "not known, the training camera's field of view is assumed"
+        self.cameras[source] += 1
+        settings: dict[str, Any] = {"color_range": self.color_range}
         origin = {
             "source_sha256": file_digest(path),
             "checkpoint_sha256": self.digest,
-            "settings": self.settings,
+            "settings": settings if self.size is None else settings | {"size": list(self.size)},
             "camera": {"source": source, "intrinsics": None if camera is None else camera._asdict()},
         }
         base = os.path.join(self.output, place)
         beside = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(base))
-        self.cameras[source] += 1
         if not self.overwrite and _is_done(base, origin, beside):
             return False
         image, network = read_image(path), self.network
@@ -256,27 +274,23 @@ class _Job:
             depth = network.infer(image, camera)
         except RuntimeError as error:  # a photograph may be too large for a GPU
             raise InputError(f"{path}: the network fails on it: {' '.join(str(error).split())[:200]}") from None
-        ratio, seen = network.focal_ratio(size, camera), network.size_for(size)
-        if seen == getattr(network, "image_size", None):  # else its sides were rounded, at most
-            self.stretched += is_stretched(size, seen)
-        self._write(base, depth, {"source": os.path.basename(path), **origin, "focal_ratio": ratio}, ratio)
-        return True
-
-    def _write(self, base: str, depth: npt.NDArray[np.float32], origin: Mapping[str, Any], ratio: float) -> None:
-        nearest, deepest = (end * ratio for end in (self.network.depth_range.min, self.network.depth_range.max))
-        scale = 10.0 ** min(3, math.floor(math.log10(65535 / deepest)))  # outdoors, millimetres do not fit 16 bits
-        low, high = self.settings["color_range"] or depth_limits(depth)
+        ratio = network.focal_ratio(size, camera)
+        nearest, deepest = network.depth_range.min * ratio, network.depth_range.max * ratio
+        scale = 10.0 ** min(3, math.floor(math.log10(65535 / deepest)))  # outdoors, millimeters do not fit 16 bits
+        low, high = self.color_range or depth_limits(depth)
         sidecar = {
             "depthnet": depthnet.__version__,
+            "source": os.path.basename(path),
             **origin,
+            "focal_ratio": ratio,
             "size": list(depth.shape),
             "unit": "metre",
             "scale": scale,
             "depth_range": {"min": nearest, "max": deepest},
             "color_range": [low, high],
             "checkpoint": self.given.name if isinstance(self.given, Path) else None,
-            "model": {"network": type(self.network).__name__, "encoder": self.network.config().get("encoder")},
-            "image_size": list(self.network.size_for(depth.shape)),
+            "model": {"network": type(network).__name__, "encoder": network.config().get("encoder")},
+            "image_size": list(network.size_for(depth.shape)),
         }
         write_json(f"{base}.json", sidecar)
         with open_durable(base + _ENDINGS[0]) as file:
@@ -284,13 +298,7 @@ class _Job:
         write_depth_png(base + _ENDINGS[1], depth if scale == 1000 else depth * (scale / 1000))
         write_image_png(base + _ENDINGS[2], with_scale_bar(colorize(depth, low, high), low, high))
         write_json(f"{base}.json", {**sidecar, "files": _sizes(base)})
-
-
-def _digest(network: DepthNetwork | Path) -> str | None:
-    try:
-        return file_digest(network) if isinstance(network, Path) else None
-    except OSError as error:
-        raise InputError(f"checkpoint {network}: cannot be read: {error.strerror}") from None
+        return True
 
 
 def _find_device(name: str) -> str:

@@ -196,6 +196,7 @@ def wandb_logger(
             mode=mode,
             resume="allow",
             settings=settings,
+            tags=[*map(str, labels)],
             **options,
         )
         run.define_metric("*", step_metric=_STEP)

@@ -14,7 +14,6 @@ from depthnet.core.camera import (
     from_focal,
     from_fov,
     intrinsics_of_file,
-    read_intrinsics,
 )
 from depthnet.core.types import InputError
 from depthnet.data.layouts.official import NYU_INTRINSICS
@@ -75,8 +74,7 @@ def lines(rows, separator=" "):
         ("K.txt", lines([*([*row, 0] for row in MATRIX), [0, 0, 0, 1]], "\t")),
         ("intrinsics.json", json.dumps(CAMERA._asdict())),
         ("intrinsics.json", json.dumps({"K": MATRIX})),
-        ("intrinsics.json", json.dumps({"camera_matrix": MATRIX, "width": 640, "height": 480})),
-        ("intrinsics.json", json.dumps({"camera_matrix": {"rows": 3, "cols": 3, "data": np.ravel(MATRIX).tolist()}})),
+        ("intrinsics.json", json.dumps({"K": MATRIX, "width": 640, "height": 480})),
         (
             "intrinsics.json",
             json.dumps({"fx": 250, "fy": 250.5, "cx": 160.75, "cy": 118.75, "width": 320, "height": 240}),
@@ -117,14 +115,14 @@ def test_a_file_of_anything_else_is_one_line(tmp_path, text):
     path = tmp_path / "K.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=r"K\.txt: no intrinsics of a camera.*it holds a 3x3 matrix") as caught:
-        read_intrinsics(path)
+        intrinsics_of_file(path, SIZE)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     for path in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(InputError, match="cannot be read"):
-            read_intrinsics(path)
+            intrinsics_of_file(path, SIZE)
 
 
 @pytest.mark.parametrize("size", [(240, 320), (960, 1280), (640, 480), (480, 480), (4800, 6400)])

@@ -19,7 +19,7 @@ from depthnet.core.images import depth_bits, image_size, read_depth, read_image
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import SPLITS, Finding, Pair, Source, SourceLayout, find_truth
 from depthnet.data.layouts.official import NYU_CAMERA, NYU_DEPTH_RANGE, is_nyu_focal, nyu_camera
-from depthnet.data.layouts.scenes import frame_number, has_labelled_numbers, name_scenes, part_val
+from depthnet.data.layouts.scenes import frame_number, has_labelled_numbers, name_scenes
 
 Row = TypeVar("Row")
 
@@ -35,6 +35,11 @@ class FileRow(NamedTuple):
     metres_per_level: float = 1e-3
     intrinsics: Intrinsics | None = None
     focal: float | None = None  # as a list states it [px]
+
+    @property
+    def label(self) -> str:
+        """The image's path without its suffix."""
+        return str(PurePosixPath(self.image).with_suffix(""))
 
 
 class FileLayout(SourceLayout):
@@ -57,8 +62,9 @@ class FileLayout(SourceLayout):
 
     depth_range = NYU_DEPTH_RANGE
     scene_column: ClassVar[str] = "the scene column"
-    notes: list[str]
     findings: list[Finding]
+    numbered: list[str]
+    _rows: dict[str, list[FileRow]]
 
     def __init__(
         self,
@@ -75,23 +81,26 @@ class FileLayout(SourceLayout):
         self._roots = dict(roots)
         self._sizes: dict[tuple[str, int], tuple[int, int]] = {}  # of the frames that were asked for
         self._status: list[tuple[str, str, int, int]] = []  # split, path, bytes, time of change: for identity()
-        named, self.scene_rule = self._name_scenes(rows)
-        self._hold_out_val(named)
+        scenes, self.scene_rule = name_scenes({split: [row.image for row in rows[split]] for split in rows}, self.nyu)
+        if rows.get("train") and all(row.scene for row in rows["train"]):
+            self.scene_rule = self.scene_column
+        named = {
+            split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
+            for split, some in rows.items()
+        }
+        train, val = named.get("train", []), named.get("val", [])
+        named["train"], named["val"] = self._hold_out_val(train, val, [row.image for row in (*train, *val)])
         self._rows = {split: self._existing(split, some) for split, some in named.items()}
         self._find_doubles()
         self._find_shifted()
+        self.numbered = []
         if self.nyu:
-            images = {split: [row.image for row in some] for split, some in self._rows.items()}
-            groups = (("train", "val"), ("test",))  # val may be held out of train
-            parts = [(group, [image for split in group for image in images.get(split, ())]) for group in groups]
-            self.numbered = [split for group, names in parts if has_labelled_numbers(names) for split in group]
+            for group in (["train", "val"], ["test"]):  # val may be held out of train
+                if has_labelled_numbers([row.image for split in group for row in self._rows.get(split, ())]):
+                    self.numbered += group
             others = any(not is_nyu_focal(row.focal) for some in self._rows.values() for row in some)
             self.camera = "the lists' focal lengths" if others else NYU_CAMERA
         self.truth = find_truth(self, source.truth)
-
-    def count(self, split: str) -> int:
-        """Return the number of frames in a split; 0 where the data set has no such split."""
-        return len(self._rows.get(split, ()))
 
     def read(self, split: str, frame: int) -> Pair:
         """Read one pair at its full size; see :meth:`Layout.read`."""
@@ -112,18 +121,6 @@ class FileLayout(SourceLayout):
             with explained(self.where(split, frame)):
                 self._sizes[split, frame] = image_size(self.files(split, frame)[1])
         return self._sizes[split, frame]
-
-    def scene(self, split: str, frame: int) -> str:
-        """Return the name of the frame's scene."""
-        return self._rows[split][frame].scene
-
-    def label(self, split: str, frame: int) -> str:
-        """Return the image's path in the root without its suffix."""
-        return str(PurePosixPath(self._rows[split][frame].image).with_suffix(""))
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the list file and row that name the frame."""
-        return self._rows[split][frame].where
 
     def identity(self) -> str:
         """Return a digest of the rows, and of each file's path, size and time of change."""
@@ -150,26 +147,6 @@ class FileLayout(SourceLayout):
             return row.intrinsics
         with explained(row.where):
             return nyu_camera(size, row.focal)
-
-    def _name_scenes(self, rows: Mapping[str, list[FileRow]]) -> tuple[dict[str, list[FileRow]], str]:
-        """Return the rows, each with a scene, and the rule in words: names of all splits together tell scenes apart."""
-        scenes, rule = name_scenes({split: [row.image for row in some] for split, some in rows.items()}, self.nyu)
-        if rows.get("train") and all(row.scene for row in rows["train"]):
-            rule = self.scene_column
-        named = {
-            split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
-            for split, some in rows.items()
-        }
-        return named, rule
-
-    def _hold_out_val(self, rows: dict[str, list[FileRow]]) -> None:
-        """Part training rows into those to train on and those to validate on, in place; else note why not."""
-        train, val = rows.get("train", []), rows.get("val", [])
-        scenes, names = [row.scene for row in train], [row.image for row in (*train, *val)]
-        try:
-            rows["train"], rows["val"] = part_val(train, val, scenes, names, self.val, self.scene_rule)
-        except InputError as error:  # who only looks at the data does not need val frames
-            self.notes.append(f"no val frames: {error}")
 
     def _existing(self, split: str, rows: list[FileRow]) -> list[FileRow]:
         """Return the rows whose two files lie in the root; note the state of every file."""

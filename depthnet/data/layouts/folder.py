@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from depthnet.core.camera import Intrinsics, check_camera, find_camera
@@ -53,7 +54,7 @@ class FolderLayout(FileLayout):
         path = _csv_file(source)
         if source.lists is not None and not path.is_file():
             raise InputError(f"data.lists={path}: no such file; it is a CSV file of pairs")
-        pairs = _read_csv(path, source, findings, notes) if path.is_file() else _pair_files(source, findings, notes)
+        pairs = _read_csv(path, source, findings, notes) if path.is_file() else _pair_files(source, findings)
         every = [row for _, row in pairs]
         bits = common_bits(source.root, [row for row in every if not is_array(row.depth)], otherwise=16)
         rows: dict[str, list[FileRow]] = {split: [] for split in SPLITS}
@@ -92,14 +93,13 @@ class FolderLayout(FileLayout):
 
     def _first_camera(self) -> str:
         """Return where the camera of the first frame whose files can be opened is known from."""
-        for split in SPLITS:
-            if self.count(split):
-                try:
-                    image_size(self.files(split, 0)[0])
-                    self.size(split, 0)
-                except InputError:  # the data's check reports it
-                    continue
-                return self._camera(split, 0)[1]
+        for split in filter(self.count, SPLITS):
+            try:
+                image_size(self.files(split, 0)[0])
+                self.size(split, 0)
+            except InputError:  # the data's check reports it
+                continue
+            return self._camera(split, 0)[1]
         return ""
 
 
@@ -117,43 +117,49 @@ def _unit(source: Source, stated: str = "") -> float:
     return read_unit("unit", unit)
 
 
-def _pair_files(source: Source, findings: list[Finding], notes: list[str]) -> list[tuple[str, FileRow]]:
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder but hidden ones; links to folders are followed, but no folder is read twice."""
+    tops, visited = [str(folder)], set()
+    for top in tops:
+        for place, folders, names in os.walk(top):
+            if (real := os.path.realpath(place)) in visited:
+                folders.clear()
+                continue
+            visited.add(real)
+            tops += filter(os.path.islink, (os.path.join(place, name) for name in folders))  # noqa: PTH118
+            yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _pair_files(source: Source, findings: list[Finding]) -> list[tuple[str, FileRow]]:
     """Pair the files of ``images`` and ``depths`` whose paths agree but for the suffix; each with its split."""
-    unit, pairs, unread = _unit(source), [], []
+    unit, pairs = _unit(source), []
     stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {folder: [] for folder in _SUFFIXES})
     for folder in _SUFFIXES:
-        for top, _, names in os.walk(source.root / folder, followlinks=True):
-            for path in (PurePosixPath(Path(top, name).relative_to(source.root).as_posix()) for name in sorted(names)):
-                if not path.name.startswith("."):
-                    stems[path.relative_to(folder).with_suffix("").as_posix()][folder].append(str(path))
+        for path in _files_below(source.root / folder):
+            name = PurePosixPath(path.relative_to(source.root).as_posix())
+            stems[str(name.relative_to(folder).with_suffix(""))][folder].append(str(name))
     for stem, paths in sorted(stems.items()):
         split = next((split for split in SPLITS if stem.startswith(f"{split}/")), "train")
         read = {
             folder: [path for path in paths[folder] if path.lower().endswith(suffixes)]
             for folder, suffixes in _SUFFIXES.items()
         }
-        for other in (path for some in read.values() for path in some[1:]):
+        for other in (*read["images"][1:], *read["depths"][1:]):
             findings.append(Finding("duplicate_row", other, "another file has the same name; take one out", SPLITS))
         if all(read.values()):
             image, depth = read["images"][0], read["depths"][0]
             pairs.append((split, FileRow(image, depth, where=image, metres_per_level=unit)))
-        elif any(read.values()):
-            (where,) = (some[0] for some in read.values() if some)
-            name, message = (
-                "missing",
-                "the other folder holds nothing of that name; restore the file or take this one out",
-            )
-            if all(paths.values()):
-                where = next(paths[folder][0] for folder in _SUFFIXES if not read[folder])
-                name, message = "unreadable", f"a file of a kind that is not read; {CONVERT}"
-            findings.append(Finding(name, where, message, (split,)))
         elif all(paths.values()):
-            unread.append(paths["images"][0])
-    if unread:
-        notes.append(f"{unread[0]}: a file of a kind that is not read, as {len(unread)} in all; {CONVERT}")
+            where = next(paths[folder][0] for folder in _SUFFIXES if not read[folder])
+            message = f"a file of a kind that is not read; {CONVERT}"
+            findings.append(Finding("unreadable", where, message, (split,)))
+        elif any(read.values()):
+            where = (read["images"] or read["depths"])[0]
+            message = "the other folder holds nothing of that name; restore the file or take this one out"
+            findings.append(Finding("missing", where, message, (split,)))
     if not pairs:
-        first = [f"{finding.where}: {finding.message}" for finding in findings] + notes
-        raise InputError(f"{source.root}: no pairs there{f' ({first[0]})' if first else ''}")
+        first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
+        raise InputError(f"{source.root}: no pairs there{first}")
     return pairs
 
 

@@ -30,7 +30,7 @@ from depthnet.data.layouts.official import (
     TEST_FRAMES,
     nyu_camera,
 )
-from depthnet.data.layouts.scenes import part_val, scene_name
+from depthnet.data.layouts.scenes import scene_name
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
@@ -38,13 +38,15 @@ _MEND = "bring the official file again: depthnet data download FOLDER"
 _MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
 
 
-class _Arrays(NamedTuple):
-    """The open file and the datasets that frames are read from."""
+class _Frame(NamedTuple):
+    """One frame of the file; its number counts from 0."""
 
-    file: Any
-    images: Any
-    depths: Any
-    labels: Any
+    number: int
+    label: str
+    where: str
+    scene: str
+    recording: str
+    scene_type: str
 
 
 class LabelledLayout(SourceLayout):
@@ -67,6 +69,7 @@ class LabelledLayout(SourceLayout):
     known_by = LABELLED_FILE
     scene_rule = "the scenes of the labelled file"
     camera = NYU_CAMERA
+    _rows: dict[str, list[_Frame]]
 
     def __init__(self, source: Source) -> None:
         self._path = _mat_file(source)
@@ -74,70 +77,46 @@ class LabelledLayout(SourceLayout):
         self.val = source.val
         self.depth_range = source.depth_range or NYU_DEPTH_RANGE
         self.truth = "raw" if source.truth == "raw" else "filled"
-        self._opened: tuple[int, _Arrays] | None = None
-        with _explained(str(self._path)):
+        self._depths = "rawDepths" if self.truth == "raw" else "depths"
+        self._file: tuple[int, Any] | None = None  # the process that opened it, and the file
+        with self._opened(str(self._path)) as file:
             status = self._path.stat()
-            arrays = _open_arrays(self._path, self.truth)
-            with arrays.file:
-                count, width, height = arrays.depths.shape
-                self._recordings = _texts(arrays.file, "scenes", count)
-                self._scene_types = _texts(arrays.file, "sceneTypes", count)
-                self.object_names = ("unlabelled", *_texts(arrays.file, "names"))
+            count, width, height = file[self._depths].shape
+            recordings, scene_types = (_texts(file, name, count) for name in ("scenes", "sceneTypes"))
+            self.object_names = ("unlabelled", *_texts(file, "names"))
         self._size = (height, width)
         about = [self.name, self._path.name, status.st_size, status.st_mtime_ns, self.truth, source.val]
         self._identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         self.notes = [] if count == LABELLED_FRAMES else [f"{self._path.name}: {count} of {LABELLED_FRAMES} frames"]
-        train = [number for number in range(count) if number not in TEST_FRAMES]
-        scenes = [scene_name(self._recordings[number]) for number in train]
-        val: list[int] = []
-        try:
-            train, val = part_val(train, val, scenes, [_label(number) for number in train], source.val)
-        except InputError as error:
-            self.notes.append(f"no val frames: {error}")
-        self._numbers = {
-            "train": train,
-            "val": val,
-            "test": sorted(n for n in TEST_FRAMES if n < count),
-            "published": list(range(min(PUBLISHED_FRAMES, count))),
-        }
-        self.numbered = list(self._numbers)
+        frames = []
+        for number, (recording, scene_type) in enumerate(zip(recordings, scene_types, strict=True)):
+            where = f"{self._path.name}: frame {number} (counted from 0)"
+            frames.append(_Frame(number, f"rgb_{number:05d}", where, scene_name(recording), recording, scene_type))
+        rest = [frame for frame in frames if frame.number not in TEST_FRAMES]
+        train, val = self._hold_out_val(rest, [], [frame.label for frame in rest])
+        test = [frame for frame in frames if frame.number in TEST_FRAMES]
+        self._rows = {"train": train, "val": val, "test": test, "published": frames[:PUBLISHED_FRAMES]}
+        self.numbered = list(self._rows)
 
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether the source is a MATLAB file, or a folder with the official one."""
         return _mat_file(source).is_file() and _mat_file(source).suffix.lower() == ".mat"
 
-    def count(self, split: str) -> int:
-        """Return the number of frames in a split."""
-        return len(self._numbers.get(split, ()))
-
     def read(self, split: str, frame: int) -> Pair:
         """Read one pair at its full size; see :meth:`Layout.read`."""
-        number = self._numbers[split][frame]
-        with _explained(self.where(split, frame)):
-            arrays = self._arrays()
-            image, depth = arrays.images[number], arrays.depths[number]
+        row = self._rows[split][frame]
+        with self._opened(row.where) as file:
+            image, depth = file["images"][row.number], file[self._depths][row.number]
         return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T)
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width), the same for all frames."""
         return self._size
 
-    def scene(self, split: str, frame: int) -> str:
-        """Return the name of the frame's scene, without the letter of its recording."""
-        return scene_name(self.recording(split, frame))
-
     def recording(self, split: str, frame: int) -> str:
         """Return the scene as the file names it; parts of one scene end in a letter, such as ``kitchen_0028b``."""
-        return self._recordings[self._numbers[split][frame]]
-
-    def label(self, split: str, frame: int) -> str:
-        """Return the name that the frame's image has where the labelled set lies as files: ``rgb_00018``."""
-        return _label(self._numbers[split][frame])
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the file and the frame's number in it."""
-        return f"{self._path.name}: frame {self._numbers[split][frame]} (counted from 0)"
+        return self._rows[split][frame].recording
 
     def identity(self) -> str:
         """Return a digest of the file's name, size and time of change, of the truth, and of how val is held out."""
@@ -149,67 +128,54 @@ class LabelledLayout(SourceLayout):
 
     def scene_type(self, split: str, frame: int) -> str:
         """Return what kind of room the frame shows, such as "kitchen"."""
-        return self._scene_types[self._numbers[split][frame]]
+        return self._rows[split][frame].scene_type
 
     def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16]:
         """Return the object class of each pixel, shape ``(H, W)``; :attr:`object_names` names them."""
-        with _explained(self.where(split, frame)):
-            labels = self._arrays().labels[self._numbers[split][frame]]
-        return np.ascontiguousarray(labels.T)
-
-    def _arrays(self) -> _Arrays:
-        """Return the datasets as this process opened them: a worker must not read through its parent's handle."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), _open_arrays(self._path, self.truth)
-        return self._opened[1]
+        row = self._rows[split][frame]
+        with self._opened(row.where) as file:
+            return np.ascontiguousarray(file["labels"][row.number].T)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_file": None}
 
-
-def _label(number: int) -> str:
-    return f"rgb_{number:05d}"
+    @contextmanager
+    def _opened(self, where: str) -> Iterator[Any]:
+        """Give the file as this process opened it; every way in which HDF5 fails becomes one line."""
+        try:
+            if self._file is None or self._file[0] != os.getpid():  # a worker must not read through its parent's
+                self._file = os.getpid(), _open_file(self._path, self._depths)
+            yield self._file[1]
+        except InputError:
+            raise
+        except FileNotFoundError:
+            raise InputError(f"{where}: no such file; {_MEND}", "missing") from None
+        except Exception as error:  # of h5py, in a dozen ways, and in several lines
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{where}: cannot be read: {reason}; {_MEND}", "torn") from None
 
 
 def _mat_file(source: Source) -> Path:
     return source.root / LABELLED_FILE if source.root.is_dir() else source.root
 
 
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Turn every way in which HDF5 fails into one line that says where; what it says itself may have several lines."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{where}: no such file; {_MEND}", "missing") from None
-    except Exception as error:  # of h5py, in a dozen ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{where}: cannot be read: {reason}; {_MEND}", "torn") from None
-
-
-def _open_arrays(path: Path, truth: str) -> _Arrays:
-    """Open the file and make sure that the datasets of frames are what they must be, without reading them."""
+def _open_file(path: Path, depths_name: str) -> Any:
+    """Open the file and make sure that the arrays of frames are what they must be, without reading them."""
     import h5py
 
     if not h5py.is_hdf5(path):
         found = "empty" if not path.stat().st_size else "torn"
         raise InputError(f"{path}: no MATLAB file of version 7.3 (HDF5); {_MEND}", found)
     file = h5py.File(path, "r", locking=False)  # nobody writes it, and file locks fail on network disks
-    try:
-        depths = _dataset(file, "rawDepths" if truth == "raw" else "depths", np.float32)
-        count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
-        if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
-            raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
-        images, labels = _dataset(file, "images", np.uint8), _dataset(file, "labels", np.uint16)
-        for dataset, shape in ((images, (count, 3, width, height)), (labels, depths.shape)):
-            if dataset.shape != shape:
-                raise _wrong(dataset, shape)
-    except BaseException:
-        file.close()
-        raise
-    return _Arrays(file, images, depths, labels)
+    depths = _dataset(file, depths_name, np.float32)
+    count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
+    if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
+        raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
+    images, labels = _dataset(file, "images", np.uint8), _dataset(file, "labels", np.uint16)
+    for dataset, shape in ((images, (count, 3, width, height)), (labels, depths.shape)):
+        if dataset.shape != shape:
+            raise _wrong(dataset, shape)
+    return file
 
 
 def _dataset(file: Any, name: str, dtype: npt.DTypeLike) -> Any:

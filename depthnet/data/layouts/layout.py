@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange, InputError, RangeLike
+from depthnet.data.layouts.scenes import part_val
 
 SPLITS = ("train", "val", "test")
 
+Row = TypeVar("Row")
 Truth = Literal["raw", "filled"]
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -221,6 +223,8 @@ class SourceLayout(Layout):
 
     known_by: ClassVar[str]
     takes: ClassVar[frozenset[str]] = frozenset()
+    notes: list[str]
+    _rows: Mapping[str, Sequence[Any]]  # one for each frame, with its scene, label and where
 
     @abstractmethod
     def __init__(self, source: Source) -> None: ...
@@ -229,6 +233,31 @@ class SourceLayout(Layout):
     @abstractmethod
     def holds(source: Source) -> bool:
         """Tell whether the source is of this layout, from the names that lie there."""
+
+    def count(self, split: str) -> int:
+        """Return the number of frames in a split; 0 where the data set has no such split."""
+        return len(self._rows.get(split, ()))
+
+    def scene(self, split: str, frame: int) -> str:
+        """Return the name of the frame's scene."""
+        return str(self._rows[split][frame].scene)
+
+    def label(self, split: str, frame: int) -> str:
+        """Return a name of the frame that is unique in its split."""
+        return str(self._rows[split][frame].label)
+
+    def where(self, split: str, frame: int) -> str:
+        """Return the place to look when something is wrong with a frame."""
+        return str(self._rows[split][frame].where)
+
+    def _hold_out_val(self, train: list[Row], val: list[Row], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
+        """Return the rows to train on and those to validate on; as they are, and a note, where none can be held out."""
+        try:
+            scenes = [row.scene for row in train]  # type: ignore[attr-defined]
+            return part_val(train, val, scenes, names, self.val, self.scene_rule)
+        except InputError as error:  # who only looks at the data does not need val frames
+            self.notes.append(f"no val frames: {error}")
+            return train, val
 
 
 def read_unit(name: str, unit: str | float) -> float:
@@ -263,17 +292,16 @@ def describe_camera(layout: Layout) -> str:
     found: Counter[str] = Counter()
     for frame in frames:
         with suppress(InputError):  # the data's check reports it
-            camera = layout.intrinsics(split, frame)
-            if camera is not None:
+            if camera := layout.intrinsics(split, frame):
                 height, width = layout.size(split, frame)
                 found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
     if not found:
         return "unknown"
-    unknown = len(frames) - found.total()
     (words, _), *others = found.most_common()
+    unknown = 1 - found.total() / len(frames)
     source = f" ({layout.camera})" if layout.camera else ""
     more = f", {len(others)} others" if others else ""
-    return f"{words}{source}{more}" + (f", unknown for {unknown / len(frames):.0%} of the frames" if unknown else "")
+    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
 
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:

@@ -1,4 +1,4 @@
-"""Facts about NYU Depth V2: the official split of its labelled set, its camera, and the sets people made of it.
+"""Facts about NYU Depth V2: the official split of its labelled set, and its camera.
 
 Source: ``splits.mat`` of Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD
 Images", ECCV 2012; it counts from 1, these numbers count from 0, as file names like ``rgb_00018.jpg`` do.
@@ -26,17 +26,6 @@ NYU_DEPTH_RANGE = DepthRange(1e-3, 10.0)
 
 _SIZE = (480, 640)
 _ROUNDED = 0.05  # lists state NYU's focal length as 518.8579 or 518.9 [px]
-
-KNOWN_SETS = {
-    "train": {
-        795: "the official training half of the labelled set",
-        24231: "the 24k set of BTS",
-        36253: "the 36k set of NeWCRFs and others",
-        50688: "the 50k set of DenseDepth",
-    },
-    "test": {654: "as many as the official test frames"},
-}
-"""How many frames the known sets have."""
 
 _TEST_RUNS = """
     0-1 8 13-17 20 27-42 45-46 55-56 58-62 75-78 83-90 116-118 124-128 130-133 136 152-154 166-168 170-175 179-201

@@ -43,12 +43,10 @@ def has_labelled_numbers(paths: Sequence[str]) -> bool:
         >>> has_labelled_numbers(["kitchen_0028b/rgb_00045.jpg"])
         False
     """
-    numbers = [frame_number(path) for path in paths]
     if any(_is_recording(scene_name(PurePosixPath(path).parent.name)) for path in paths):
         return False
-    return len(set(numbers)) == len(numbers) and all(
-        number is not None and number < LABELLED_FRAMES for number in numbers
-    )
+    numbers = {frame_number(path) for path in paths}
+    return len(numbers) == len(paths) and numbers <= set(range(LABELLED_FRAMES))
 
 
 def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
@@ -64,15 +62,13 @@ def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
         >>> consecutive_runs([18, 19, 250, 20, None])
         [0, 0, 1, 0, 2]
     """
-    order = sorted(range(len(numbers)), key=lambda i: (numbers[i] is None, numbers[i] or 0))
     runs = [0] * len(numbers)
     run, last = -1, None
-    for i in order:
+    for i in sorted(range(len(numbers)), key=lambda i: (numbers[i] is None, numbers[i] or 0)):
         number = numbers[i]
-        if number is None or last is None or number not in (last, last + 1):
+        if number is None or last is None or number > last + 1:
             run += 1
-        runs[i] = run
-        last = number
+        runs[i], last = run, number
     return runs
 
 
@@ -110,7 +106,8 @@ def name_scenes(images: Mapping[str, Sequence[str]], labelled: bool = False) -> 
     for split, paths in images.items():
         own, others = set(folders[split]), {scene for other in images if other != split for scene in folders[other]}
         several = len(own) > 1 or (len(others) > 1 and own <= others) or all(map(_is_recording, own or ("",)))
-        if several and not (labelled and _numbered_by_kind(paths, own)):
+        kinds_of_room = labelled and not any(map(_is_recording, own)) and has_labelled_numbers(paths)  # as BTS extracts
+        if several and not kinds_of_room:
             names[split] = folders[split]
             rules.append(FOLDERS)
         else:
@@ -143,11 +140,6 @@ def _is_recording(folder: str) -> bool:
     return re.search(r"_\d{4}$", folder) is not None
 
 
-def _numbered_by_kind(paths: Sequence[str], folders: set[str]) -> bool:
-    """Tell whether these are frames of the labelled set in a folder for each kind of room, as BTS extracts them."""
-    return not any(map(_is_recording, folders)) and has_labelled_numbers(paths)
-
-
 def _name_runs(paths: Sequence[str]) -> list[str]:
     numbers = [frame_number(path) for path in paths]
     runs = consecutive_runs(numbers)
@@ -174,12 +166,10 @@ def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
     if len(counts) < 2:
         raise InputError(f"all training frames are of one scene, so none can be held out; {_WAYS}")
     chosen: set[str] = set()
-    held = 0
-    for scene in sorted(counts, key=_digest):
-        if held >= share * len(scenes) or len(chosen) == len(counts) - 1:
+    for scene in sorted(counts, key=_digest)[:-1]:
+        if sum(counts[name] for name in chosen) >= share * len(scenes):
             break
         chosen.add(scene)
-        held += counts[scene]
     return chosen
 
 
@@ -200,22 +190,18 @@ def part_val(
         InputError: If scenes cannot be held out, because there is one only or they cannot be told apart.
     """
     if way == "random_frames":
-        everything = [*train, *val]
-        count = max(1, len(everything) // 20) if len(everything) > 1 else 0
-        drawn = set(sorted(range(len(everything)), key=lambda i: _digest(names[i]))[:count])
-        held = [i in drawn for i in range(len(everything))]
+        train = [*train, *val]
+        count = max(1, len(train) // 20) if len(train) > 1 else 0
+        held = set(sorted(range(len(train)), key=lambda i: _digest(names[i]))[:count])
     elif val or not train:
         return list(train), list(val)
     else:
         singles = sum(count == 1 for count in Counter(scenes).values())
         if rule == RUNS and singles > len(scenes) / 2:
             raise InputError(f"the frame numbers do not tell scenes apart: most have no neighbour; {_WAYS}")
-        everything, chosen = list(train), hold_out_scenes(scenes)
-        held = [scene in chosen for scene in scenes]
-    return (
-        [item for item, out in zip(everything, held, strict=True) if not out],
-        [item for item, out in zip(everything, held, strict=True) if out],
-    )
+        chosen = hold_out_scenes(scenes)
+        held = {i for i, scene in enumerate(scenes) if scene in chosen}
+    return [item for i, item in enumerate(train) if i not in held], [train[i] for i in sorted(held)]
 
 
 def _digest(name: str) -> str:

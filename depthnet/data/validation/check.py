@@ -9,10 +9,10 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,18 +40,28 @@ _WRITE_0 = "write 0 for missing depth"
 _Measured = tuple[PairFacts, Look]
 
 
+class _Name(NamedTuple):
+    """A frame by what lists and names show; its number is the last one in its label, ``before`` what stands before."""
+
+    split: str
+    label: str
+    where: str
+    scene: str
+    before: str
+    number: int | None
+
+
 def cheap_findings(layout: Layout) -> list[Finding]:
     """Find everything that lists and names show, without decoding: a second for 50,000 pairs."""
+    train, val, test = ([_name(layout, split, frame) for frame in range(layout.count(split))] for split in SPLITS)
     found = [*layout.findings, *(no_frames(layout, split) for split in ("train", "val") if not layout.count(split))]
-    numbers = {
-        split: [_numbered(layout.label(split, frame)) for frame in range(layout.count(split))] for split in SPLITS
-    }
-    found += _shared_scenes(layout)
+    found += _shared_scenes([*train, *val, *test], layout.val)
     if layout.scene_rule == RUNS and layout.val == "scenes":
-        found += _broken_runs(layout, numbers)
-    if layout.nyu and layout.count("test"):
-        found += _official_test(layout, [number for _, number in numbers["test"]])
-        found += _official_frames_elsewhere(layout, {split: numbers[split] for split in ("train", "val")})
+        found += _broken_runs([*train, *val])
+    if layout.nyu and test:
+        found += _official_test(test)
+        if len(train) + len(val) >= _LABELLED_AT_LEAST:
+            found += _official_frames_elsewhere(name for name in (*train, *val) if name.split in layout.numbered)
     return found
 
 
@@ -120,72 +130,65 @@ def examine(
     return Examination(known.pairs, (*cheap_findings(layout), *known.findings))
 
 
-def _numbered(label: str) -> tuple[str, int | None]:
-    """Return what stands before a label's frame number, and the number: equal numbers elsewhere mean other frames."""
-    match = re.search(r"(\d+)[^\d/]*$", label)
-    return (label[: match.start(1)], int(match[1])) if match else (label, None)
+def _name(layout: Layout, split: str, frame: int) -> _Name:
+    label = layout.label(split, frame)
+    match = re.search(r"(\d+)[^\d/]*$", label)  # equal numbers behind other words mean other frames
+    before, number = (label[: match.start(1)], int(match[1])) if match else (label, None)
+    return _Name(split, label, layout.where(split, frame), layout.scene(split, frame), before, number)
 
 
-def _shared_scenes(layout: Layout) -> Iterator[Finding]:
-    first: dict[str, tuple[str, int]] = {}
+def _shared_scenes(names: Sequence[_Name], val: str) -> Iterator[Finding]:
+    first: dict[str, _Name] = {}
     reported = set()
-    for split in SPLITS:
-        for frame in range(layout.count(split)):
-            scene = layout.scene(split, frame)
-            other = first.setdefault(scene, (split, frame))
-            if other[0] == split or (scene, split) in reported or (split, layout.val) == ("val", "random_frames"):
-                continue
-            if re.fullmatch(r"run \d{5,}", scene):  # numbers of this split alone
-                continue
-            reported.add((scene, split))
-            message = f"scene {scene} is in {other[0]} too ({layout.where(*other)}); keep it in one split"
-            yield Finding("scene_leak", layout.where(split, frame), message, (other[0], split))
+    for name in names:
+        other = first.setdefault(name.scene, name)
+        wanted = other.split == name.split or (name.split == "val" and val == "random_frames")
+        of_one_split = re.fullmatch(r"run \d{5,}", name.scene)  # each split numbers its frames for itself
+        if not (wanted or of_one_split or (name.scene, name.split) in reported):
+            reported.add((name.scene, name.split))
+            message = f"scene {name.scene} is in {other.split} too ({other.where}); keep it in one split"
+            yield Finding("scene_leak", name.where, message, (other.split, name.split))
 
 
-def _broken_runs(layout: Layout, numbers: Mapping[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
-    """Find runs of consecutive frame numbers of which some frames are in train and some in val."""
-    groups: dict[str, list[tuple[str, int, int | None]]] = defaultdict(list)
-    for split in ("train", "val"):
-        for frame, (name, number) in enumerate(numbers[split]):
-            groups[name].append((split, frame, number))
-    for _, frames in sorted(groups.items()):
-        trained: dict[int, int] = {}  # run -> frame; those of train come first
-        for run, (split, frame, _) in zip(consecutive_runs([frame[2] for frame in frames]), frames, strict=True):
-            if split == "train":
-                trained[run] = frame
+def _broken_runs(names: Sequence[_Name]) -> Iterator[Finding]:
+    """Find runs of consecutive frame numbers of which some frames are in train, which come first, and some in val."""
+    groups: dict[str, list[_Name]] = defaultdict(list)
+    for name in names:
+        groups[name.before].append(name)
+    for _, some in sorted(groups.items()):
+        trained: dict[int, _Name] = {}
+        for run, name in zip(consecutive_runs([name.number for name in some]), some, strict=True):
+            if name.split == "train":
+                trained[run] = name
             elif run in trained:
                 other = trained.pop(run)
                 message = (
-                    f"{layout.label('val', frame)} is in one run of frame numbers with {layout.label('train', other)} "
-                    f"of train ({layout.where('train', other)}); keep a run in one split"
+                    f"{name.label} is in one run of frame numbers with {other.label} of train ({other.where}); "
+                    "keep a run in one split"
                 )
-                yield Finding("scene_leak", layout.where("val", frame), message, ("train", "val"))
+                yield Finding("scene_leak", name.where, message, ("train", "val"))
 
 
-def _official_test(layout: Layout, numbers: list[int | None]) -> Iterator[Finding]:
-    if len(numbers) == len(TEST_FRAMES) and set(numbers) == TEST_FRAMES:
-        return
+def _official_test(names: Sequence[_Name]) -> Iterator[Finding]:
+    numbers = [name.number for name in names]
     right = len(TEST_FRAMES & set(numbers))
-    trained = sum(number is not None and number < LABELLED_FRAMES and number not in TEST_FRAMES for number in numbers)
-    first = next((frame for frame, number in enumerate(numbers) if number not in TEST_FRAMES), 0)
+    if len(numbers) == right == len(TEST_FRAMES):
+        return
+    trained = len((set(range(LABELLED_FRAMES)) - TEST_FRAMES) & set(numbers))
+    first = next((name for name in names if name.number not in TEST_FRAMES), names[0])
     message = (
-        f"{layout.label('test', first)}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and "
+        f"{first.label}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and "
         f"{trained} official training frames among its {len(numbers)}; its figures compare with nobody's"
     )
-    yield Finding("test_list", layout.where("test", first), message, ("test",))
+    yield Finding("test_list", first.where, message, ("test",))
 
 
-def _official_frames_elsewhere(layout: Layout, splits: dict[str, list[tuple[str, int | None]]]) -> Iterator[Finding]:
+def _official_frames_elsewhere(names: Iterable[_Name]) -> Iterator[Finding]:
     """Find official test frames in train or val, where all frames are numbered as the labelled set is."""
-    if sum(map(len, splits.values())) < _LABELLED_AT_LEAST:
-        return
-    for split, some in splits.items():
-        if split not in layout.numbered:
-            continue
-        for frame, (_, number) in enumerate(some):
-            if number in TEST_FRAMES:
-                message = f"{layout.label(split, frame)} is one of the official test frames; take it out of {split}"
-                yield Finding("scene_leak", layout.where(split, frame), message, (split, "test"))
+    for name in names:
+        if name.number in TEST_FRAMES:
+            message = f"{name.label} is one of the official test frames; take it out of {name.split}"
+            yield Finding("scene_leak", name.where, message, (name.split, "test"))
 
 
 def _stored(path: Path, key: str) -> Examination | None:

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.tables import to_csv
+from depthnet.core.tables import WIDTH, Table, to_csv
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, Finding, Layout, describe_camera
-from depthnet.data.layouts.official import KNOWN_SETS
 
-_WIDTH = 100
+_COLUMNS = ("split", "pairs", "scenes", "size", "depth", "min", "p5", "median", "p95", "max", "valid")
 
 
 class PairFacts(NamedTuple):
@@ -85,11 +84,7 @@ class Examination:
 
 def write_manifest(examination: Examination, path: str | PathLike[str]) -> None:
     """Write a CSV file with a row for each pair, whole. Raises as the durable writer."""
-    rows = [
-        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in pair._asdict().items()}
-        for pair in examination.pairs
-    ]
-    write_text(path, to_csv(rows))
+    write_text(path, to_csv(pair._asdict() for pair in examination.pairs))
 
 
 def page(layout: Layout, examination: Examination, limit: int | None = 20) -> str:
@@ -101,37 +96,40 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> st
         limit: Findings shown of each kind; None for all.
     """
     limits = f"{layout.depth_range.min:g} to {layout.depth_range.max:g} m"
-    known = "; ".join(filter(None, (_known(layout, splits) for splits in (("train", "val"), ("test",)))))
     units = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
     stored = ", ".join(f"{unit:.4g} m a level" if unit else "floats" for unit in sorted(units, key=lambda u: u or 0))
     holes = float(np.mean([pair.holes for pair in examination.pairs])) if examination.pairs else 0.0
     random = "; val frames are random ones" if layout.val == "random_frames" else ""
     about = [
-        ("set", known or "none of the known sets, by its counts"),
         ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits}"),
         ("scenes", f"told apart by {layout.scene_rule}{random}"),
         ("camera", describe_camera(layout)),
         *(("note", note) for note in layout.notes),
     ]
     lines = [layout.description, *(_wrapped(f"  {name:8}", value) for name, value in about), ""]
-    lines += _table(layout, examination.pairs)
-    lines.append("  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame")
-    for split in SPLITS:
+    table = Table(_COLUMNS, "l" + "r" * 10, form="{:.3g}".format)
+    beyond = []
+    for split in (split for split in SPLITS if layout.count(split)):
         some = [pair for pair in examination.pairs if pair.split == split]
+        table.add(split, *_summarize(layout, split, some))
         pixels = sum(pair.height * pair.width for pair in some)
         counts = {f"beyond {limits}": sum(p.beyond for p in some), "NaN or infinite": sum(p.not_finite for p in some)}
-        if any(counts.values()):
-            words = [f"{n} of {pixels} pixels ({n / pixels:.2%}) {what}" for what, n in counts.items() if n]
-            lines.append(f"  {split}: {', '.join(words)}")
-    count = len(examination.findings)
-    if count == 0:
+        words = [f"{n} of {pixels} pixels ({n / pixels:.2%}) {what}" for what, n in counts.items() if n]
+        beyond += [f"  {split}: {', '.join(words)}"] if words else []
+    lines += [
+        textwrap.indent(table.text(), "  "),
+        "  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame",
+        *beyond,
+    ]
+    if not examination.findings:
         return "\n".join([*lines, "Nothing wrong was found."])
+    count = len(examination.findings)
     lines.append(f"{count} thing{'s are' if count > 1 else ' is'} wrong")
     for name, what in FINDINGS.items():
-        found = [finding for finding in examination.findings if finding.name == name]
+        found = [f"{finding.where}: {finding.message}" for finding in examination.findings if finding.name == name]
         if found:
             lines.append(f"{name}: {what} ({len(found)})")
-        lines += [_wrapped("  ", f"{finding.where}: {finding.message}") for finding in found[:limit]]
+        lines += [_wrapped("  ", line) for line in found[:limit]]
         if len(found) > len(found[:limit]):
             lines.append(f"  ... and {len(found) - len(found[:limit])} more: --all lists them")
     return "\n".join(lines)
@@ -141,45 +139,24 @@ def _wrapped(head: str, value: str) -> str:
     """Return lines that break no path: it is to be copied."""
     indent = " " * (len(head) + 2 * head.isspace())
     return textwrap.fill(
-        value, _WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        value, WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _known(layout: Layout, splits: Sequence[str]) -> str:
-    """Return which known set the splits are together, by their number of frames."""
-    count = sum(layout.count(split) for split in splits)
-    for number, name in KNOWN_SETS[splits[0]].items() if layout.nyu else ():
-        if abs(count - number) <= 0.01 * number:
-            return f"{' + '.join(splits)}, {count} pairs: {name} ({number})"
-    return ""
-
-
-def _table(layout: Layout, pairs: Sequence[PairFacts]) -> list[str]:
-    rows: list[tuple[str, ...]] = [
-        ("split", "pairs", "scenes", "width x height", "depth", "min", "p5", "median", "p95", "max", "valid")
+def _summarize(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> list[str | float | None]:
+    """Return what the table says of a split, in the order of its columns."""
+    count = layout.count(split)
+    sizes = Counter(f"{pair.width}x{pair.height}" for pair in pairs).most_common()
+    more = f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""
+    depths = np.array([(p.min, p.p5, p.median, p.p95, p.max) for p in pairs if p.median is not None])
+    figures = np.full(5, np.nan)
+    if len(depths):
+        figures = np.array([depths[:, 0].min(), *np.median(depths[:, 1:4], axis=0), depths[:, 4].max()])
+    return [
+        f"{count}" if len(pairs) == count else f"{len(pairs)} of {count}",
+        f"{len({layout.scene(split, frame) for frame in range(count)})}",
+        f"{sizes[0][0]}{more}" if sizes else "",
+        "+".join(f"{bits}-bit" for bits in sorted({pair.bits for pair in pairs})),
+        *figures.tolist(),
+        f"{np.mean([pair.valid for pair in pairs]):.1%}" if pairs else "",
     ]
-    for split in SPLITS:
-        count = layout.count(split)
-        some = [pair for pair in pairs if pair.split == split]
-        if not count:
-            continue
-        scenes = {layout.scene(split, frame) for frame in range(count)}
-        sizes = Counter(f"{pair.width}x{pair.height}" for pair in some).most_common() or [("-", 0)]
-        depths = np.array([(p.min, p.p5, p.median, p.p95, p.max) for p in some if p.median is not None])
-        figures = ["-"] * 5
-        if len(depths):
-            middle = np.median(depths[:, 1:4], axis=0)
-            figures = [f"{depth:.3g}" for depth in (depths[:, 0].min(), *middle, depths[:, 4].max())]
-        rows.append(
-            (
-                split,
-                f"{count}" if len(some) == count else f"{len(some)} of {count}",
-                f"{len(scenes)}",
-                sizes[0][0] + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
-                "+".join(f"{bits}-bit" for bits in sorted({pair.bits for pair in some})),
-                *figures,
-                f"{np.mean([pair.valid for pair in some]):.1%}" if some else "-",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -25,6 +25,7 @@ _SAME_BITS = 48  # of 256: copies (JPEG of quality 50, 20 % brighter, 2 % croppe
 _SHIFTS = [(down, right) for down in (-2, -1, 0, 1, 2) for right in (-2, -1, 0, 1, 2)]
 _TEXTURE = 2.0  # grey levels of local contrast; photographs of NYU have 14 and more, a blank wall less than 1
 _BLOCK = 1 << 22  # correlations held at a time
+_PAIRS = 4096  # pairs of thumbnails aligned at a time
 _BETTER = 0.06  # how much better a neighbour's depth must fit; a frame's own fits by 0.35, another's by 0
 _EVIDENCE = 1.0  # over a stretch: 10 frames out of step gather 1.3 to 3, clean sets 0.4, unrelated depth 0.6 in 60,000
 _APART = 10  # rows or columns of 120x160 from the middle to the ends of what may be a slope
@@ -148,20 +149,15 @@ def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> dict[int, 
     found: dict[int, int] = {}
     step = max(1, _BLOCK // len(second))
     for start in range(0, len(first), step):
-        here, there = np.nonzero(coarse_first[start : start + step] @ coarse_second.T >= _ALIKE)
-        here += start
-        for part in range(0, len(here), 4096):
-            new = part + np.flatnonzero(~np.isin(there[part : part + 4096], list(found)))
-            if not new.size:
-                continue
-            i, j = here[new], there[new]
-            differ = np.bitwise_count(bits_first[i] ^ bits_second[j]).sum(1, dtype=int)
-            same = differ <= _SAME_BITS
-            near = np.flatnonzero(~same & (differ <= _NEAR_BITS))
-            if near.size:
-                same[near] = _aligned(small_first[i[near]], small_second[j[near]]) >= _SAME
-            for a, b in zip(i[same].tolist(), j[same].tolist(), strict=True):
-                found.setdefault(b, a)
+        i, j = np.nonzero(coarse_first[start : start + step] @ coarse_second.T >= _ALIKE)
+        i += start
+        differ = np.bitwise_count(bits_first[i] ^ bits_second[j]).sum(1, dtype=int)
+        same = differ <= _SAME_BITS
+        near = np.flatnonzero(~same & (differ <= _NEAR_BITS))
+        for some in (near[part : part + _PAIRS] for part in range(0, len(near), _PAIRS)):
+            same[some] = _aligned(small_first[i[some]], small_second[j[some]]) >= _SAME
+        for a, b in zip(i[same].tolist(), j[same].tolist(), strict=True):
+            found.setdefault(b, a)
     return found
 
 
@@ -213,10 +209,8 @@ def shifted_segments(looks: Sequence[Look]) -> list[tuple[int, int, int]]:
     own = np.vecdot(image, depth)
     found = []
     for step in (1, -1):
-        # row i's image beside the depth of row i - step
-        fit = np.full(len(looks), -1.0)
-        here, there = (slice(1, None), slice(None, -1)) if step == 1 else (slice(None, -1), slice(1, None))
-        fit[here] = np.vecdot(image[here], depth[there])
+        fit = np.vecdot(image, np.roll(depth, step, axis=0))  # row i's image beside the depth of row i - step
+        fit[0 if step == 1 else -1] = -1.0  # it has no such neighbour
         evidence = np.minimum(fit, fit - own) - _BETTER
         while True:
             total, start, stop = _best_segment(evidence)

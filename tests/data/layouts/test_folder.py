@@ -292,6 +292,19 @@ def test_a_linked_scene_is_read(pairs, tmp_path_factory):
     assert layout.findings == []
 
 
+def test_a_link_that_leads_back_is_left_out(pairs):
+    for folder in ("images", "depths"):
+        (pairs / folder / "back").symlink_to(pairs / folder)
+        (pairs / folder / "attic/other").symlink_to(pairs / folder / "cellar")
+        (pairs / folder / "cellar/other").symlink_to(pairs / folder / "attic")
+    layout = open_root(pairs, **STATED)
+    assert layout.count("train") + layout.count("val") == 12
+    assert layout.findings == []
+    assert {layout.scene(split, i) for split in ("train", "val") for i in range(layout.count(split))} == {
+        "attic", "cellar", "hall"
+    }  # fmt: skip
+
+
 def test_a_partly_filled_scene_column_still_tells_leaks(pairs):
     rows = [
         {"image": f"images/{s}/IMG_{n}.JPG", "depth": f"depths/{s}/IMG_{n}.png", "split": split, "scene": scene}
