@@ -44,12 +44,15 @@ def check_command(arguments: Sequence[str], conf: Path) -> None:
         conf: The directory of the config's files.
 
     Raises:
-        InputError: For a sweep without ``-m``, two of them, or a group chosen by what is none of its files.
+        InputError: For a sweep without ``-m``, two of them, a direction that ``watch`` decides, or a group chosen by what is
+            none of its files.
     """
     words = [word for word in arguments if "=" in word and word[0] not in "-~"]
     more = any(word.startswith(("-cd", "--config", "hydra.searchpath")) for word in arguments)  # files from elsewhere
     for override in OverridesParser.create().parse_overrides(words):
         group = override.key_or_group
+        if group == "hydra.sweeper.direction":
+            raise InputError(f"{override.input_line}: which way is better follows from watch=; leave it out")
         if group == "sweep" and not MULTIRUN & set(arguments):
             raise InputError(f"{override.input_line} is for many runs: add -m")
         if group == "sweep" and override.is_sweep_override():  # Hydra would make jobs of it, one for each

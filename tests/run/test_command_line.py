@@ -15,6 +15,10 @@ from depthnet.run.command_line import check_command
         (["-m", "scheduler=choice(linear,cosin)"], "scheduler=cosin: did you mean cosine?"),
         (["-m", "sweep=lr,losses"], "sweep=lr,losses: one at a time; a sweep of your own is a file of conf/sweep"),
         (["sweep=lr"], "sweep=lr is for many runs: add -m"),
+        (
+            ["-m", "hydra.sweeper.direction=minimize"],
+            "hydra.sweeper.direction=minimize: which way is better follows from watch=; leave it out",
+        ),
     ],
 )
 def test_a_choice_that_cannot_be_is_a_line(words, line):
