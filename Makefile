@@ -4,15 +4,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test torture lint type format bench lock clean
+.PHONY: help train test test-all torture lint type format bench lock clean
 
-help: ## say what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 train: $(READY) ## train irv2_attn from scratch on built-in rooms: some ten minutes on two cores
 	$(BIN)/python train.py experiment=rooms
 
-test: lint type ## lint, type and run every test
+test: lint type ## lint, type and test: some ten minutes on two cores
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal -m "not exhaustive"
+
+test-all: lint type ## the same with every further case: before a release
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
 torture: $(READY) ## inject every fault, many times: half an hour on two cores, and a table
@@ -25,7 +28,7 @@ lint: $(READY) ## check style
 type: $(READY) ## check types
 	$(BIN)/mypy
 
-format: $(READY) ## mend style
+format: $(READY) ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

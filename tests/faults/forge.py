@@ -133,7 +133,7 @@ def _work(order: Mapping[str, Any]) -> None:
         _tell_phases(tell)
         import train
 
-        exec(order["before"], {})
+        exec(order["before"], {"tell": tell})
         sys.argv = ["train.py", *order["words"]]
         train.main()
         code = 0

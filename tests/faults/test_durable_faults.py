@@ -2,7 +2,7 @@ import pytest
 from faults.writes import run_all
 
 FAULTS = {
-    "kill between calls": 50,
+    "kill between calls": 30,
     "kill during saves, TMPDIR elsewhere": 20,
     "file size limit during a save": 4,
     "full disk during a save": 0,  # only where this user can mount one

@@ -60,9 +60,9 @@ def test_a_second_signal_ends_a_run_at_once(forge, tmp_path):
 def test_a_signal_before_training_ends_a_run_at_once(forge, tmp_path):
     slow = (
         "import os, time, depthnet.data.datamodule as m\n"
-        "m.DepthDataModule.describe = lambda self: (os.write(tell, b'd'), time.sleep(30))"
+        "m.DepthDataModule.describe = lambda self: (os.write(tell, b'j'), time.sleep(30))"
     )
-    watch = partial(send, signal.SIGTERM, b"d", 1, 0.0)
+    watch = partial(send, signal.SIGTERM, b"j", 1, 0.0)
     ended = forge.run(tmp_path / "run", *RUN, before=slow, watch=watch)
     assert ended.code == 143
     assert "Traceback" not in ended.output

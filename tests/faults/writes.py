@@ -177,7 +177,7 @@ def files_too_large(folder: Path, tries: int) -> Row:
     def save() -> None:
         limit = random.randrange(1000, 4 * FLOATS)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        _is_refused(path, "File too large; 20.0 MB needed, more than one file may hold here")
+        _is_refused(path, "File too large; 20.0 MB needed")
 
     for _ in range(tries):
         lost += ended(forked(save)) != 0 or steps(path) != [1, 0]

@@ -125,7 +125,20 @@ def test_every_space_is_tried():
 
 @pytest.mark.parametrize(
     ("name", "launcher"),  # lr with joblib is the test above
-    [(name, which) for name in FOUR for which in ("joblib", "submitit_local") if (name, which) != ("lr", "joblib")],
+    [
+        ("ablation", "joblib"),
+        ("losses", "submitit_local"),
+        *(
+            pytest.param(name, launcher, marks=pytest.mark.exhaustive)
+            for name, launcher in (
+                ("lr", "submitit_local"),
+                ("encoders", "joblib"),
+                ("encoders", "submitit_local"),
+                ("losses", "joblib"),
+                ("ablation", "submitit_local"),
+            )
+        ),
+    ],
 )
 def test_each_space_with_each_launcher(tmp_path, name, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")

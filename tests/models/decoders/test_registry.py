@@ -54,7 +54,6 @@ def test_a_decoder_is_chosen_recorded_and_rebuilt(monkeypatch):
     assert (net.config()["decoder"], net.config()["attention"]) == ("plain", False)
     again = build_network("DepthNet", net.config())
     assert again.state_dict().keys() == net.state_dict().keys()
-    assert net.attention_maps(torch.zeros(1, 3, 48, 64, dtype=torch.uint8)) == []
     assert "decoder" not in DepthNet("test_resnet", **options).config(), "as in records that know of one decoder"
     with pytest.raises(InputError, match=r"model\.attention=true: the plain decoder has none; set it to false"):
         DepthNet("test_resnet", **options, decoder="plain", attention=True)
