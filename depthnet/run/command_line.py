@@ -44,8 +44,8 @@ def check_command(arguments: Sequence[str], conf: Path) -> None:
         conf: The directory of the config's files.
 
     Raises:
-        InputError: For a sweep without ``-m``, two of them, a direction that ``watch`` decides, or a group chosen by what
-            is none of its files.
+        InputError: For a sweep without ``-m``, two of them, a direction that ``watch`` decides, or a group chosen by
+            what is none of its files.
     """
     words = [word for word in arguments if "=" in word and word[0] not in "-~"]
     more = any(word.startswith(("-cd", "--config", "hydra.searchpath")) for word in arguments)  # files from elsewhere
