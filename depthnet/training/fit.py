@@ -90,8 +90,12 @@ def start_run(
                 f"ckpt={directory / BEST}, which takes what fits"
             )
         check_changes(directory, data.facts(), versions(), allow)
-    update_record(directory, **command)
-    store_config(directory, text)
+    if path.exists():  # the config first: a kill in between leaves a change that the next start sees again
+        store_config(directory, text)
+        update_record(directory, **command)
+    else:
+        update_record(directory, **command)
+        store_config(directory, text)
 
 
 def fit_and_evaluate(
