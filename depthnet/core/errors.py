@@ -11,7 +11,7 @@ from depthnet.core.types import InputError
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the options of a tool that judges a run's frames again."""
+    """Give a command line the options of a tool that evaluates a run's frames again."""
     parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
     parser.add_argument(
         "--ckpt", metavar="PATH", help="a checkpoint, another run or a shipped model (default: the run's own)"

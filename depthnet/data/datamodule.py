@@ -135,7 +135,7 @@ class DepthDataModule(LightningDataModule):
             frames: The number of rooms in each split.
             image_size: (height, width) of images and truth.
             depth_range: Depths that count as valid [m].
-            scene_seed: Which rooms; apart from the run's seed, so that runs are judged on the same ones.
+            scene_seed: Which rooms; apart from the run's seed, so that runs are evaluated on the same ones.
             holes: Whether depth misses what a Kinect misses.
             options: As this class takes them.
         """

@@ -168,12 +168,12 @@ class Evaluation:
         write_json(Path(directory, METRICS), {**about, "images": count, **self.record(labels, scenes)})
 
 
-def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
+def describe_frames(layout: Layout, split: str, frames: Sequence[int]) -> str:
     """Say which frames of a split figures are of, for NYU how many official test frames, and of how many scenes.
 
     Args:
         layout: The data.
-        split: The split that is judged.
+        split: The split that is evaluated.
         frames: Places in it, ascending, one or more.
 
     Returns:
@@ -197,25 +197,25 @@ def describe_judged(layout: Layout, split: str, frames: Sequence[int]) -> str:
 def metrics_table(
     figures: Mapping[str, Figures], title: str, intervals: Mapping[str, Intervals] | None = None
 ) -> Table:
-    """Lay out figures for the terminal: under each protocol a row for each who was judged.
+    """Lay out figures for the terminal: under each protocol a row for each who was evaluated.
 
     Args:
         figures: ``{who: {protocol: {metric: value}}}``, such as the network's and the mean map's.
-        title: What was judged: data, split, number of images, truth.
+        title: What was evaluated: data, split, number of images, truth.
         intervals: ``{who: {protocol: {metric: (low, high)}}}`` of those who have them, two dim lines below their row;
             an end that is None or NaN stays blank.
 
     Returns:
-        The best value of a protocol is bold where several were judged. It fits 80 columns.
+        The best value of a protocol is bold where several were evaluated. It fits 80 columns.
     """
     table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, HIGHER_IS_BETTER, _short)
-    for protocol in dict.fromkeys(name for judged in figures.values() for name in judged):
+    for protocol in dict.fromkeys(name for one in figures.values() for name in one):
         table.section()
         table.add(protocol, *[None] * len(METRIC_NAMES), style="bold")
-        for who, judged in figures.items():
-            if protocol not in judged:
+        for who, found in figures.items():
+            if protocol not in found:
                 continue
-            table.add(f"  {who}", *(judged[protocol][metric] for metric in METRIC_NAMES))
+            table.add(f"  {who}", *(found[protocol][metric] for metric in METRIC_NAMES))
             ends = (intervals or {}).get(who, {}).get(protocol, {})
             for label, place in ((f"{LEVEL:.0%} from", 0), ("to", 1)):
                 values = [ends[metric][place] if metric in ends else None for metric in METRIC_NAMES]
@@ -234,7 +234,7 @@ def training_mean(layout: Layout, split: str) -> Tensor | None:
 
     Args:
         layout: The data.
-        split: The split that the map is judged on, and has the size of.
+        split: The split that the map is evaluated on, and has the size of.
 
     Returns:
         Depth [m], shape ``(1, 1, H, W)``; None where there is no training frame.

@@ -110,7 +110,7 @@ class FrameEvaluator:
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"--limit {limit}: needs 1 or more frames")
-        self.run, self.checkpoint = run, judged_checkpoint(run, checkpoint)
+        self.run, self.checkpoint = run, evaluated_checkpoint(run, checkpoint)
         self.split, self.rows = run.metrics["split"], run.rows[run.protocol]
         self.layout = open_data(run.config["data"], root)
         total = self.layout.count(self.split)
@@ -194,8 +194,8 @@ def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict
     return {name: frames for name, frames in chosen.items() if frames}
 
 
-def judged_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) -> Path:
-    """Return the checkpoint that is stated, else the one that a run has judged: its best, or its ``ckpt``.
+def evaluated_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) -> Path:
+    """Return the checkpoint that is stated, else the one that a run has evaluated: its best, or its ``ckpt``.
 
     Raises:
         InputError: If it is not there.

@@ -130,8 +130,8 @@ def score_predictions(
         split: "train", "val" or "test".
         protocol: A protocol's name, or "all" that fit the data; None: the one that follows from the data.
         scale: Levels per metre of PNG files.
-        allow: Names of findings in the data that do not stop the judgement.
-        advance: Called after each frame with how many were judged and how many there are.
+        allow: Names of findings in the data that do not stop the evaluation.
+        advance: Called after each frame with how many were evaluated and how many there are.
         source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
@@ -144,7 +144,7 @@ def score_predictions(
     """
     import torch
 
-    from depthnet.evaluation.evaluator import Evaluation, describe_judged
+    from depthnet.evaluation.evaluator import Evaluation, describe_frames
     from depthnet.evaluation.protocols import choose_protocols, default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
@@ -182,7 +182,7 @@ def score_predictions(
         "split": split,
         "metrics": figures[first],
         **record,
-        "judged": describe_judged(data, split, [frame for frame, _ in present]),
+        "judged": describe_frames(data, split, [frame for frame, _ in present]),
         "data": data.description,
         "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
         "unmatched": unmatched,

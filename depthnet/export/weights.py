@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.evaluation.frames import judged_checkpoint
+    from depthnet.evaluation.frames import evaluated_checkpoint
     from depthnet.export.card import Export, model_card
     from depthnet.export.terms import find_origin, license_of
     from depthnet.models.checkpoint import read_checkpoint
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(f"--name {options.name}: letters, digits, _, - and . make a name")
     run = read_run(options.run)
     output = require_writable(options.output)
-    best = judged_checkpoint(run)
+    best = evaluated_checkpoint(run)
     network, checkpoint = load_network(best), read_checkpoint(best)
     if run.config.get("mode") == "test":  # the run's own data is what they were evaluated on
         origin = find_origin(checkpoint.record.get("run"))
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
         origin = find_origin(run.config, run.metrics["data"]["layout"])
     terms = options.license or license_of(origin)
     content = pack_weights(checkpoint.state, checkpoint.record)
-    with tempfile.TemporaryDirectory() as folder:  # what is judged is what a user will read
+    with tempfile.TemporaryDirectory() as folder:  # what is evaluated is what a user will read
         file = Path(folder, options.name + SUFFIX)
         file.write_bytes(content)
         rounded, digest = load_network(file), file_digest(file)

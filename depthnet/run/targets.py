@@ -69,7 +69,6 @@ _AVERAGES = ("lightning.pytorch.callbacks.EMAWeightAveraging", "lightning.pytorc
 _ENVIRONMENT = ("NYU_ROOT",)  # what a config may read: it is stored in files that are passed on, and so would a secret
 _CLASS = re.compile(r"[A-Z]\w*", re.ASCII)
 _SEVERAL = ("callbacks", "logger")  # groups of named nodes; logger may also be a single one
-_ONE = {"callbacks": "callback"}
 _LATER = ("optimizer", "scheduler")  # called once there is a network
 _OF_THE_RUN = ("callbacks", "logger", "plugins", "default_root_dir")  # what the run itself gives to the trainer
 
@@ -169,7 +168,9 @@ def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:
                     f"such as {group}=NAME, or leave it out: ~{place}"
                 )
             if not _is_one_of(part["_target_"], allowed):
-                raise InputError(f"{place}._target_={part['_target_']}: it is no {_ONE.get(group, group)}")
+                raise InputError(
+                    f"{place}._target_={part['_target_']}: it is no {'callback' if group == 'callbacks' else group}"
+                )
             if bool(part.get("_partial_")) != (group in _LATER):
                 raise InputError(f"{place}._partial_={written(part.get('_partial_'))}: leave it as conf/{group} has it")
         for key in _OF_THE_RUN if group == "trainer" else ():

@@ -29,10 +29,10 @@ class DurableCheckpointIO(CheckpointIO):
         Raises:
             InputError: If it cannot be written, or its weights are not finite; what was there is untouched.
         """
-        spoilt = not_finite({name: checkpoint.get(name) for name in _WEIGHTS})
-        if spoilt:
+        broken = not_finite({name: checkpoint.get(name) for name in _WEIGHTS})
+        if broken:
             raise InputError(
-                f"{path}: not written, because {len(spoilt)} of its tensors are not finite, {spoilt[0]} the first; "
+                f"{path}: not written, because {len(broken)} of its tensors are not finite, {broken[0]} the first; "
                 "training has diverged: lower optimizer.lr, and go on from a checkpoint before this"
             )
         save_plain(path, checkpoint, keep=Path(path).name == LAST.name)

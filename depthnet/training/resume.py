@@ -59,8 +59,9 @@ def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -
                 OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
         _take_checkpoint(cfg, overrides)
         return cfg, True
+    given = OmegaConf.create(composed)
     for key in FREE:
-        value = OmegaConf.select(OmegaConf.create(composed), key)
+        value = OmegaConf.select(given, key)
         if value != OmegaConf.select(stored, key):
             OmegaConf.update(stored, key, value, merge=False, force_add=True)
     return stored, False

@@ -20,7 +20,7 @@ from depthnet.data.cache import CachedLayout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.registry import open_root
 from depthnet.evaluation.bootstrap import DRAWS, LEVEL, bootstrap
-from depthnet.evaluation.evaluator import Evaluation, describe_judged, metrics_table
+from depthnet.evaluation.evaluator import Evaluation, describe_frames, metrics_table
 from depthnet.evaluation.metrics import METRIC_NAMES, DepthMetrics
 from depthnet.evaluation.protocols import Protocol, find_protocols
 from depthnet.models.depth_net import DepthNet
@@ -150,8 +150,8 @@ class Named:
     ],
 )
 def test_which_frames_of_nyu_were_judged(labels: list[str], split: str, words: str) -> None:
-    assert words in describe_judged(Named(labels), split, range(len(labels)))  # type: ignore[arg-type]
-    elsewhere = describe_judged(Named(labels, nyu=False), split, [0])  # type: ignore[arg-type]
+    assert words in describe_frames(Named(labels), split, range(len(labels)))  # type: ignore[arg-type]
+    elsewhere = describe_frames(Named(labels, nyu=False), split, [0])  # type: ignore[arg-type]
     assert elsewhere == f"1 frames, {labels[0]} to {labels[0]}; one scene, so no intervals (folders)"
 
 
@@ -162,23 +162,23 @@ def test_only_splits_numbered_as_the_labelled_set_hold_official_frames(
     frames = {split: range(kaggle.count(split)) for split in ("train", "val", "test")}
     assert list(map(len, frames.values())) == [1, 1, 2]  # val is one scene's folder, whose frame 1 is its video's
     for split in ("train", "val"):
-        words = describe_judged(kaggle, split, frames[split])
+        words = describe_frames(kaggle, split, frames[split])
         assert re.search(r"living_room_000\d_out/1, not numbered as the labelled set; one scene", words)
-    assert "2 of the official test frames" in describe_judged(kaggle, "test", frames["test"])
+    assert "2 of the official test frames" in describe_frames(kaggle, "test", frames["test"])
     assert CachedLayout(kaggle, "test", tmp_path, (12, 16), (12, 16)).numbered == ["test"]
 
     root = make_lists(train=4, val=2, test=2)
     lists = open_root(root)
-    assert "2 frames, train/rgb_00005 to train/rgb_00006, none of the official" in describe_judged(lists, "val", [0, 1])
-    assert "1 of the official" in describe_judged(lists, "test", [0, 1])
+    assert "2 frames, train/rgb_00005 to train/rgb_00006, none of the official" in describe_frames(lists, "val", [0, 1])
+    assert "1 of the official" in describe_frames(lists, "test", [0, 1])
     videos = root / "nyudepthv2_val_files_with_gt.txt"
     (root / "train").rename(root / "study_0008")  # the frames of one recording: their numbers are the video's
     for path in root.glob("*.txt"):
         path.write_text(path.read_text().replace("train/", "study_0008/"))
     assert videos.read_text().startswith("study_0008/")
     for split in ("train", "val", "test"):
-        assert "study_0008/rgb_0000" in describe_judged(open_root(root), split, [0])
-        assert "not numbered as the labelled set" in describe_judged(open_root(root), split, [0])
+        assert "study_0008/rgb_0000" in describe_frames(open_root(root), split, [0])
+        assert "not numbered as the labelled set" in describe_frames(open_root(root), split, [0])
 
 
 def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:

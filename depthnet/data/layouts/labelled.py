@@ -52,7 +52,7 @@ class _Frame(NamedTuple):
 class LabelledLayout(SourceLayout):
     """NYU's labelled set, straight from its one file; the official test frames, and val scenes held out of the others.
 
-    A further split, ``published``, is the frames that the published Keras project judged; most of them are official
+    A further split, ``published``, is the frames that the published Keras project evaluates; most of them are official
     training frames. A file with fewer frames than the official 1449 counts as their first ones. Each process opens the
     file for itself.
 

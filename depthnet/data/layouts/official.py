@@ -13,7 +13,7 @@ LABELLED_FRAMES = 1449
 """Frames of the labelled set: 795 to train on, 654 to test on."""
 
 PUBLISHED_FRAMES = 654
-"""The published Keras project judged frames 0 to 653, of which 386 are official training frames."""
+"""The published Keras project evaluates frames 0 to 653, of which 386 are official training frames."""
 
 NYU_INTRINSICS = (518.8579, 519.4696, 325.5824, 253.7362)
 """Focal lengths fx, fy and centre cx, cy of the RGB camera at 640x480 [pixels]."""

@@ -39,7 +39,7 @@ _EXTRAS = "plant lamp dresser sideboard bookcase armchair rack cabinet bench rai
 _PAINTS = tx.colours("e8e3d9 e0d4b5 ccba99 bdbdba d9bd80 b3a691")
 _BOLD = tx.colours("995947 597599 b8c9d6 b8c4a8 d6b39e 807361")
 _STILL = Camera(np.zeros(3), np.eye(3))
-_SPARSE = sight(_STILL, (9, 12)).reshape(3, -1)  # what a camera is judged by
+_SPARSE = sight(_STILL, (9, 12)).reshape(3, -1)  # what a camera is chosen by
 _EDGES = sight(_STILL, (480, 640))[:, ::479, ::639].reshape(3, -1)
 
 

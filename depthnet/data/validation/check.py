@@ -307,7 +307,7 @@ def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[tuple[
     finite = np.isfinite(depth)
     not_finite = depth.size - int(np.count_nonzero(finite))
     depth = np.where(finite, depth, np.float32(0))
-    valid, measured = (depth > limits.min) & (depth < limits.max), depth > 0
+    valid, measured = limits.contains(depth), depth > 0
     counted, beyond = int(np.count_nonzero(valid)), int(np.count_nonzero(measured & ~valid))
     inside = depth[valid] if counted else np.full(1, np.nan, np.float32)
     percentiles = np.percentile(_sample(depth, valid) if counted else inside, (5, 50, 95))

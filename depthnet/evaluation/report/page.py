@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.tables import count_in_words
-from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, colorize, depth_limits, error_map
+from depthnet.core.visualize import DEPTH_COLORS, ERROR_COLORS, ERROR_HIGH, colorize, depth_limits, error_map
 from depthnet.evaluation.atlas import GROUP_FIGURES, MIN_PIXELS, Figure, Group, run_figures
 from depthnet.evaluation.bootstrap import DRAWS
-from depthnet.evaluation.evaluator import describe_judged
+from depthnet.evaluation.evaluator import describe_frames
 from depthnet.evaluation.frames import FrameEvaluator, FrameResult, FrameResults
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.protocols import PROTOCOLS
@@ -26,7 +26,6 @@ from depthnet.run.files import CONFIG, Run
 from depthnet.run.provenance import commit
 
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
-_ERROR_HIGH = 0.5  # relative error of the last color
 _TILE = 320  # greatest width of a picture [pixels]
 _DRAWN = {  # curves of the training, by their logged names
     "loss": ["train/loss"],
@@ -59,7 +58,7 @@ def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
         data={"val": None, **run.metrics["data"]},
         rows=rows,
         results=results,
-        judged=describe_judged(evaluator.layout, split, sorted(rows)),
+        judged=describe_frames(evaluator.layout, split, sorted(rows)),
         under=f"{run.protocol} · {split} · {count_in_words(len(results.metrics), run.metrics['expected'])}",
         counted=f"{split} · {count_in_words(len(rows), run.metrics['expected'])}",
         tested=split in ("test", "published"),
@@ -80,7 +79,7 @@ def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
             for name, pixels, values in atlas.predicted()
         ],
         examples={name: [_example(run, result) for result in some] for name, some in results.examples.items()},
-        error_high=_ERROR_HIGH,
+        error_high=ERROR_HIGH,
         error_colors=gradient(ERROR_COLORS),
         depth_colors=gradient(DEPTH_COLORS),
         **_scenes(evaluator, results),
@@ -161,7 +160,7 @@ def _example(run: Run, result: FrameResult) -> dict[str, Any]:
         "image": resize_image(result.image, size),
         "truth": colorize(depth, low, high, mask),
         "prediction": colorize(pred, low, high),
-        "error": error_map(pred, depth, mask, _ERROR_HIGH),
+        "error": error_map(pred, depth, mask, ERROR_HIGH),
     }
     return {
         "label": label,

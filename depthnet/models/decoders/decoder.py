@@ -30,7 +30,3 @@ class Decoder(nn.Module):
         Returns:
             Shape ``(B, channels, h, w)``, the size of ``features[0]``.
         """
-
-    def forward_with_attention(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the result of :meth:`forward`, and the attention of each skip from fine to coarse; none by default."""
-        return self(features), []

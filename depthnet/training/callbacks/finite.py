@@ -69,7 +69,7 @@ class FiniteSteps(Callback):
         """Leave the step out on every process if a loss or a gradient of any is not finite.
 
         Raises:
-            InputError: If this was one too many, or the network's statistics are spoilt already.
+            InputError: If this was one too many, or the network's statistics are not finite already.
         """
         batches, losses = self._batches, self._losses
         self._batches, self._losses = [], []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depthnet.core.tables import count_in_words
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.evaluation.evaluator import Evaluation, describe_judged, metrics_table, training_mean
+from depthnet.evaluation.evaluator import Evaluation, describe_frames, metrics_table, training_mean
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.models.checkpoint import count_test
 from depthnet.run.provenance import commit, versions
@@ -91,9 +91,9 @@ class Results(Callback):
             **self._count(),
             mean_map=rows.get("mean map", {}),
         )
-        judged = evaluation.rows(next(iter(self._figures)))[0]
-        title = f"{layout.description}, {split}: {count_in_words(len(judged), len(frames))}, {layout.truth} truth"
-        print(f"judged: {describe_judged(layout, split, judged)}")
+        frames_found = evaluation.rows(next(iter(self._figures)))[0]
+        title = f"{layout.description}, {split}: {count_in_words(len(frames_found), len(frames))}, {layout.truth} truth"
+        print(f"judged: {describe_frames(layout, split, frames_found)}")
         metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}).print()
         step = last_step(trainer)
         for logger in trainer.loggers:
