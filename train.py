@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import depthnet
 from depthnet.core.device import claim_gpu, describe_device, job_devices
@@ -22,7 +22,7 @@ from depthnet.run.distributed import first_process, started_processes
 from depthnet.run.files import CONFIG, JOB
 from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
-from depthnet.run.paths import is_new, remove_start, run_lock
+from depthnet.run.paths import has_last, is_new, remove_start, run_lock
 from depthnet.run.provenance import SETTLED, kept_words
 from depthnet.run.signals import Signals
 from depthnet.run.targets import USER_ERRORS, build, check_groups, restrict_environment
@@ -67,32 +67,22 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
     from depthnet.training.callbacks.panels import Panels
     from depthnet.training.callbacks.results import Results
     from depthnet.training.checkpoint_io import DurableCheckpointIO
-    from depthnet.training.fine_tune import check_reach, load_start, resolve_camera
+    from depthnet.training.fine_tune import start_network
     from depthnet.training.fit import fit_and_evaluate, start_run
     from depthnet.training.loggers import make_loggers
     from depthnet.training.module import DepthModule
     from depthnet.training.overview import TimeEstimate
     from depthnet.training.sync_norm import SyncNorm
 
-    fit, split = cfg.mode == "fit", cfg.split if cfg.mode == "test" else "val"
+    fit = cfg.mode == "fit"
     network = load_network(cfg.ckpt, size=cfg.model.image_size) if not fit else build(cfg.model, "model")
     data = build(cfg.data, "data", size_for=network.size_for)
+    data.test_split = "val" if fit else cfg.split
     parts = {part: build(cfg[part], part) for part in ("loss", "optimizer", "scheduler")}
-    callbacks = [callback for callback in build(cfg.callbacks, "callbacks").values() if callback is not None]
     parts["scheduler"](parts["optimizer"](nn.Linear(1, 1)), 2)  # what they refuse shows before anything is stored
-    print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
-
-    protocols = choose_protocols(cfg.protocols, data.layout, split)
-    if fit:
-        load_start(network, cfg.ckpt, directory)
-    resolve_camera(cfg, network, data)
-    if fit and not (directory / CONFIG).exists():
-        check_reach(network, data, any(word.startswith("model.depth_range") for word in command.get("overrides", ())))
-
-    config = plain_config(cfg, directory)
-    module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=config, compile=cfg.compile, **parts)
-    results = Results(directory, data, split, cfg.seed, cfg.ckpt)
-    callbacks += [results, Panels(directory, data.layout, split), Clock(directory), *[TimeEstimate()] * fit]
+    results = Results(directory)
+    callbacks = [callback for callback in build(cfg.callbacks, "callbacks").values() if callback is not None]
+    callbacks += [results, Panels(directory), Clock(directory), *[TimeEstimate()] * fit]
     trainer = build(
         cfg.trainer,
         "trainer",
@@ -102,9 +92,20 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
         default_root_dir=str(directory),
         **job_devices(cfg.trainer),
     )
+    print(f"data: {data.describe()}\nrun:  {directory}", flush=True)
+
+    protocols = choose_protocols(cfg.protocols, data.layout, data.test_split)
+    if fit and not has_last(directory):  # a resumed run has weights and a camera of its own
+        asked = any(word.startswith("model.depth_range") for word in command.get("overrides", ()))
+        stored = (directory / CONFIG).exists()
+        start_network(network, data, cfg.ckpt, cfg.model.get("camera") == "auto", any_range=asked or stored)
+    OmegaConf.update(cfg, "model.camera", network.camera, force_add=True)
+
+    config = plain_config(cfg, directory)
+    module = DepthModule(network, protocols=protocols, seed=cfg.seed, run=config, compile=cfg.compile, **parts)
     start_run(trainer, config, module, data if fit else None, cfg.resume_allow, command)
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
-    fit_and_evaluate(trainer, module, data, split, directory if fit else None, signals)
+    fit_and_evaluate(trainer, module, data, fit, signals)
     if cfg.get("report") and trainer.is_global_zero:
         from depthnet.evaluation.report.write import write_report
 
@@ -164,7 +165,7 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # what reads it, such as head, has had enough
+    except BrokenPipeError:  # its reader, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         line = error_line(error, (*USER_ERRORS, OSError))

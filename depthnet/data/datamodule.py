@@ -61,6 +61,9 @@ class DepthDataModule(LightningDataModule):
         InputError: If an option is impossible.
     """
 
+    test_split = "test"
+    """The split that ``Trainer.test`` evaluates."""
+
     def __init__(
         self,
         layout: Layout,
@@ -179,8 +182,8 @@ class DepthDataModule(LightningDataModule):
         return self.eval_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Return the loader of the test split. Raises as :meth:`eval_dataloader`."""
-        return self.eval_dataloader("test")
+        """Return the loader of :attr:`test_split`. Raises as :meth:`eval_dataloader`."""
+        return self.eval_dataloader(self.test_split)
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
         """Return a loader that gives every frame of a split once, in order, the truth at its own size.

@@ -1,8 +1,8 @@
 """Checks the arguments that a config gives to a constructor against the constructor's own type hints.
 
 pydantic decides, by its strict rules for JSON: an integer is a number, a list serves as a sequence or a tuple, and
-neither "1" nor true is a number. What is built itself (a mapping with ``_target_``) is checked as a call of its own.
-The values themselves are handed on as they were given.
+neither "1" nor true is a number. What is built itself (a mapping with ``_target_``) is checked as another call.
+The values themselves are passed on unchanged.
 """
 
 from __future__ import annotations

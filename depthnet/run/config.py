@@ -105,7 +105,7 @@ def check_choices(config: Mapping[str, Any]) -> None:
     if not 0 <= config["seed"] < 2**32:
         raise InputError(f"seed={config['seed']}: it is a whole number from 0 to {2**32 - 1}")
     if config["mode"] == "test" and config["ckpt"] is None:
-        raise InputError("mode=test judges a checkpoint: name it with ckpt=PATH")
+        raise InputError("mode=test evaluates a checkpoint: name it with ckpt=PATH")
     if config["mode"] == "test" and config["resume"] not in (None, "auto"):
         raise InputError("mode=test and resume= exclude each other: give ckpt=DIR/checkpoints/best.ckpt")
     best_direction(config["watch"])

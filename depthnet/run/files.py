@@ -1,6 +1,6 @@
 """What a run's directory holds: the names of its files, and their one reader and writer.
 
-What a reader returns is plain data, whoever wrote the file; a file that is missing or torn is one line.
+Readers return plain data; a missing or torn file raises one line.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Run:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a run's file is read into one line.
+    """Turn any error while a run's file is read into one line.
 
     Raises:
         InputError: If it is missing, torn, or not what a run writes.

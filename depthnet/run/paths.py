@@ -1,4 +1,4 @@
-"""A run's directory: its name, the lock that keeps it to one run, and its removal where nothing came of it."""
+"""A run's directory: its name, the lock that keeps it to one run, and its removal after a start that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was started with, and what of it is different when it goes on: its data, code and config.
+"""The data, code and config that a run was started with, and what has changed when it is resumed.
 
 ``run.json`` in a run's directory holds digests of the data and of the package's files, versions, every time the run was
 resumed, its command line, the config composed of it, and how long it has trained. A run that is resumed with other data

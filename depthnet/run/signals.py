@@ -1,7 +1,7 @@
-"""Being told to stop: a signal is noted, the step is finished and saved, and the exit code says which signal it was.
+"""Signals that stop a run: the step is finished and saved, and the exit code names the signal.
 
 The first SIGTERM, SIGINT (Ctrl-C) or, in a SLURM job, SIGUSR1 is only noted while a training step is under way;
-whoever runs the steps asks :attr:`Signals.received` after each. At any other time it ends the process as an exception
+the training loop reads :attr:`Signals.received` after each. At any other time it ends the process as an exception
 would. A second one ends it at once.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Stopped(SystemExit):
-    """The process was told to stop; its exit code is 128 and the signal's number, as shells have it."""
+    """A signal stopped the process; the exit code is 128 plus the signal's number, as in shells."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -27,7 +27,7 @@ class Signals:
 
     Attributes:
         received: The number of the signal that came; None where none has.
-        patient: Whether a first signal is only noted, because somebody asks for it after each step.
+        patient: Whether a first signal is only noted, because the training loop reads it after each step.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Signals:
 
 
 def requeue() -> str:
-    """Ask SLURM to run this job again, and return what came of it in words."""
+    """Ask SLURM to run this job again, and return a line about the result."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID", "")
     try:

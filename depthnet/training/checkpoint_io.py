@@ -33,14 +33,14 @@ class DurableCheckpointIO(CheckpointIO):
         if broken:
             raise InputError(
                 f"{path}: not written, because {len(broken)} of its tensors are not finite, {broken[0]} the first; "
-                "training has diverged: lower optimizer.lr, and go on from a checkpoint before this"
+                "training has diverged: lower optimizer.lr, and resume from a checkpoint before this"
             )
         save_plain(path, checkpoint, keep=Path(path).name == LAST.name)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; whatever is asked for, only plain data is loaded."""
+        """Read a checkpoint; only plain data is loaded, whatever ``weights_only``."""
         return load_plain(path)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:

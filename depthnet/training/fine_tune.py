@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf, open_dict
@@ -17,7 +16,6 @@ from depthnet.models.depth_net import NETWORKS
 from depthnet.models.network import DepthNetwork
 from depthnet.run.arguments import accepts
 from depthnet.run.overrides import named_keys
-from depthnet.run.paths import has_last
 
 log = logging.getLogger("depthnet")
 
@@ -82,23 +80,51 @@ def start_config(cfg: Any, words: Sequence[str]) -> None:
         log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(lines))
 
 
-def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, directory: Path) -> None:
-    """Give a network a checkpoint's weights, if one is named; what did not fit is listed.
-
-    The head is new where its depth range or its kind is.
+def start_network(
+    network: DepthNetwork,
+    data: DepthDataModule,
+    path: str | os.PathLike[str] | None,
+    auto_camera: bool = False,
+    any_range: bool = False,
+) -> None:
+    """Give a network the weights and the camera that it starts with, and check that it can predict the data's depths.
 
     Args:
-        network: Changed in place.
-        path: The checkpoint.
-        directory: The run's; one that is resumed has weights of its own.
+        network: Changed in place. Its depth range holds for its training camera; other cameras' depths are scaled.
+        data: What it is trained on.
+        path: A checkpoint to take the weights of; what did not fit is logged. The head is new where its depth range or
+            its kind is.
+        auto_camera: Whether its training camera becomes that of the data.
+        any_range: Whether it may train on depths that it cannot predict.
 
     Raises:
-        InputError: If the file cannot be read, or next to nothing in it fits.
+        InputError: If the checkpoint cannot be read or next to nothing in it fits; unless ``any_range``, also if more
+            than 1 % of the valid pixels can never be predicted.
     """
-    if path is None or has_last(directory):
-        return
-    checkpoint = read_checkpoint(path)
-    state, config = checkpoint.state, network.config()
+    if path is not None:
+        _load_start(network, path)
+    focal = data.training_focal()
+    if auto_camera:
+        network.camera = None if focal is None else {"focal": focal, "size": list(network.image_size)}
+    elif focal and network.camera is None:
+        log.warning("camera: the network states no training camera, so depth is not scaled by the data's")
+    ratio = focal / network.camera["focal"] if focal and network.camera else 1.0
+    low, high = network.depth_range.min * ratio, network.depth_range.max * ratio
+    share, limits = data.beyond_range(low, high), data.layout.depth_range
+    line = (
+        f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: "
+        f"{share:.2%} of its valid pixels can never be predicted"
+    )
+    if share > _UNREACHABLE and not any_range:
+        wanted = f"model.depth_range='{{min: {limits.min:g}, max: {limits.max:g}}}'"
+        raise InputError(f"data.depth_range: {line}; add {wanted} for a new head of that range")
+    if share:
+        log.warning("depth range: %s", line)
+
+
+def _load_start(network: DepthNetwork, path: str | os.PathLike[str]) -> None:
+    config, checkpoint = network.config(), read_checkpoint(path)
+    state = checkpoint.state
     changed = [key for key in _HEAD if checkpoint.config.get(key) != config[key]]
     if changed:
         log.warning("ckpt: new head, as model.%s=%s is not the checkpoint's", changed[0], config[changed[0]])
@@ -111,41 +137,3 @@ def load_start(network: DepthNetwork, path: str | os.PathLike[str] | None, direc
     for line in (misfits := load_weights(network, state)):
         log.warning("ckpt: %s", line)
     log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
-
-
-def check_reach(network: DepthNetwork, data: DepthDataModule, stated: bool) -> None:
-    """Compare the depths that a network can predict with those of the data, and log what is out of its reach.
-
-    Args:
-        network: Its depth range holds for its training camera; other cameras' depths are scaled.
-        data: Its training frames are looked at.
-        stated: Whether the command line sets ``model.depth_range``.
-
-    Raises:
-        InputError: If more than 1 % of the valid pixels can never be predicted, and that was not asked for.
-    """
-    focal, camera = data.training_focal(), network.camera
-    ratio = focal / camera["focal"] if focal and camera else 1.0
-    low, high = network.depth_range.min * ratio, network.depth_range.max * ratio
-    share = data.beyond_range(low, high)
-    if not share:
-        return
-    limits = data.layout.depth_range
-    line = (
-        f"the network predicts {low:g} to {high:g} m and the data has {limits.min:g} to {limits.max:g} m: "
-        f"{share:.2%} of its valid pixels can never be predicted"
-    )
-    if share > _UNREACHABLE and not stated:
-        wanted = f"model.depth_range='{{min: {limits.min:g}, max: {limits.max:g}}}'"
-        raise InputError(f"data.depth_range: {line}; add {wanted} for a new head of that range")
-    log.warning("depth range: %s", line)
-
-
-def resolve_camera(cfg: Any, network: DepthNetwork, data: DepthDataModule) -> None:
-    """Give a network its training camera, and note it in the config: for ``model.camera=auto`` it is the data's."""
-    if cfg.model.get("camera") == "auto":
-        focal = data.training_focal()
-        network.camera = None if focal is None else {"focal": focal, "size": list(network.image_size)}
-    elif network.camera is None and data.layout.count("train") and data.layout.intrinsics("train", 0):
-        log.warning("camera: the network states no training camera, so depth is not scaled by the data's")
-    OmegaConf.update(cfg, "model.camera", network.camera, force_add=True)

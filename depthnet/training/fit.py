@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 from torch import nn
 
 from depthnet.core.types import BEST, LAST, InputError
 from depthnet.data.datamodule import DepthDataModule
-from depthnet.models.checkpoint import fits, load_plain, read_checkpoint
+from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_checkpoint
 from depthnet.run.config import store_config
 from depthnet.run.distributed import check_processes, first_process
 from depthnet.run.files import CONFIG, update_record
@@ -25,7 +25,6 @@ from depthnet.run.provenance import check_changes, versions
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
 from depthnet.training.loggers import logged
-from depthnet.training.resume import last_whole
 
 log = logging.getLogger("depthnet")
 
@@ -98,23 +97,21 @@ def start_run(
         store_config(directory, text)
 
 
-def fit_and_evaluate(
-    trainer: Trainer, module: Any, data: DepthDataModule, split: str, directory: Path | None, signals: Signals
-) -> None:
+def fit_and_evaluate(trainer: Trainer, module: Any, data: DepthDataModule, fit: bool, signals: Signals) -> None:
     """Fit from the start or from the last step that was saved, and evaluate the best checkpoint.
 
     Args:
         trainer: Carries both out; its loggers' runs are ended.
         module: The DepthModule.
         data: The data of both.
-        split: The split that is evaluated.
-        directory: The run's directory; None to evaluate the weights that the module holds.
+        fit: Whether to fit; otherwise the weights that the module holds are evaluated.
         signals: What may ask the run to stop.
 
     Raises:
-        InputError: If none of the run's checkpoints is whole, or training cannot go on.
+        InputError: If none of the run's checkpoints is whole, or training cannot continue.
         Stopped: If a signal asked for it; a fit has saved its place.
     """
+    directory = Path(trainer.default_root_dir)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
         if isinstance(callback, ResumeCheckpoint):
             callback.signals = signals
@@ -122,11 +119,14 @@ def fit_and_evaluate(
     trainer.callbacks.sort(key=lambda callback: isinstance(callback, ResumeCheckpoint))  # type: ignore[attr-defined]
     try:
         with logged(trainer.loggers, module.run):
-            if directory is not None:
+            if fit:
                 _check_stopping(trainer)
                 trainer.fit(module, data, ckpt_path=last_whole(directory), weights_only=True)
-                _load_best(trainer, module, directory)
-            trainer.test(module, data.eval_dataloader(split), verbose=False)
+                if (directory / BEST).exists():
+                    module.network.load_state_dict(read_checkpoint(directory / BEST).state)
+                else:
+                    _report_no_best(trainer, directory)
+            trainer.test(module, datamodule=data, verbose=False)
     except Exception:
         signals.check()  # a worker that was sent the signal too is no fault
         raise
@@ -142,18 +142,20 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _load_best(trainer: Trainer, module: Any, directory: Path) -> None:
-    """Give the module the weights of the best checkpoint."""
-    chosen = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_score", None) is not None]
-    if (directory / BEST).exists():
-        module.network.load_state_dict(read_checkpoint(directory / BEST).state)
-    elif chosen:
-        raise InputError(
-            f"{directory / BEST}: is missing, though the run had chosen it; put it back, or evaluate "
-            f"{directory / LAST} with mode=test ckpt="
-        )
-    else:
-        log.warning("%s, so the last weights are evaluated", _why_no_best(trainer))
+def last_whole(directory: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, logging why a newer one is not taken; None for a new run.
+
+    Raises:
+        InputError: If there are some, but none is whole.
+    """
+    newest, refused = newest_whole(directory / LAST)
+    for line in refused:
+        log.warning("resume: not taken: %s", line)
+    if newest is None and refused:
+        best = directory / BEST
+        weights = f"ckpt={best} starts a new run from its best weights" if best.exists() else "start a new run"
+        raise InputError(f"resume={directory}: none of its checkpoints is whole ({refused[0]}); {weights}")
+    return newest
 
 
 def _check_stopping(trainer: Trainer) -> None:
@@ -168,14 +170,14 @@ def _check_stopping(trainer: Trainer) -> None:
             )
 
 
-def _why_no_best(trainer: Trainer) -> str:
-    """Return why a fit that has ended has no best checkpoint."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's type leaves it out
-        return "trainer.fast_dev_run keeps no best checkpoint"
-    if not trainer.limit_val_batches:
-        return "with trainer.limit_val_batches=0 nothing was validated"
-    if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.checkpoint_callbacks):
-        return "no callback keeps a best checkpoint"
-    if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.completed:
-        return "no validation took place before the last step"
-    return "no validation gave a finite metric to choose by"
+def _report_no_best(trainer: Trainer, directory: Path) -> None:
+    """Log that a fit has no best checkpoint; raise InputError if it had one."""
+    if any(getattr(callback, "best_model_score", None) is not None for callback in trainer.checkpoint_callbacks):
+        raise InputError(
+            f"{directory / BEST}: is missing, though the run had chosen it; put it back, or evaluate "
+            f"{directory / LAST} with mode=test ckpt="
+        )
+    log.warning(
+        "no best checkpoint was kept, so the last weights are evaluated: trainer.fast_dev_run keeps none, no callback "
+        "keeps one, or no validation gave a finite metric (trainer.limit_val_batches=0 and short runs validate nothing)"
+    )

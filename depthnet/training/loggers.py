@@ -61,7 +61,7 @@ class WandbRun(WandbLogger):
         self.experiment.summary.update(dict(figures))
 
     def finish(self, status: str) -> None:
-        """End the run, so that the next job of a sweep starts one of its own."""
+        """End the run, so that the next job of a sweep starts a new one."""
         self.experiment.finish(exit_code=int(status != "success"))
 
 
@@ -121,9 +121,20 @@ def last_step(trainer: Trainer) -> int:
     return trainer.global_step if trainer.testing else max(trainer.global_step - 1, 0)
 
 
+def step_taken(trainer: Trainer, batch_idx: int) -> bool:
+    """Return whether a training batch was the last one of an optimizer step, for ``on_train_batch_end``."""
+    return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def logs_step(trainer: Trainer, batch_idx: int) -> bool:
+    """Return whether a training batch ended an optimizer step that is logged (``trainer.log_every_n_steps``)."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning's type leaves it out
+    return step_taken(trainer, batch_idx) and trainer.global_step % every == 0
+
+
 @contextlib.contextmanager
 def logged(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
-    """Log a run's config, and end the loggers' runs, so that the next job of a sweep starts runs of its own."""
+    """Log a run's config, and end the loggers' runs, so that the next job of a sweep starts new ones."""
     status = "failed"
     try:
         for logger in loggers:
@@ -179,7 +190,7 @@ def wandb_logger(
         init_timeout=init_timeout,
         finish_timeout=finish_timeout,
         finish_timeout_raises=True,
-        reinit="finish_previous",  # of an earlier job of a sweep that failed before it began
+        reinit="finish_previous",  # of an earlier job of a sweep that failed at its start
     )
     project = project or os.environ.get("WANDB_PROJECT") or "depthnet"
     words = {"project": project, "entity": entity, "name": name, "group": group, "job_type": job_type, "notes": notes}

@@ -4,11 +4,11 @@ r"""Masked losses, each one value per image, and their weighted sum.
     loss, terms = criterion(pred, depth, mask)
 
 Every loss takes prediction, ground truth and mask of shape ``(B, 1, H, W)`` and gives ``(B,)``; :class:`DepthLoss`
-checks their shapes and passes them on in float32, whatever the precision around it. An image's value is a mean over
+checks their shapes and passes them on in float32, at any precision around it. An image's value is a mean over
 its own valid pixels, so one with many holes weighs as much as another; one without a valid pixel counts 0 and moves
 nothing, and a perfect prediction costs 0. What stands at an invalid pixel, NaN and infinity too, reaches neither the
 value nor the gradient. A loss that draws, such as pairs of pixels, draws from torch's own generator, which the module
-seeds for each step by seed, epoch and batch. In the formulas p is the prediction, t the truth, e = p - t.
+seeds for each step by seed, epoch and batch. In the formulas p is the prediction, t the ground truth, e = p - t.
 
 A new loss is a function of this form and a line in :data:`TERMS`.
 """
@@ -48,7 +48,7 @@ def _log_error(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def _slope(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``|dx|`` plus mean of ``|dy|`` over the pairs of neighbours that are both valid."""
+    """Mean of ``|dx|`` plus mean of ``|dy|`` over the pairs of neighbors that are both valid."""
     dx, x_valid = error[..., :, 1:] - error[..., :, :-1], mask[..., :, 1:] & mask[..., :, :-1]
     dy, y_valid = error[..., 1:, :] - error[..., :-1, :], mask[..., 1:, :] & mask[..., :-1, :]
     return _mean(dx.abs(), x_valid) + _mean(dy.abs(), y_valid)
@@ -80,11 +80,11 @@ def l1_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def gradient_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    r"""Edges: how far the slopes of the prediction are from the truth's.
+    r"""Edges: how far the slopes of the prediction are from the ground truth's.
 
     .. math:: \mathrm{mean}\,|e_{y, x+1} - e_{y, x}| + \mathrm{mean}\,|e_{y+1, x} - e_{y, x}|
 
-    A pair of neighbours counts if both are valid; each of the two means is over its own pairs.
+    A pair of neighbors counts if both are valid; each of the two means is over its own pairs.
 
     Args:
         pred: Predicted depth [m], shape ``(B, 1, H, W)``.
@@ -92,7 +92,7 @@ def gradient_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         mask: Valid pixels, bool, same shape.
 
     Returns:
-        One value [m per pixel] per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbours.
+        One value [m per pixel] per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbors.
 
     Source:
         Alhashim and Wonka, "High Quality Monocular Depth Estimation via Transfer Learning", 2018, equation 3.
@@ -249,7 +249,7 @@ def log_gradient_loss(pred: Tensor, target: Tensor, mask: Tensor, scales: int = 
         scales: How many scales, each taking every second pixel of the last.
 
     Returns:
-        One value per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbours.
+        One value per image, shape ``(B,)``, float32; 0 for an image with no two valid neighbors.
 
     Source:
         Li and Snavely, "MegaDepth", 2018, equation 3; pixels taken, not averaged, as in MiDaS (Ranftl et al., 2020).
@@ -282,8 +282,8 @@ class DepthLoss(nn.Module):
     Args:
         terms: ``{name: weight}``, names from :data:`TERMS`, weights 0 or more; a term of weight 0 is left out.
         depth_range: The depths that count as valid [m]; its maximum is SSIM's dynamic range.
-        unit: ``metres``, or ``fraction`` to divide prediction and truth by the maximum first, so that a term in metres
-            becomes one in [0, 1]; the terms ssim, silog, log_l1 and log_gradient are the same in both.
+        unit: ``metres``, or ``fraction`` to divide prediction and ground truth by the maximum first, so that a term
+            in meters becomes one in [0, 1]; the terms ssim, silog, log_l1 and log_gradient are the same in both.
 
     Raises:
         InputError: If a term is unknown, or no weight is above 0.

@@ -24,9 +24,9 @@ def build_optimizer(
     fused: bool | None = None,
     **options: Any,
 ) -> Optimizer:
-    """Build one of torch's optimisers over a network's trainable parameters.
+    """Build one of torch's optimizers over a network's trainable parameters.
 
-    Normalisation and bias parameters get no weight decay. A part of the network named ``encoder`` may learn at another
+    Normalization and bias parameters get no weight decay. A part of the network named ``encoder`` may learn at another
     rate, which pretrained weights want.
 
     Args:
@@ -39,7 +39,7 @@ def build_optimizer(
         options: Further arguments of that class.
 
     Raises:
-        InputError: If there is no such optimiser, or it refuses an argument.
+        InputError: If there is no such optimizer, or it refuses an argument.
     """
     kind = getattr(torch.optim, algorithm, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):

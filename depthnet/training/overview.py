@@ -26,7 +26,7 @@ def resolve_weights(cfg: Any, directory: Path) -> str:
 
     Args:
         cfg: The run's config.
-        directory: The run's; one that is resumed has weights of its own.
+        directory: The run's; a resumed run takes its last checkpoint's weights.
 
     Raises:
         InputError: If the pretrained weights are not available.

@@ -1,24 +1,21 @@
-"""Where a run that may be resumed is decided: its config, whether it has ended, and the checkpoint it resumes from.
+"""Decide about a run that may be resumed: its config, and whether it has ended.
 
 docs/training.md states the order. torch is imported where it is needed, so that a mistake is answered at once.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from depthnet.core.types import BEST, LAST, InputError
+from depthnet.core.types import InputError
 from depthnet.run.config import plain_config, stored_config
 from depthnet.run.distributed import first_process
 from depthnet.run.files import CONFIG, METRICS, read_metrics, read_record, reading
 from depthnet.run.paths import has_last
 from depthnet.run.provenance import FREE, SETTLED, config_changes, refuse_changes
-
-log = logging.getLogger("depthnet")
 
 
 def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> tuple[DictConfig, bool]:
@@ -106,21 +103,3 @@ def finished(cfg: DictConfig, directory: Path) -> float | None:
     if cfg.get("report") and first_process() and not (directory / "report.html").exists():
         print(f"report: {write_report(directory)}")
     return figure
-
-
-def last_whole(directory: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run, logging why a newer one is not taken; None for a new run.
-
-    Raises:
-        InputError: If there are some, but none is whole.
-    """
-    from depthnet.models.checkpoint import newest_whole
-
-    newest, refused = newest_whole(directory / LAST)
-    for line in refused:
-        log.warning("resume: not taken: %s", line)
-    if newest is None and refused:
-        best = directory / BEST
-        weights = f"ckpt={best} starts a new run from its best weights" if best.exists() else "start a new run"
-        raise InputError(f"resume={directory}: none of its checkpoints is whole ({refused[0]}); {weights}")
-    return newest

@@ -20,11 +20,11 @@ def one_cycle(
     start: PositiveShare = 0.04,
     end: PositiveShare = 1e-3,
 ) -> LRScheduler:
-    """Rise to the optimiser's rates over a share of the steps, then fall by a cosine (Smith, 2018).
+    """Rise to the optimizer's rates over a share of the steps, then fall by a cosine (Smith, 2018).
 
     Args:
         optimizer: Its groups' rates are the peaks.
-        steps: Optimiser steps in the whole run.
+        steps: Optimizer steps in the whole run.
         warmup: Share of the steps that rise, 0 to 1.
         start: First rate as a share of the peak.
         end: Last rate as a share of the peak.
@@ -59,11 +59,11 @@ class _CosineToShare(CosineAnnealingLR):
 
 
 def cosine(optimizer: Optimizer, steps: int, warmup: Share = 0.0, end: Share = 0.0) -> LRScheduler:
-    """Fall from the optimiser's rates by a half cosine, after a linear warm-up if one is asked for.
+    """Fall from the optimizer's rates by a half cosine, after a linear warm-up if one is asked for.
 
     Args:
         optimizer: Its groups' rates are the peaks.
-        steps: Optimiser steps in the whole run.
+        steps: Optimizer steps in the whole run.
         warmup: Share of the steps that rise.
         end: Last rate as a share of the peak.
     """
@@ -75,10 +75,10 @@ def cosine(optimizer: Optimizer, steps: int, warmup: Share = 0.0, end: Share = 0
 
 
 def linear(optimizer: Optimizer, steps: int, end: Share = 0.0) -> LRScheduler:
-    """Fall in a line from the optimiser's rates to the share ``end`` of them at the last step."""
+    """Fall in a line from the optimizer's rates to the share ``end`` of them at the last step."""
     return LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=max(steps, 1))
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Keep the optimiser's rates for all ``steps``."""
+    """Keep the optimizer's rates for all ``steps``."""
     return ConstantLR(optimizer, factor=1.0, total_iters=steps)

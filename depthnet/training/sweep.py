@@ -1,4 +1,4 @@
-"""A sweep's start and end, and those of its jobs: what became of each stands in its ``job.json``."""
+"""Start and end of a sweep and of its jobs; the outcome of each job is stored in its ``job.json``."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from depthnet.run.signals import Signals
 def sweeping(
     arguments: Collection[str], directory: Callable[[], Path | None], also: tuple[type[BaseException], ...] = ()
 ) -> Iterator[None]:
-    """Tell at the end of a block, however it ends, what became of the sweep that it was, if it was one.
+    """Report the results of a sweep at the end of a block, however it ends; other blocks are left alone.
 
     Args:
-        arguments: The command line, which says whether this is a sweep.
+        arguments: The command line; -m or --multirun makes it a sweep.
         directory: Gives the sweep's directory, once its config is composed.
         also: Further kinds of error that come of what the user gave.
 
     Raises:
-        SystemExit: With 1, if a job failed or the sweep could not go on; with 2, if it could not begin.
+        SystemExit: With 1, if a job failed or the sweep could not continue; with 2, if it could not start.
         Stopped: If a signal came.
     """
-    asked, failed, begun, started = bool(MULTIRUN & set(arguments)), 0, True, time.time()
+    sweeps, failed, ran, started = bool(MULTIRUN & set(arguments)), 0, True, time.time()
 
     try:
-        with Signals() if asked else contextlib.nullcontext():
+        with Signals() if sweeps else contextlib.nullcontext():
             yield
     except Exception as error:
-        if not asked and directory() is None:
+        if not sweeps and directory() is None:
             raise
         # a launcher whose process was killed says so by a RuntimeError, and then all that was printed
         lost = " ".join(str(error).splitlines()[:2]) if isinstance(error, RuntimeError) else None
@@ -53,18 +53,18 @@ def sweeping(
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
-        failed, begun = 1, lost is not None or _begun(directory())
+        failed, ran = 1, lost is not None or _has_jobs(directory())
     finally:
         path = directory()
-        if _begun(path):
+        if _has_jobs(path):
             failed += print_runs(path)
         elif path and path.is_dir():
             remove_start(path, since=started)
     if failed:
-        sys.exit(1 if begun else 2)
+        sys.exit(1 if ran else 2)
 
 
-def _begun(directory: Path | None) -> TypeGuard[Path]:
+def _has_jobs(directory: Path | None) -> TypeGuard[Path]:
     return directory is not None and any(directory.glob(f"*/{JOB}"))
 
 
@@ -88,7 +88,7 @@ def check_job(trainer: Any, launcher: Any) -> None:
 
 
 def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
-    """Note that a sweep's job is at work, before anything can go wrong, and let it go on by itself if it began before.
+    """Store that a sweep's job runs, before anything can fail, and let a job that was started before resume.
 
     Args:
         cfg: As composed; changed in place.
@@ -98,7 +98,7 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
     if first_process():
         own = job_overrides(overrides)
         if (directory / JOB).exists() and sorted(read_json(directory / JOB)["overrides"]) != sorted(own):
-            raise InputError(f"{directory} is another job's; give this sweep a hydra.sweep.dir of its own")
+            raise InputError(f"{directory} is another job's; give this sweep another hydra.sweep.dir")
         write_json(directory / JOB, {"overrides": own, "watch": cfg.watch, "error": None})
     cfg.resume = cfg.resume or "auto"
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, which starts no loader's workers
@@ -106,14 +106,14 @@ def note_start(cfg: Any, directory: Path, overrides: Sequence[str]) -> None:
 
 
 def note_end(directory: Path, outcome: float | str) -> float:
-    """Note how a job ended that :func:`note_start` knows, and return what its sweeper is told.
+    """Store how a job ended that :func:`note_start` has stored, and return its figure for the sweeper.
 
     Args:
         directory: The job's.
         outcome: The figure that it is ranked by, or why there is none.
 
     Returns:
-        The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep goes on.
+        The figure; where there is no finite one, the worst, so that a sampler keeps away and the sweep continues.
     """
     path = directory / JOB
     noted = read_json(path)

@@ -244,5 +244,5 @@ def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path:
             assert low <= figures[metric] <= high or math.isclose(low, high)
     assert content["scene_count"] == 3
     assert done.out.count("95% from") == 5
-    assert "judged: 3 frames" in done.out
+    assert "evaluated: 3 frames" in done.out
     assert "bootstrap over 3 scenes" in done.out

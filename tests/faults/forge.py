@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PHASES = {"t": "training", "S": "save", "s": "training", "V": "validation", "v": "training", "j": "judging"}
+PHASES = {"t": "training", "S": "save", "s": "training", "V": "validation", "v": "training", "j": "evaluation"}
 
 
 class Ended(NamedTuple):

@@ -179,10 +179,10 @@ KINDS: dict[str, Callable[[Path], Attack]] = {
     "a target in a checkpoint's run config": lambda f: _predict(
         f, checkpoint(f / "evil.ckpt", {"run": {"data": payload(f)}})
     ),
-    "a target in a checkpoint that is judged": lambda f: _test(
+    "a target in a checkpoint that is evaluated": lambda f: _test(
         f, f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': payload(f)}})}"
     ),
-    "an environment variable in a checkpoint that is judged": lambda f: _test(
+    "an environment variable in a checkpoint that is evaluated": lambda f: _test(
         f, f"ckpt={checkpoint(f / 'evil.ckpt', {'config': {'image_size': '${oc.env:SECRET}'}})}"
     ),
     "a pickle to fine-tune from": lambda f: _train(f, f"ckpt={_saved(f, 'evil.ckpt')}", **FORCE),
@@ -265,7 +265,7 @@ def run_one(kind: str, folder: Path) -> Outcome:
     command = [sys.executable, f"{attack.program}.py", *attack.arguments]
     environment = _environment(folder, attack.environment)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    return _judge(kind, case, done.returncode, done.stdout + done.stderr)
+    return _evaluate(kind, case, done.returncode, done.stdout + done.stderr)
 
 
 def run_all(folder: Path) -> list[tuple[str, bool, str]]:
@@ -285,7 +285,7 @@ def run_shared(kinds: Iterable[str], folder: Path) -> list[Outcome]:
     results = re.split(r"^== (-?\d+)\n", done.stdout, flags=re.MULTILINE)
     assert len(results) == 2 * len(cases) + 1, done.stdout[-2000:] + done.stderr[-2000:]
     return [
-        _judge(kind, case, int(code), output)
+        _evaluate(kind, case, int(code), output)
         for (kind, case, _), output, code in zip(cases, results[::2], results[1::2], strict=False)
     ]
 
@@ -296,7 +296,7 @@ def _make(kind: str, folder: Path) -> tuple[Path, Attack]:
     return case, KINDS[kind](case)
 
 
-def _judge(kind: str, case: Path, code: int, output: str) -> Outcome:
+def _evaluate(kind: str, case: Path, code: int, output: str) -> Outcome:
     lines = [line for line in output.splitlines() if line.strip()] or [""]
     told = SECRET in output or any(
         SECRET in path.name or (path.is_file() and SECRET.encode() in path.read_bytes()) for path in case.rglob("*")

@@ -47,7 +47,7 @@ def goes_on(forge: Forge, reference: Path, directory: Path, *words: str) -> list
 
 
 def step_of(directory: Path) -> int:
-    """Return the step that a run would go on from."""
+    """Return the step that a run would resume from."""
     return int(torch.load(directory / "checkpoints/last.ckpt", weights_only=True)["global_step"])
 
 

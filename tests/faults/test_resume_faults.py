@@ -34,7 +34,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_from_there(forge, ref
     ended = stopped(forge, tmp_path / "run", number, b"t", 3, f"data.num_workers={workers}")
     assert ended.code == 128 + number
     assert ended.steps == step_of(tmp_path / "run") == 3  # though a checkpoint is due every second step
-    assert f"go on with resume={tmp_path / 'run'}" in ended.output
+    assert f"resume with resume={tmp_path / 'run'}" in ended.output
     assert "Traceback" not in ended.output
     assert goes_on(forge, reference, tmp_path / "run", f"data.num_workers={workers}") == []
 

@@ -25,7 +25,7 @@ import writes  # noqa: E402
 Row = tuple[str, int, int, int, int]
 
 
-def judged(outcomes: Iterable[tuple[str, bool, str]], group: str, good: bool) -> list[Row]:
+def rated(outcomes: Iterable[tuple[str, bool, str]], group: str, good: bool) -> list[Row]:
     """Turn (fault, what happened, printed) into rows; ``good`` is what should have happened."""
     return [
         (f"{group}: {fault}", 1, 1, int(happened is good), int(happened is not good)) for fault, happened, _ in outcomes
@@ -61,8 +61,8 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
     "kills": lambda folder: kills.survive_kills(folder, kills=100, seed=1),
     "stops": stops.run_all,
     "writes": lambda folder: writes.run_all(folder, quick=False),
-    "loggers": lambda folder: judged(loggers.run_all(folder), "logger", good=True),
-    "hostile": lambda folder: judged(hostile.run_all(folder), "hostile", good=False),
+    "loggers": lambda folder: rated(loggers.run_all(folder), "logger", good=True),
+    "hostile": lambda folder: rated(hostile.run_all(folder), "hostile", good=False),
     "data": tested,
 }
 

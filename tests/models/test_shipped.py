@@ -302,7 +302,7 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     done = train(*judge)
     assert done.code == 0, done.err
     assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] == 1
-    assert "test: judgement number 1 of this checkpoint" in done.err
+    assert "test: evaluation number 1 of this checkpoint" in done.err
     assert list(weights.iterdir()) == [moved]
     assert report(["judged"]) == 0
     assert "rooms_small.safetensors" in Path("judged/report.html").read_text()

@@ -14,7 +14,7 @@ from depthnet.core.types import DepthRange, InputError
 from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import RECORD_KEY, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.training.fine_tune import check_reach, load_start, resolve_camera, start_config
+from depthnet.training.fine_tune import start_config, start_network
 
 RANGE = DepthRange(1e-3, 10.0)
 SIZE = (48, 64)
@@ -103,11 +103,11 @@ def test_fine_tuning_takes_what_fits_and_refuses_another_network(tmp_path, caplo
     save(tmp_path / "tiny.ckpt", network)
     other = tiny(decoder_widths=(16, 16, 16, 16, 8))
     with caplog.at_level("INFO", "depthnet"):
-        load_start(other, tmp_path / "tiny.ckpt", tmp_path)
+        start_network(other, reach(0.0)[1], tmp_path / "tiny.ckpt")
     assert torch.equal(next(other.encoder.parameters()), next(network.encoder.parameters()))
     assert any("in the checkpoint" in message for message in caplog.messages)
     with pytest.raises(InputError, match="tensors fit this network"):
-        load_start(BasicNet(RANGE, (32, 48)), tmp_path / "tiny.ckpt", tmp_path)
+        start_network(BasicNet(RANGE, (32, 48)), reach(0.0)[1], tmp_path / "tiny.ckpt")
 
 
 @pytest.mark.parametrize("change", [{"depth_range": (0.1, 20.0)}, {"head": "log"}])
@@ -116,8 +116,8 @@ def test_a_head_of_another_range_or_kind_is_new_and_says_so(tmp_path, caplog, ch
     torch.nn.init.constant_(network.head.projection.weight, 3.0)
     save(tmp_path / "a.ckpt", network)
     same, other = tiny(), tiny(**change)
-    load_start(same, tmp_path / "a.ckpt", tmp_path)
-    load_start(other, tmp_path / "a.ckpt", tmp_path)
+    start_network(same, reach(0.0)[1], tmp_path / "a.ckpt")
+    start_network(other, reach(0.0)[1], tmp_path / "a.ckpt")
     assert torch.equal(same.head.projection.weight, network.head.projection.weight)
     assert other.head.projection.weight.abs().max() < 1
     assert any("new head" in message for message in caplog.messages)
@@ -134,13 +134,13 @@ def reach(share, focal=None, limits=(0.1, 20.0)):
 def test_pixels_out_of_the_networks_range_are_reported_and_above_one_percent_refused(caplog):
     network = tiny(camera=CAMERA)
     line = "predicts 0.001 to 10 m and the data has 0.1 to 20 m: 0.90% of its valid pixels can never be predicted"
-    check_reach(network, reach(0.009)[1], stated=False)
+    start_network(network, reach(0.009)[1], None)
     assert line in caplog.text
     with pytest.raises(InputError, match=r"2\.00% of .*model\.depth_range='{min: 0\.1, max: 20}' for a new head"):
-        check_reach(network, reach(0.02)[1], stated=False)
-    check_reach(network, reach(0.02)[1], stated=True)
+        start_network(network, reach(0.02)[1], None)
+    start_network(network, reach(0.02)[1], None, any_range=True)
     asked, data = reach(0.0, focal=2 * CAMERA["focal"])
-    check_reach(network, data, stated=False)
+    start_network(network, data, None)
     assert asked == [(0.002, 20.0)], "twice the focal length reaches twice as far"
 
 
@@ -151,13 +151,9 @@ def test_the_training_camera_is_the_datas_once(tmp_path):
         (CAMERA, CAMERA, 50.0, CAMERA),
         (None, None, 50.0, None),
     ):
-        cfg, network = OmegaConf.create({"model": {"camera": stated}}), tiny(camera=camera)
-        resolve_camera(cfg, network, reach(0.0, focal=focal)[1])
-        assert network.camera == cfg.model.camera == found
-    old = OmegaConf.create({"model": {"encoder": "test_resnet"}})  # of a checkpoint without the field
-    OmegaConf.set_struct(old, True)
-    resolve_camera(old, tiny(), reach(0.0, focal=50.0)[1])
-    assert old.model.camera is None
+        network = tiny(camera=camera)
+        start_network(network, reach(0.0, focal=focal)[1], None, auto_camera=stated == "auto")
+        assert network.camera == found
     network = tiny(camera=CAMERA)
     save(tmp_path / "a.ckpt", network)
     assert load_network(tmp_path / "a.ckpt").camera == CAMERA

@@ -213,7 +213,7 @@ def test_a_float16_gradient_that_overflows_lowers_the_scale_and_takes_no_step(tm
     before = [p.detach().clone() for p in learner.parameters()]
     plugins = [DurableCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
     options = {"gradient_clip_val": 1.0, "limit_val_batches": 0, "plugins": plugins}
-    finite = FiniteSteps(tmp_path, limit=1)  # an overflow is the scale's to answer, and no spoilt step
+    finite = FiniteSteps(tmp_path, limit=1)  # an overflow is the scale's to answer, and no corrupted step
     trainer(tmp_path, max_steps=1, callbacks=[finite], **options).fit(learner, data)
     assert all(torch.equal(p, was) for p, was in zip(learner.parameters(), before, strict=True))
     assert scaler.get_scale() == 256.0

@@ -22,7 +22,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 
 class Clock:
-    """A clock that goes on by a second for each training step and by eight for a validation."""
+    """A clock that advances by a second for each training step and by eight for a validation."""
 
     now = 0.0
 

@@ -127,7 +127,7 @@ def two(tmp_path_factory):
 
 
 @forks
-def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, monkeypatch):
+def test_two_processes_learn_and_evaluate_as_one_with_twice_the_batch(train, monkeypatch):
     monkeypatch.setattr(nn.BatchNorm2d, "train", lambda module, mode=True: nn.Module.train(module, False))
     double = "trainer.precision=64-true"
     assert start(srun, *TWO, double, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
@@ -142,11 +142,11 @@ def test_two_processes_learn_and_judge_as_one_with_twice_the_batch(train, monkey
 
 
 @forks
-def test_processes_judge_to_the_bits_of_one(train, two):
-    judge = ["mode=test", "split=val", f"ckpt={two}/checkpoints/best.ckpt"]
+def test_processes_evaluate_to_the_bits_of_one(train, two):
+    evaluate = ["mode=test", "split=val", f"ckpt={two}/checkpoints/best.ckpt"]
     small, processes = ([word for word in words if not word.startswith(UNUSED)] for words in (SMALL, TWO))
-    assert start(srun, *processes, *judge, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
-    done = train(*small, "trainer=cpu", *judge, "hydra.run.dir=one")
+    assert start(srun, *processes, *evaluate, "hydra.run.dir=two") == [0, 0], Path("rank_0.err").read_text()
+    done = train(*small, "trainer=cpu", *evaluate, "hydra.run.dir=one")
     assert done.code == 0, done.err
     assert len({Path(folder, "per_image.csv").read_text() for folder in ("one", "two", two)}) == 1
 
@@ -177,7 +177,7 @@ def test_a_run_of_which_one_process_was_killed_or_stopped_goes_on_to_the_same_bi
     for err in Path("rank_0.err"), Path("rank_1.err"):
         err.unlink()
     assert start(by_hand, *begin, victim=1, number=signal.SIGTERM) == [143, 0]
-    assert "stopped in epoch 2, step 4; go on with resume=" in Path("rank_0.out").read_text()
+    assert "stopped in epoch 2, step 4; resume with resume=" in Path("rank_0.out").read_text()
     assert start(by_hand, *begin) == [0, 0], Path("rank_0.err").read_text()
     assert "Traceback" not in Path("rank_0.err").read_text() + Path("rank_1.err").read_text()
     assert difference(weights("run"), weights(two)) == 0

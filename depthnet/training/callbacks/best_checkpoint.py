@@ -12,7 +12,7 @@ from torch import Tensor
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint for runs that may be moved: it knows its best score again in another directory.
 
-    A figure that is not finite is never the best; Lightning would keep the first one whatever it is.
+    A figure that is not finite is never the best; Lightning would keep the first one in any case.
     """
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:

@@ -15,7 +15,7 @@ from depthnet.run.files import read_record, update_record
 
 
 class Clock(Callback):
-    """Keeps the time that a run has trained, over all its starts: what the steps that it goes on from have taken.
+    """Keeps the time that a run has trained, over all its starts, in ``run.json``.
 
     It counts from the start of fitting to each save of a run's place and to the end of fitting, validations included;
     steps that a kill has lost, and that are taken again, count once. It stands in ``run.json`` and in no checkpoint,
@@ -30,7 +30,7 @@ class Clock(Callback):
         self._since = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._since = time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Clock(Callback):
 
 
 def _hardware(trainer: Trainer) -> str:
-    """What a run trains on, in words."""
+    """Return the hardware that a run trains on, in words."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

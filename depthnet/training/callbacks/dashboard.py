@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
 from depthnet.core.types import DepthRange, RangeLike
-from depthnet.training.loggers import last_step, wandb_runs
+from depthnet.training.loggers import last_step, logs_step, wandb_runs
 
 _BINS = 50
 
@@ -35,13 +35,11 @@ class Dashboard(Callback):
 
     def __init__(self, depth_range: RangeLike) -> None:
         self._top = DepthRange.of(depth_range).max
-        self._step = 0  # the last one that was looked at
         self._taken: dict[str, Any] = {}  # what is known of a step before it is taken
         self._counts: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start to measure."""
-        self._step = trainer.global_step
         self._ended = time.perf_counter()  # of the last step
         self._clear()
 
@@ -75,8 +73,7 @@ class Dashboard(Callback):
         now = time.perf_counter()
         self._seconds, self._ended = self._seconds + now - self._ended, now
         self._images += len(batch.image) * trainer.world_size
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not (stepped and trainer.loggers) or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not trainer.loggers or not logs_step(trainer, batch_idx):
             return
         speed = {"images_per_second": self._images / self._seconds, "waiting": self._waited / self._seconds}
         row = self._taken | {f"speed/{name}": value for name, value in speed.items()}

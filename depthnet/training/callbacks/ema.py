@@ -14,6 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from depthnet.training.loggers import step_taken
+
 log = logging.getLogger("depthnet")
 
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), "a number, at least 0 and below 1"]
@@ -43,7 +45,6 @@ class WeightEMA(Callback):
         self._weights: dict[str, Tensor] = {}  # of the module, in the same order
         self._resumed: dict[str, Tensor] = {}
         self._updates = 0
-        self._step = 0  # the last one that was looked at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the average of the run that is resumed, and give the module its weights."""
@@ -60,16 +61,23 @@ class WeightEMA(Callback):
             self.average[name].copy_(self._resumed[name])
         self._resumed = {}
 
+    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count steps, and warn if an epoch has fewer than the average remembers."""
-        self._step = trainer.global_step
-        self._warn(trainer)
+        """Warn if an epoch has fewer steps than the average remembers."""
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        remembered = round(1 / (1 - self._decay))
+        if steps < remembered and not self._warm_up:
+            fitting = math.floor(1000 * (1 - 1 / steps)) / 1000
+            log.warning(
+                f"callbacks.average.decay={self._decay:g}: the average remembers about {remembered} optimizer steps "
+                f"and an epoch has {steps}, so the first validations lag behind training; callbacks.average.decay="
+                f"{fitting:g} fits an epoch, and callbacks.average.warm_up=true begins with a shorter average"
+            )
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the average after an optimizer step."""
-        if trainer.global_step == self._step:
+        if not step_taken(trainer, batch_idx):
             return
-        self._step = trainer.global_step
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates)) if self._warm_up else self._decay
         # it interpolates, so that a weight that does not change leaves its average as it is, to the bit
         update: Any = get_ema_multi_avg_fn(decay if self._updates else 0.0)  # type: ignore[no-untyped-call]
@@ -102,18 +110,6 @@ class WeightEMA(Callback):
             kept = weight.clone()
             weight.copy_(self.average[name])
             self.average[name].copy_(kept)
-
-    @rank_zero_only
-    def _warn(self, trainer: Trainer) -> None:
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        remembered = round(1 / (1 - self._decay))
-        if steps < remembered and not self._warm_up:
-            fitting = math.floor(1000 * (1 - 1 / steps)) / 1000
-            log.warning(
-                f"callbacks.average.decay={self._decay:g}: the average remembers about {remembered} optimizer steps "
-                f"and an epoch has {steps}, so the first validations lag behind training; callbacks.average.decay="
-                f"{fitting:g} fits an epoch, and callbacks.average.warm_up=true begins with a shorter average"
-            )
 
 
 def _averaged(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

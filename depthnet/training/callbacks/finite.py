@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: not taken, named, kept to be looked at, and in the end a stop."""
+"""Skip steps whose loss or gradient is not finite, keep their batches, and stop the run after several."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NAMED = 8  # samples in a message
 class FiniteSteps(Callback):
     """Keeps NaN and infinity out of the weights.
 
-    Before the optimizer's step, loss and gradients of all processes are looked at. Where one is not finite, no process
+    Before the optimizer's step, loss and gradients of all processes are checked. Where one is not finite, no process
     takes the step; the samples are named and the batch is kept in ``nonfinite/`` (:func:`torch.load` reads it). With
-    float16, whose loss scale is found by overflowing, only the loss is looked at.
+    float16, whose loss scale is found by overflowing, only the loss is checked.
 
     Args:
         directory: The run's directory.
-        limit: So many such steps in one epoch stop the run.
+        limit: Number of such steps in one epoch that stops the run.
     """
 
     def __init__(

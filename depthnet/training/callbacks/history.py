@@ -19,7 +19,7 @@ from depthnet.core.tables import to_csv
 from depthnet.core.types import InputError
 from depthnet.run.config import best_direction
 from depthnet.run.files import HISTORY
-from depthnet.training.loggers import wandb_runs
+from depthnet.training.loggers import logs_step, wandb_runs
 
 log = logging.getLogger("depthnet")
 
@@ -42,7 +42,6 @@ class History(lightning.pytorch.callbacks.Checkpoint):
         self._path = Path(directory, HISTORY)
         self._steps = Path(directory) / "steps.csv"
         self._rows: list[dict[str, float]] = []
-        self._step = 0  # the last one that was looked at
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, for the checkpoint."""
@@ -55,17 +54,15 @@ class History(lightning.pytorch.callbacks.Checkpoint):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out the rows of steps that the run takes again, and what a kill left half written."""
-        self._step = trainer.global_step
         text = self._steps.read_text(encoding="utf-8", errors="replace") if self._steps.is_file() else ""
         rows = (_STEP_ROW.fullmatch(line) for line in text.splitlines(keepends=True))
         kept = [row[0] for row in rows if row and int(row[1]) <= trainer.global_step]
         write_text(self._steps, _STEP_COLUMNS + "".join(kept))
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add a row every ``trainer.log_every_n_steps`` optimizer steps."""
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not stepped or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # is there
+        if not logs_step(trainer, batch_idx):
             return
         values = [float(trainer.callback_metrics[f"step/{name}"]) for name in ("loss", "delta1")]
         row = [trainer.current_epoch, trainer.global_step, _learning_rate(trainer), *values]
@@ -91,7 +88,7 @@ class History(lightning.pytorch.callbacks.Checkpoint):
 
 
 def _best(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The best finite figure of each metric, over all epochs of a run, whatever number of starts it took."""
+    """The best finite figure of each metric, over all epochs of a run, over all its starts."""
     best: dict[str, float] = {}
     for name, value in ((name, value) for row in rows for name, value in row.items() if name.startswith("val/")):
         if math.isfinite(value):

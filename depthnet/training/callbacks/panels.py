@@ -14,7 +14,6 @@ from torch.nn.functional import interpolate
 from depthnet.core.images import resize_nearest, write_image_png
 from depthnet.core.types import Sample
 from depthnet.core.visualize import panel
-from depthnet.data.layouts.layout import Layout
 from depthnet.training.loggers import last_step, wandb_runs
 
 
@@ -25,26 +24,22 @@ class Panels(Callback):
 
     Args:
         directory: The run's directory.
-        layout: Names the frames.
-        split: The split that is evaluated.
         count: How many frames, evenly spaced over the split.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], layout: Layout, split: str, count: int = 6) -> None:
+    def __init__(self, directory: str | os.PathLike[str], count: int = 6) -> None:
         self._directory = Path(directory) / "panels"
-        self._layout = layout
-        self._split = split
         self._count = count
         self._drawn: dict[str, Any] = {}
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Draw the chosen frames of a batch for the loggers that show pictures."""
         if wandb_runs(trainer) and not trainer.sanity_checking:
-            self._draw("val", batch, outputs)
+            self._draw(trainer, "val", batch, outputs)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Draw the chosen frames of a batch."""
-        self._draw(self._split, batch, outputs)
+        self._draw(trainer, trainer.datamodule.test_split, batch, outputs)  # type: ignore[attr-defined]  # is there
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the pictures to the loggers, all in one step."""
@@ -54,10 +49,11 @@ class Panels(Callback):
         """Write the pictures, and send them to the loggers, all in one step."""
         for label, picture in self._drawn.items():
             write_image_png(self._directory / f"{label.replace('/', '_')}.png", picture)
-        self._send(trainer, f"panels/judged_{self._split}")
+        self._send(trainer, f"panels/judged_{trainer.datamodule.test_split}")  # type: ignore[attr-defined]  # is there
 
-    def _draw(self, split: str, batch: Sample, preds: Tensor) -> None:
-        total = self._layout.count(split)
+    def _draw(self, trainer: Any, split: str, batch: Sample, preds: Tensor) -> None:
+        layout = trainer.datamodule.layout
+        total = layout.count(split)
         count = min(self._count, total)
         chosen = {i * total // count for i in range(count)}
         for place, frame in enumerate(torch.as_tensor(batch.frame).tolist()):
@@ -68,7 +64,7 @@ class Panels(Callback):
             pred = interpolate(preds[place, None].float(), size, mode="bilinear", align_corners=True)[0]
             maps = (each[0].cpu().numpy() for each in (batch.depth[place], batch.mask[place], pred))
             depth, mask, predicted = (resize_nearest(each, image.shape[:2]) for each in maps)
-            label = self._layout.label(split, frame)
+            label = layout.label(split, frame)
             self._drawn[label] = panel(image, depth, mask, predicted, label)
 
     def _send(self, trainer: Trainer, key: str) -> None:

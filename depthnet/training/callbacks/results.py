@@ -13,7 +13,6 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from depthnet.core.tables import count_in_words
-from depthnet.data.datamodule import DepthDataModule
 from depthnet.evaluation.evaluator import Evaluation, describe_frames, metrics_table, training_mean
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.models.checkpoint import count_test
@@ -28,25 +27,10 @@ class Results(Callback):
 
     Args:
         directory: The run's directory.
-        data: The data that is evaluated on; its training frames make the mean map.
-        split: The split that is evaluated.
-        seed: The run's seed, for the record.
-        checkpoint: What is evaluated, where that was named; an evaluation on test is counted beside it.
     """
 
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        data: DepthDataModule,
-        split: str,
-        seed: int,
-        checkpoint: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
-        self._data = data
-        self._split = split
-        self._seed = seed
-        self._checkpoint = checkpoint
         self._map: Tensor | None = None
         self._figures: dict[str, dict[str, float]] = {}
 
@@ -56,7 +40,8 @@ class Results(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Make the mean training depth map."""
-        self._map = training_mean(self._data.layout, self._split)
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        self._map = training_mean(data.layout, data.test_split)
         self._baseline = Evaluation(pl_module.protocols)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
@@ -68,7 +53,8 @@ class Results(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``metrics.json`` and ``per_image.csv``, print the table, and log the figures."""
         evaluation: Evaluation = pl_module.evaluation
-        layout, split = self._data.layout, self._split
+        data, run = trainer.datamodule, pl_module.run  # type: ignore[attr-defined]  # Lightning's type leaves it out
+        layout, split = data.layout, data.test_split
         self._figures = evaluation.figures()
         rows = {"this checkpoint": self._figures}
         if self._map is not None:
@@ -84,16 +70,17 @@ class Results(Callback):
             labels=labels,
             scenes=scenes,
             expected=len(frames),
-            seed=self._seed,
+            seed=run.get("seed"),
             commit=commit(),
             versions=versions(),
-            data=self._data.record(),
-            **self._count(),
+            data=data.record(),
+            **(self._count(run["ckpt"], layout.description) if split in ("test", "published") else {}),
             mean_map=rows.get("mean map", {}),
         )
         frames_found = evaluation.rows(next(iter(self._figures)))[0]
-        title = f"{layout.description}, {split}: {count_in_words(len(frames_found), len(frames))}, {layout.truth} truth"
-        print(f"judged: {describe_frames(layout, split, frames_found)}")
+        counts = count_in_words(len(frames_found), len(frames))
+        title = f"{layout.description}, {split}: {counts}, {layout.truth} ground truth"
+        print(f"evaluated: {describe_frames(layout, split, frames_found)}")
         metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}).print()
         step = last_step(trainer)
         for logger in trainer.loggers:
@@ -109,17 +96,15 @@ class Results(Callback):
                 columns = ["protocol", "frame", "label", "scene", *METRIC_NAMES]
                 run.log_table(f"per_image/{split}", columns, images, step=step)
 
-    def _count(self) -> dict[str, int | None]:
+    def _count(self, checkpoint: str, data: str) -> dict[str, int | None]:
         """Note an evaluation on test beside its checkpoint, and return how many there were, for the record."""
-        if self._split not in ("test", "published") or self._checkpoint is None:
-            return {}
-        when, data = time.strftime("%Y-%m-%dT%H:%M:%S%z"), self._data.layout.description
+        when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         entry = {"when": when, "directory": str(self._directory), "data": data, **self._figures}
-        count = count_test(self._checkpoint, entry)
+        count = count_test(checkpoint, entry)
         log.info(
             "test: this evaluation cannot be counted; the record of the checkpoint's tests cannot be read or written"
             if count is None
-            else f"test: judgement number {count} of this checkpoint; what is chosen by test figures is no longer "
+            else f"test: evaluation number {count} of this checkpoint; what is chosen by test figures is no longer "
             "tested by them"
         )
         return {"test_judgements": count}

@@ -1,4 +1,4 @@
-"""``last.ckpt``: what a run is resumed from, written every so often and when the run is told to stop.
+"""``last.ckpt``: what a run is resumed from, written at intervals and when a signal asks the run to stop.
 
 A checkpoint is taken at one of three places, and a run that is resumed from it continues as if nothing had happened:
 after a step, before a validation (which is then done again), and after an epoch's end.
@@ -21,17 +21,18 @@ from pydantic import Field
 from depthnet.core.types import LAST
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.ema import WeightEMA
+from depthnet.training.loggers import step_taken
 
 log = logging.getLogger("depthnet")
 
 
 class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
-    """Keeps the checkpoint that a run is resumed from, and stops the run after a step when it is told to.
+    """Keeps the checkpoint that a run is resumed from, and stops the run after a step when a signal came.
 
     Args:
         directory: Where ``last.ckpt`` and the generation before it are written.
-        every_n_steps: Save after every so many optimiser steps; None for no such rule.
-        every_minutes: Save after the first step that ends so long after the last save; None for no such rule. At an
+        every_n_steps: Save after every that many optimizer steps; None for no such rule.
+        every_minutes: Save after the first step that ends this long after the last save; None for no such rule. At an
             epoch's end it is saved in any case.
     """
 
@@ -41,12 +42,11 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
         every_n_steps: Annotated[int, Field(ge=1), "a whole number, at least 1,"] | None = None,
         every_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False), "a number above 0"] | None = 5.0,
     ) -> None:
-        self.signals = Signals()  # of whoever listens to them
+        self.signals = Signals()  # the run sets its own
         self._path = Path(directory) / LAST.name
         self._every = every_n_steps
         self._seconds = None if every_minutes is None else 60 * every_minutes
         self._saved = time.monotonic()
-        self._step = 0  # the last one that was looked at
         self._gathering = False
         self._stopping = 0  # the signal by which the run stops when the next step is to begin
         self._ended = False
@@ -62,21 +62,19 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
         self._ended = bool(state_dict["ended"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count steps, or do not begin to train where the run had stopped early."""
+        """Listen to signals; train nothing more where the run had stopped early."""
         self.signals.renew()  # Lightning's handlers would talk to other processes in the middle of a step
         self.signals.patient = True
-        self._saved, self._step = time.monotonic(), trainer.global_step
-        if self._step:
-            log.info("resumed in epoch %d after step %d", trainer.current_epoch + 1, self._step)
+        self._saved = time.monotonic()
+        if trainer.global_step:
+            log.info("resumed in epoch %d after step %d", trainer.current_epoch + 1, trainer.global_step)
         trainer.should_stop = self._ended
         if self._ended:
             log.info("training had stopped before its last epoch; nothing more is trained")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save after a step when it is time to, or when the run is to stop."""
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        stepped = step_taken(trainer, batch_idx)
         self._gathering = not stepped  # gradients, which stand in no checkpoint
         if trainer.is_last_batch or _validates_after(trainer, batch_idx):
             return  # the next place to save follows at once
@@ -165,7 +163,7 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
         if trainer.is_global_zero:
             where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
             place = shlex.quote(f"resume={self._path.parent.parent}")
-            print(f"stopped in {where}; go on with {place}", flush=True)
+            print(f"stopped in {where}; resume with {place}", flush=True)
         raise Stopped(number)
 
 

@@ -32,7 +32,7 @@ def epoch(number, **metrics):
     )
 
 
-def test_history_has_a_row_an_epoch_and_goes_on_after_a_stop(tmp_path):
+def test_history_has_a_row_an_epoch_and_continues_after_a_stop(tmp_path):
     first = History(tmp_path)
     first.on_train_epoch_end(epoch(0, **{"train/loss": 2.0, "step/loss": 1.0}), None)
     second = History(tmp_path)
@@ -47,15 +47,15 @@ def test_history_has_a_row_an_epoch_and_goes_on_after_a_stop(tmp_path):
 
 
 def test_panels_show_evenly_spaced_frames(tmp_path, make_lists):
-    layout = open_root(make_lists(val=5))
-    panels = Panels(tmp_path, layout, "val", count=2)
+    data = SimpleNamespace(layout=open_root(make_lists(val=5)), test_split="val")
+    panels = Panels(tmp_path, count=2)
     batch = Sample(
         torch.zeros(5, 3, 24, 32, dtype=torch.uint8),
         torch.full((5, 1, 48, 64), 2.0),
         torch.ones(5, 1, 48, 64, dtype=torch.bool),
         torch.arange(5),
     )
-    trainer = SimpleNamespace(loggers=[], testing=True, global_step=3)
+    trainer = SimpleNamespace(datamodule=data, loggers=[], testing=True, global_step=3)
     panels.on_test_batch_end(trainer, None, torch.full((5, 1, 24, 32), 2.5), batch, 0)
     panels.on_test_epoch_end(trainer, None)
     names = sorted(path.name for path in (tmp_path / "panels").iterdir())
@@ -77,10 +77,9 @@ class Board(WandbRun):
 
 def test_panels_go_to_every_logger_that_shows_pictures(tmp_path, make_lists):
     boards = [Board(), Board()]
-    trainer = SimpleNamespace(
-        loggers=[CSVLogger(tmp_path), *boards], sanity_checking=False, testing=False, global_step=3
-    )
-    panels = Panels(tmp_path, open_root(make_lists(val=2)), "val", count=2)
+    data, loggers = SimpleNamespace(layout=open_root(make_lists(val=2))), [CSVLogger(tmp_path), *boards]
+    trainer = SimpleNamespace(datamodule=data, loggers=loggers, sanity_checking=False, testing=False, global_step=3)
+    panels = Panels(tmp_path, count=2)
     batch = Sample(
         torch.zeros(2, 3, 24, 32, dtype=torch.uint8),
         torch.full((2, 1, 48, 64), 2.0),
@@ -110,14 +109,14 @@ def test_a_table_says_how_many_images_it_is_of(tmp_path, capsys):
     for frame in range(2):  # as with trainer.limit_test_batches=1
         depth = torch.from_numpy(data.layout.read("val", frame)[1])[None, None]
         evaluation.update(depth, depth, depth > 0, frame)
-    results = Results(tmp_path, data, "val", seed=0)
-    results.on_test_end(
-        SimpleNamespace(is_global_zero=True, testing=True, global_step=0, loggers=[]),
-        SimpleNamespace(evaluation=evaluation),
+    data.test_split = "val"
+    Results(tmp_path).on_test_end(
+        SimpleNamespace(datamodule=data, is_global_zero=True, testing=True, global_step=0, loggers=[]),
+        SimpleNamespace(evaluation=evaluation, run={"seed": 0}),
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["images"], metrics["expected"]) == (2, 4)
-    assert "val: 2 of 4 images, filled truth" in " ".join(capsys.readouterr().out.split())
+    assert "val: 2 of 4 images, filled ground truth" in " ".join(capsys.readouterr().out.split())
     cfg = {"resume": "auto", "resume_allow": [], "watch": "val/delta1", "directory": str(tmp_path)}
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cfg)))
     assert finished(OmegaConf.create(cfg), tmp_path) == 1.0

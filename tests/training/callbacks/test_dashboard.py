@@ -68,6 +68,8 @@ def trainer_of(module, *boards, **more):
         "loggers": list(boards),
         "optimizers": [build_optimizer(module.network, "SGD", lr=0.5, encoder_lr_scale=0.1)],
         "global_step": 0,
+        "is_last_batch": False,
+        "accumulate_grad_batches": 1,
         "log_every_n_steps": 2,
         "world_size": 2,
         "is_global_zero": True,
@@ -192,8 +194,8 @@ def complete(job, seed, group):
     assert [row["epoch"] for row in figures] == [row["epoch"] for row in averages] == list(range(len(figures)))
     for metric, best in (("delta1", max), ("abs_rel", min), ("rmse", min)):
         assert kept[f"val/{metric}"] == best(row[f"val/{metric}"] for row in figures)
-    judged = json.loads((job / "metrics.json").read_text())["protocols"]["uncropped"]
-    assert kept["val/uncropped/delta1"] == pytest.approx(judged["delta1"], rel=1e-6)
+    evaluated = json.loads((job / "metrics.json").read_text())["protocols"]["uncropped"]
+    assert kept["val/uncropped/delta1"] == pytest.approx(evaluated["delta1"], rel=1e-6)
     drawn = [row for row in rows if "depth/truth.bins" in row]
     assert len(drawn) == len(figures)
     for row in drawn:

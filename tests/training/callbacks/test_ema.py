@@ -34,14 +34,15 @@ class Net(nn.Module):
 
 
 def updated(average, net, steps, first=0):
-    trainer = SimpleNamespace(global_step=first, num_training_batches=10_000, accumulate_grad_batches=1)
+    trainer = SimpleNamespace(global_step=first, num_training_batches=10_000, accumulate_grad_batches=2)
+    trainer.is_last_batch = False
     average.on_fit_start(trainer, net)
     average.on_train_start(trainer, net)
     for _ in range(steps):
         average.on_train_batch_end(trainer, net, None, None, 0)  # gradients were gathered; no step
         net.step()
         trainer.global_step += 1
-        average.on_train_batch_end(trainer, net, None, None, 0)
+        average.on_train_batch_end(trainer, net, None, None, 1)
     return trainer
 
 
@@ -54,7 +55,7 @@ def test_weights_and_statistics_are_averaged_and_constants_are_copied():
     for number in range(1000):
         net.step()
         trainer.global_step += 1
-        average.on_train_batch_end(trainer, net, None, None, 0)
+        average.on_train_batch_end(trainer, net, None, None, 1)
         for name in names:
             value = net.state_dict()[name].double()
             wanted[name] = 0.999 * wanted[name] + 0.001 * value if number else value
@@ -103,7 +104,7 @@ def test_a_warm_up_forgets_the_first_steps_sooner():
         with torch.no_grad():
             net.frozen.fill_(1.0)
         trainer.global_step += 1
-        average.on_train_batch_end(trainer, net, None, None, 0)
+        average.on_train_batch_end(trainer, net, None, None, 1)
         values.append(average.average["frozen"][0].item())
     assert values == pytest.approx([0.1 + 0.01 * 0.9, 0.1 + (1 - 2 / 11) * 0.9])
 

@@ -34,10 +34,10 @@ class Learner(nn.Module):
         return self.network(image)
 
 
-def batch(spoilt=()):
+def batch(corrupted=()):
     image = torch.full((4, 3, 2, 3), 100, dtype=torch.uint8)
     depth = torch.full((4, 1, 2, 3), 3.0)
-    depth[list(spoilt)] = torch.nan
+    depth[list(corrupted)] = torch.nan
     return Sample(image, depth, torch.ones_like(depth, dtype=torch.bool), torch.arange(10, 14))
 
 
@@ -68,11 +68,11 @@ def test_a_finite_step_is_taken_and_nothing_is_kept(tmp_path):
 
 def test_a_step_that_is_not_finite_is_left_out_named_and_kept(tmp_path, caplog):
     callback, learner = FiniteSteps(tmp_path), Learner()
-    assert step(callback, learner, batch(), batch(spoilt=[2])) is None  # both batches of a gathered gradient
+    assert step(callback, learner, batch(), batch(corrupted=[2])) is None  # both batches of a gathered gradient
     assert "epoch 2, step 7" in caplog.text
     assert "samples train/10, train/11, train/12, train/13, train/10, train/11, train/12, train/13;" in caplog.text
     kept = torch.load(tmp_path / "nonfinite/step_000007_process_0.pt", weights_only=True)
-    assert torch.equal(kept["batch_1"]["depth"], batch(spoilt=[2]).depth) is False  # NaN is not itself
+    assert torch.equal(kept["batch_1"]["depth"], batch(corrupted=[2]).depth) is False  # NaN is not itself
     assert kept["batch_1"]["depth"].isnan().sum() == 6
     assert kept["batch_0"]["frame"].tolist() == [10, 11, 12, 13]
     assert step(callback, learner, batch()).isfinite()
@@ -80,20 +80,20 @@ def test_a_step_that_is_not_finite_is_left_out_named_and_kept(tmp_path, caplog):
 
 def test_too_many_in_an_epoch_stop_the_run(tmp_path):
     callback, learner = FiniteSteps(tmp_path, limit=2), Learner()
-    step(callback, learner, batch(spoilt=[0]))
+    step(callback, learner, batch(corrupted=[0]))
     resumed = FiniteSteps(tmp_path, limit=2)
     resumed.load_state_dict(callback.state_dict())
     with pytest.raises(InputError, match=r"2 times in this epoch \(samples train/10, "):
-        step(resumed, learner, batch(spoilt=[1]))
+        step(resumed, learner, batch(corrupted=[1]))
     callback.on_train_epoch_start(None, None)
-    step(callback, learner, batch(spoilt=[1]))  # another epoch
+    step(callback, learner, batch(corrupted=[1]))  # another epoch
 
 
-def test_spoilt_statistics_stop_the_run_at_once(tmp_path):
+def test_corrupted_statistics_stop_the_run_at_once(tmp_path):
     learner = Learner()
     learner.network.seen.fill_(torch.nan)
     with pytest.raises(InputError, match=r"network\.seen is not finite any more"):
-        step(FiniteSteps(tmp_path), learner, batch(spoilt=[0]))
+        step(FiniteSteps(tmp_path), learner, batch(corrupted=[0]))
 
 
 def test_float16_may_overflow_its_gradients_but_not_its_loss(tmp_path):
@@ -101,7 +101,7 @@ def test_float16_may_overflow_its_gradients_but_not_its_loss(tmp_path):
     learner = Learner()
     learner.network.scale.register_hook(lambda gradient: gradient * torch.inf)
     assert step(FiniteSteps(tmp_path), learner, batch(), precision_plugin=scaled) is not None
-    assert step(FiniteSteps(tmp_path), Learner(), batch(spoilt=[0]), precision_plugin=scaled) is None
+    assert step(FiniteSteps(tmp_path), Learner(), batch(corrupted=[0]), precision_plugin=scaled) is None
 
 
 @pytest.mark.parametrize("limit", [0, -1])
@@ -116,7 +116,7 @@ def test_two_processes_leave_out_the_same_steps_and_stop_alike(tmp_path):
     def work(rank):
         callback, learner = FiniteSteps(tmp_path), Learner()
         place = {"world_size": 2, "global_rank": rank, "is_global_zero": rank == 0}
-        taken = [step(callback, learner, batch(spoilt=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
+        taken = [step(callback, learner, batch(corrupted=bad), **place) is not None for bad in ([rank] * rank, [], [3])]
         last = ResumeCheckpoint(tmp_path, every_minutes=1e-9 if rank == 0 else 1e9)
         last.signals.received = signal.SIGTERM if rank else None
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
