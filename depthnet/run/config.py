@@ -68,9 +68,9 @@ def worst_figure(watch: str) -> float:
     return 0.0 if HIGHER_IS_BETTER.get(str(watch).partition("/")[2], True) else sys.float_info.max
 
 
-def resolvers() -> dict[str, Callable[..., Any]]:
-    """Return the functions that conf/ calls by name."""
-    return {
+def register_resolvers() -> None:
+    """Make the functions that conf/ calls by name known to OmegaConf."""
+    resolvers: dict[str, Callable[..., Any]] = {
         "auto_precision": auto_precision,
         "default_data": default_data,
         "direction": best_direction,
@@ -79,11 +79,7 @@ def resolvers() -> dict[str, Callable[..., Any]]:
         "optuna_direction": lambda watch: f"{best_direction(watch)}imize",
         "run_dir": run_directory,
     }
-
-
-def register_resolvers() -> None:
-    """Make the functions of :func:`resolvers` known to OmegaConf."""
-    for name, resolver in resolvers().items():
+    for name, resolver in resolvers.items():
         # what is cached goes by the interpolation's text, which is the same for each job of a sweep
         OmegaConf.register_new_resolver(name, resolver, use_cache=name != "job_name")
 

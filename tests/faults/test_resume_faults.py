@@ -40,7 +40,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_from_there(forge, ref
 
 
 @pytest.mark.parametrize("every", [2, 1000])
-def test_a_signal_in_a_validation_ends_it_and_the_validation_is_done_again(forge, reference, tmp_path, every):
+def test_a_signal_in_a_validation_ends_the_run_after_it(forge, reference, tmp_path, every):
     words = ["data.num_workers=0", f"callbacks.last.every_n_steps={every}"]
     ended = stopped(forge, tmp_path / "run", signal.SIGTERM, b"V", 2, *words)
     assert ended.code == 143
