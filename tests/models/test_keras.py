@@ -249,9 +249,9 @@ def test_the_encoder_of_irv2_attn_fits_into_it(net):
     ("options", "message"),
     [
         ({"image_size": (42, 320)}, "^data.image_size 42x320: too small for the network"),
-        ({"image_size": (240, 42)}, "at least 43x43"),
+        ({"image_size": (240, 42)}, "too small for the network"),
         ({"encoder": "resnet50"}, "^model.encoder=resnet50: the published network has inception_resnet_v2; for others"),
-        ({"encoder": "inception_resnet_v2.none"}, "timm has no such weights"),
+        ({"encoder": "inception_resnet_v2.none"}, "timm has no such network or weights; near: inception_resnet_v2"),
         ({"head": "softmax"}, "head=softmax"),
         ({"std": (0, 1, 1)}, "std above 0"),
     ],
