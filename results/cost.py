@@ -22,7 +22,7 @@ class Cost(NamedTuple):
     Attributes:
         parameters: Of the whole network, learned or frozen.
         gmacs: 10^9 multiply-accumulates: half of what ``torch.utils.flop_counter`` counts, which are those of
-            convolutions and matrix products; resizing, normalisation and activations are not in it.
+            convolutions and matrix products; resizing, normalization and activations are not in it.
         ms: Milliseconds on one core, of its own time: those in which the machine did something else do not count.
         encoder_ms: Those of its encoder alone; None where it has no encoder that stands alone.
     """
@@ -52,7 +52,7 @@ def measure_cost(network: DepthNetwork, rounds: int = _ROUNDS) -> Cost:
     encoder = network.encoder
     works: list[Callable[[], Tensor | list[Tensor]]] = [lambda: network(image)]
     if not isinstance(encoder, nn.ModuleList):  # levels without a forward of their own
-        works.append(lambda: encoder(network.normalise(image)))
+        works.append(lambda: encoder(network.normalize(image)))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     taken: list[list[float]] = [[] for _ in works]

@@ -43,8 +43,9 @@ from depthnet.evaluation.frames import FrameEvaluator, evaluate_frames
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.robustness import LIGHT, evaluate, losses
 from depthnet.evaluation.sharpness import EDGE_F1, edge_f1
+from depthnet.export.portable import portable
 from depthnet.models.depth_net import load_network
-from depthnet.models.shipped import portable, shipped_models
+from depthnet.models.shipped import shipped_models
 from depthnet.run.files import RECORD, Run, flatten, read_record, read_run, store_measured
 
 MORE = ("edge_f1", "robustness", "robustness_light", *(f"robustness_{name}" for name in CORRUPTIONS))

@@ -121,7 +121,7 @@ def test_the_defaults_follow_the_machine(tmp_path, monkeypatch):
         (["+callbacks.x=1"], "callbacks.x=1: has no _target_, so nothing is built of it"),
         (["+trainer.default_root_dir=x"], "trainer.default_root_dir=x: the run sets it itself"),
         (["model=unet_attn"], "model.encoder: has no value; add model.encoder=VALUE"),
-        (["data.depth_range=5"], "data.depth_range=5: it is {min: METRES, max: METRES}"),
+        (["data.depth_range=5"], "data.depth_range=5: it is {min: METERS, max: METERS}"),
         (["data.batch_size=two"], "data.batch_size=two: it is a whole number"),
         (["augment.transforms=5"], "augment.transforms=5: it is ["),  # not data.augment, which is the same node
         (["logger=wandb", "+logger.projct=x"], "takes no projct; did you mean project?"),

@@ -23,27 +23,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "predict.py"
 
 FAKE = """
-import runpy, sys, time
-from types import SimpleNamespace
-import numpy as np
-from depthnet.inference import predict as prediction
-from depthnet.core.types import DepthRange
-
-class Fake:
-    image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)
-    def infer(self, image, intrinsics=None):
-        time.sleep(0.05)
-        return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
-    def focal_ratio(self, size, intrinsics=None):
-        return 1.0
-
-    def size_for(self, size):
-        return self.image_size
-    def config(self):
-        return {}
-
-sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device, size=None: Fake())
-prediction._find_device = lambda name: name
+import runpy, sys
+from fake_network import install
+install(pause=0.05)
 sys.argv = ["predict.py", *sys.argv[2:]]
 runpy.run_path(%r, run_name="__main__")
 """
@@ -71,7 +53,8 @@ def photo(path: Path, seed: int = 0, size: tuple[int, int] = (20, 30)) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", **more}
+    folders = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests/support")))
+    return {**os.environ, "PYTHONPATH": folders, "HF_HUB_OFFLINE": "1", **more}
 
 
 def counts(out: str) -> str:
@@ -117,7 +100,7 @@ def test_help_and_mistakes_answer_before_anything_is_imported() -> None:
     [
         (["--ckpt", "best.ckpt"], "no photograph"),
         (["in", "--ckpt", "none.ckpt"], "none.ckpt"),
-        (["in", "--ckpt", "in"], "in: a folder, and no run"),
+        (["in", "--ckpt", "in"], "in: a folder without checkpoints/best.ckpt"),
         (["in", "--ckpt", "best.ckpt", "--output", "best.ckpt"], "cannot write in best.ckpt"),
         (["nothing.jpg", "--ckpt", "best.ckpt"], "nothing.jpg: no such file"),
         (["in/*.gif", "--ckpt", "best.ckpt"], "no such file"),
@@ -276,15 +259,13 @@ def test_a_real_checkpoint_gives_what_infer_gives(
     assert predict.main(["in/odd.png", "--ckpt", "runs/a", "--output", "again", "--device", "cpu"]) == 0
     assert np.array_equal(np.load("again/odd_depth.npy"), np.load("out/odd_depth.npy"))
     assert predict.main(["in/odd.png", "--ckpt", "runs", "--output", "again"]) == 2
-    assert capsys.readouterr().err == (
-        "depthnet predict: checkpoint runs: a folder, and no run with checkpoints "
-        "(looked for checkpoints/best.ckpt in it)\n"
-    )
+    assert "checkpoint runs: a folder without checkpoints/best.ckpt; name a run" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     predict: ModuleType, tiny: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from depthnet.export.weights import pack_weights
     from depthnet.models import shipped
     from depthnet.models.checkpoint import read_checkpoint
 
@@ -297,7 +278,7 @@ def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     )
     weights.mkdir()
     source = read_checkpoint(tiny.path)
-    (weights / "nyu_small.safetensors").write_bytes(shipped.pack_weights(source.state, source.record))
+    (weights / "nyu_small.safetensors").write_bytes(pack_weights(source.state, source.record))
     Path("nyu_small").mkdir()  # is no reason to take another
     assert predict.main(["in", "--output", "out", "--device", "cpu"]) == 0
     said, _, closing = capsys.readouterr().out.splitlines()

@@ -1,7 +1,7 @@
-"""The one writer of files that matter: a reader sees the whole old file or the whole new one, whatever happens.
+"""The one writer of files that matter: a reader always sees the whole old file or the whole new one.
 
 A file is written under a temporary name in its own directory, synced, renamed over the final name, and the directory
-is synced. So a crash, a kill or a full disk leaves what was there before. :func:`locked` keeps a directory to one run.
+is synced. So a crash, a kill or a full disk leaves the old file. :func:`locked` keeps a directory to one run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -29,28 +30,27 @@ log = logging.getLogger("depthnet")
 
 
 def cache_folder(stated: str | os.PathLike[str] | None = None) -> Path:
-    """Return where decoded pairs, examinations and counts of tests are kept: as stated, else ``DEPTHNET_CACHE``, else
-    the user's own cache.
+    """Return the folder of decoded pairs, validations and counts of tests: as stated, else ``DEPTHNET_CACHE``, else the
+    user's cache.
     """
-    if stated is None:
-        stated = os.environ.get("DEPTHNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
-    return Path(stated).expanduser()
+    users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "depthnet")
+    return Path(stated or os.environ.get("DEPTHNET_CACHE") or users).expanduser()
 
 
 @contextlib.contextmanager
 def open_durable(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[IO[bytes]]:
-    """Open ``path`` to be written whole; it gets its name only when the block ends without an exception.
+    """Open ``path`` for writing; the file gets its name only when the block ends without an exception.
 
     Args:
         path: The final name. Its directory is made if it is missing.
-        needed: How much will be written [bytes], where that is known; for the message when it does not fit.
+        needed: How much will be written [bytes], if it is known; for the message when it does not fit.
 
     Yields:
         A binary file object.
 
     Raises:
-        InputError: If the disk is full or the directory cannot be written; what stood at ``path`` is still there. The
-            line for a full disk says how much is needed and how much is free.
+        InputError: If the disk is full or the directory cannot be written; the old file is untouched. The line for a
+            full disk states how much is needed and how much is free.
 
     Example:
         >>> import tempfile, pathlib
@@ -61,7 +61,7 @@ def open_durable(path: str | os.PathLike[str], needed: int | None = None) -> Ite
         b'whole'
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"  # as remove_leftovers knows it
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.part"  # remove_leftovers knows this form
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -101,16 +101,35 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def sidecar(path: Path) -> Path:
+    """Return the path of the digests beside a file, which it shares with the generation before it."""
+    return path.with_name(f"{path.name.replace('.previous.', '.')}.sha256")
+
+
+def digests_of(path: Path) -> list[str]:
+    """Return the digests beside a file, its own first; none where there is no file of them."""
+    beside = sidecar(path)
+    text = beside.read_text(encoding="ascii", errors="replace") if beside.is_file() else ""
+    return re.findall(r"^[0-9a-f]{64}\b", text.lower(), re.MULTILINE)
 
 
 def require_writable(directory: str | os.PathLike[str]) -> Path:
-    """Make ``directory`` and prove that a file can be written there, before any work is done.
+    """Make ``directory`` and check that a file can be written there, before any work is done.
 
     Raises:
-        InputError: If it is no directory, or nothing can be written in it, the disk being full among the reasons.
+        InputError: If it is no directory, or nothing can be written in it, as when the disk is full.
     """
     directory = Path(directory)
     try:
@@ -123,9 +142,9 @@ def require_writable(directory: str | os.PathLike[str]) -> Path:
 
 
 def remove_leftovers(directory: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that a killed process left in ``directory``, its sub-directories left alone.
+    """Remove the temporary files that a killed process left in ``directory``, not in its sub-directories.
 
-    Only for who has :func:`locked` the directory: another process may be writing there.
+    Lock the directory first (:func:`locked`): another process may be writing there.
     """
     for path in Path(directory).glob(f".*.{'[0-9a-f]' * 8}.part"):
         with contextlib.suppress(OSError):
@@ -134,14 +153,14 @@ def remove_leftovers(directory: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
-    """Keep ``directory`` to this process for the block; the system frees it when the process ends in whatever way.
+    """Lock ``directory`` for this process during the block; the system releases it however the process ends.
 
     The lock is on the file ``.lock`` in it, which names the holder and stays there afterwards. A process that is forked
-    meanwhile does not hold it. A file system that knows no locks gives a warning.
+    meanwhile does not hold it. A file system without locks gives a warning.
 
     Args:
         directory: Made if it is missing.
-        wait: Until another process that has locked it is done.
+        wait: Whether to wait until another process releases it.
 
     Raises:
         InputError: If it is locked already, by this process or another, or cannot be written.
@@ -155,7 +174,7 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
                 stack.enter_context(lock.acquire(blocking=False))
             except Timeout:
                 holder = ""
-                with contextlib.suppress(OSError):  # Windows lets nobody read a locked file
+                with contextlib.suppress(OSError):  # Windows does not let a locked file be read
                     holder = path.read_text(errors="replace")
                 busy = f"{directory}: another run is at work in this directory ({holder or 'it has just begun'})"
                 if not wait:
@@ -165,21 +184,20 @@ def locked(directory: str | os.PathLike[str], wait: bool = False) -> Iterator[No
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                 raise InputError(f"cannot write in {directory}: {error.strerror}; name another directory") from error
-            log.warning("%s: cannot be locked (%s); see that only one run uses it", directory, error.strerror)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a word of whose it is
+            log.warning("%s: cannot be locked (%s); make sure that only one run uses it", directory, error.strerror)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without its holder's name
             since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
         yield
 
 
 def _shortage(error: OSError, temporary: Path, needed: int | None) -> str:
-    """Say how much room was needed and how much there is, if that is what an error is about."""
+    """Return how much room is needed and how much is free, if the disk was full; else nothing."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ""
-    least = temporary.stat().st_size if temporary.exists() else 0
     temporary.unlink(missing_ok=True)  # it may hold all that is free
-    amount = f"{needed / 1e6:,.1f} MB" if needed else f"more than {least / 1e6:,.1f} MB"
-    return f"; {amount} needed, {shutil.disk_usage(temporary.parent).free / 1e6:,.1f} MB free"
+    amount = f"{needed / 1e6:,.1f} MB needed, " if needed else ""
+    return f"; {amount}{shutil.disk_usage(temporary.parent).free / 1e6:,.1f} MB free"
 
 
 def _sync_directory(directory: Path) -> None:

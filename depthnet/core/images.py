@@ -1,7 +1,7 @@
 """The one decoder and the one resize of images and depth files, shared by training, evaluation and prediction.
 
 Pillow, PNG and JPEG only; depth also as a NumPy array of floats. The size is read from the header before any pixel is
-decoded, a torn file is an error and never a half-grey array, and a photograph's EXIF orientation is honoured.
+decoded, a torn file is an error and never a half-gray array, and a photograph's EXIF orientation is honored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from depthnet.core.atomic_io import write_bytes
-from depthnet.core.types import InputError
+from depthnet.core.types import InputError, reason_of
 
 MAX_PIXELS = 200_000_000
 """More pixels than this are refused from the header alone; the largest phones take 200 megapixels."""
@@ -44,30 +43,33 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open ``path`` lazily; every way in which a file can be wrong becomes one InputError that names it."""
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Require a regular file that is not empty, and turn every error of reading it into one InputError that names it.
+
+    Opening a pipe would block, and a device has no end.
+    """
     try:
-        _require_file(path)
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            _check_pixels(path, picture.width, picture.height)
-            yield picture
+        status = os.stat(path)  # noqa: PTH116
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: not a regular file; give a PNG, JPEG or .npy file")
+        if not status.st_size:
+            raise InputError(f"{path}: the file is empty; replace it or take it out", "empty")
+        yield
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a PNG or JPEG image; replace it, take it out, or {CONVERT}") from None
-    except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError, struct.error and more
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:120]
+    except Exception as error:  # Pillow and NumPy raise OSError, SyntaxError, TypeError, struct.error and more
         missing = isinstance(error, FileNotFoundError)
-        raise InputError(f"{path}: cannot be read: {reason.rstrip('.')}", "missing" if missing else "torn") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})", "missing" if missing else "torn") from None
 
 
-def _require_file(path: str | os.PathLike[str]) -> None:
-    """Raise InputError for what is no file with something in it: to open a pipe would block, a device has no end."""
-    status = os.stat(path)  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path}: not a regular file; give a PNG, JPEG or .npy file")
-    if not status.st_size:
-        raise InputError(f"{path}: the file is empty; replace it or take it out", "empty")
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image without decoding it."""
+    with _reading(path), Image.open(path, formats=("PNG", "JPEG")) as picture:
+        _check_pixels(path, picture.width, picture.height)
+        yield picture
 
 
 def _check_pixels(path: str | os.PathLike[str], width: int, height: int) -> None:
@@ -75,17 +77,9 @@ def _check_pixels(path: str | os.PathLike[str], width: int, height: int) -> None
         raise InputError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS} are read")
 
 
-def _exif(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Exif:
-    """Return the EXIF of an opened file; Pillow itself would decode a PNG without any to look behind its pixels."""
-    if picture.format != "PNG" or "exif" in picture.info:
-        return picture.getexif()
-    with Path(path).open("rb") as file:
-        place = 8
-        while len(head := (file.seek(place), file.read(8))[1]) == 8:
-            if head[4:] == b"eXIf":
-                return picture.getexif()
-            place += 12 + int.from_bytes(head[:4], "big")
-    return Image.Exif()
+def _exif(picture: Image.Image) -> Image.Exif:
+    """Return the EXIF of an opened file; of a PNG, if it stands before the pixels: Pillow would decode them."""
+    return picture.getexif() if picture.format == "JPEG" or "exif" in picture.info else Image.Exif()
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -98,7 +92,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         height, width = _load_array(path).shape
         return height, width
     with _opened(path) as picture:
-        if _exif(picture, path).get(_EXIF_ORIENTATION) in _TURNED:
+        if _exif(picture).get(_EXIF_ORIENTATION) in _TURNED:
             return picture.width, picture.height
         return picture.height, picture.width
 
@@ -110,32 +104,21 @@ def read_film_focal(path: str | os.PathLike[str]) -> float:
         InputError: As :func:`image_size`, for an image.
     """
     with _opened(path) as picture:
-        exif = _exif(picture, path)
         try:
-            stated = exif.get_ifd(_EXIF_IFD)
+            stated = _exif(picture).get_ifd(_EXIF_IFD)
+            focal, *written = (float(stated.get(tag) or 0) for tag in (_EXIF_FILM, *_EXIF_PIXELS))
         except Exception:  # damaged, in one of Pillow's many ways; the pixels can be whole
-            stated = {}
-        sides = sorted(picture.size)
-    written = sorted(_exif_number(stated.get(tag)) for tag in _EXIF_PIXELS)
-    if written[0] > 0 and abs(sides[0] / written[0] / (sides[1] / written[1]) - 1) > 0.02:
-        return 0.0
-    return _exif_number(stated.get(_EXIF_FILM))
-
-
-def _exif_number(value: object) -> float:
-    """Return a number that EXIF holds; 0 for none, and for one that cannot be."""
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what is no number is caught
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-    return number if 0 < number < float("inf") else 0.0
+            return 0.0
+        (short, long), (shorter, longer) = sorted(picture.size), sorted(written)
+    cropped = shorter > 0 and abs(short * longer / (shorter * long) - 1) > 0.02
+    return focal if 0 < focal < float("inf") and not cropped else 0.0
 
 
 def read_image(path: str | os.PathLike[str]) -> UInt8Array:
     """Read a photograph, turned upright by its EXIF orientation.
 
     Args:
-        path: A PNG or JPEG file. Grey, palette, 16-bit and transparent files become 8-bit RGB (transparent: on white).
+        path: A PNG or JPEG file. Gray, palette, 16-bit and transparent files become 8-bit RGB (transparent: on white).
 
     Returns:
         RGB, ``uint8``, shape ``(H, W, 3)``, C-contiguous and writable.
@@ -144,19 +127,19 @@ def read_image(path: str | os.PathLike[str]) -> UInt8Array:
         InputError: If the file is missing, torn, too large or no PNG or JPEG; the message names it.
     """
     with _opened(path) as picture:
+        turned = _exif(picture).get(_EXIF_ORIENTATION, 1) != 1
         picture.load()
-        turned = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
         upright: Image.Image = ImageOps.exif_transpose(picture) if turned else picture
-        if upright.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
-            grey = np.asarray(upright).astype(np.uint32) >> 8
-            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+        if upright.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion clips instead of scaling
+            gray = np.asarray(upright).astype(np.uint32) >> 8
+            return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
         if upright.has_transparency_data:
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
         return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def is_array(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is a NumPy array, by its name."""
+    """Return whether a file is a NumPy array, by its name."""
     return os.fspath(path).lower().endswith(".npy")
 
 
@@ -177,12 +160,12 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
 
     Args:
         path: A PNG or JPEG with one channel, or with three equal ones; or a ``.npy`` file of floats.
-        metres_per_level: What one grey level stands for [m]: 0.001 for 16-bit millimetres, 10/255 for 8-bit files that
+        metres_per_level: What one gray level stands for [m]: 0.001 for 16-bit millimeters, 10/255 for 8-bit files that
             span 10 m. For floats, what 1.0 stands for.
         bits: What the data set promises: 8 or 16 bits, or 32 for a ``.npy`` file.
 
     Returns:
-        Depth in metres, ``float32``, shape ``(H, W)``, 0 where the file holds 0 (missing).
+        Depth in meters, ``float32``, shape ``(H, W)``, 0 where the file holds 0 (missing).
 
     Raises:
         InputError: If the file is missing or torn, has another bit depth, or three channels that differ.
@@ -197,36 +180,23 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
         picture.load()
         levels = np.asarray(picture)
     found = 8 if levels.dtype == np.uint8 else 16
-    if levels.dtype == np.bool_ or picture.mode == "P":
-        raise InputError(f"{path}: a {picture.mode} image is no depth file; {bits}-bit grey is expected", "coloured")
-    if levels.ndim == 3:
-        if not (levels[..., :1] == levels[..., 1:3]).all():
-            raise InputError(
-                f"{path}: its channels differ, so it is a coloured picture; {bits}-bit grey is expected", "coloured"
-            )
-        levels = levels[..., 0]
+    gray = picture.mode not in ("1", "P") and (levels.ndim == 2 or (levels[..., :1] == levels[..., 1:3]).all())
+    if not gray:
+        raise InputError(f"{path}: a picture in color or two levels; {bits}-bit gray depth is expected", "coloured")
+    levels = levels[..., 0] if levels.ndim == 3 else levels
     if found != bits:
-        raise InputError(f"{path}: {found}-bit depth where {bits}-bit is expected; write it anew", "bit_depth")
+        raise InputError(f"{path}: {found}-bit depth where {bits}-bit is expected; write it again", "bit_depth")
     depth = levels.astype(np.float32)
     depth *= np.float32(metres_per_level)
     return depth
 
 
 def _load_array(path: str | os.PathLike[str]) -> npt.NDArray[np.floating]:
-    """Map a ``.npy`` file of one (H, W) array of floats: its header is read, and no number before it is asked for."""
-    try:
-        _require_file(path)
+    """Map a ``.npy`` file of one (H, W) array of floats; only its header is read."""
+    with _reading(path):
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except InputError:
-        raise
-    except Exception as error:  # NumPy fails in a dozen ways on what is no array: zip, pickle and tokenizer errors too
-        reason = " ".join(str(error).split())[:120]
-        finding = "missing" if isinstance(error, FileNotFoundError) else "torn"
-        raise InputError(f"{path}: cannot be read as a .npy array of numbers ({reason})", finding) from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise InputError(
-            f"{path}: holds {getattr(values, 'dtype', 'several arrays')}; floats are expected", "bit_depth"
-        )
+        raise InputError(f"{path}: not one .npy array of floats, as is expected", "bit_depth")
     depth = values[0] if values.ndim == 3 and len(values) == 1 else values
     if depth.ndim != 2 or not depth.size:
         raise InputError(f"{path}: its shape is {values.shape}; (H, W) or (1, H, W) is expected")
@@ -235,7 +205,7 @@ def _load_array(path: str | os.PathLike[str]) -> npt.NDArray[np.floating]:
 
 
 def is_stretched(size: tuple[int, int], new_size: tuple[int, int]) -> bool:
-    """Tell whether a resize between two (height, width) changes the aspect by more than rounded sides do.
+    """Return whether a resize between two (height, width) changes the aspect by more than rounded sides do.
 
     Example:
         >>> is_stretched((480, 640), (240, 320)), is_stretched((360, 640), (240, 320))
@@ -269,7 +239,7 @@ def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
 
 def resize_nearest(depth: npt.NDArray[Number], size: tuple[int, int]) -> npt.NDArray[Number]:
-    """Resize depth by taking the nearest pixel; averages across a hole or an edge are depths that nobody measured.
+    """Resize depth by taking the nearest pixel; averages across a hole or an edge are depths that were never measured.
 
     Args:
         depth: Any dtype, shape ``(H, W)``.
@@ -294,18 +264,18 @@ def resize_nearest(depth: npt.NDArray[Number], size: tuple[int, int]) -> npt.NDA
 
 
 def write_image_png(path: str | os.PathLike[str], image: UInt8Array) -> None:
-    """Write an ``uint8`` RGB ``(H, W, 3)`` or grey ``(H, W)`` array as PNG, whole. Raises as the durable writer."""
+    """Write an ``uint8`` RGB ``(H, W, 3)`` or gray ``(H, W)`` array as PNG, whole. Raises as the durable writer."""
     _write_png(path, Image.fromarray(image))
 
 
 def write_depth_png(path: str | os.PathLike[str], depth: Float32Array) -> None:
-    """Write depth [m], shape ``(H, W)``, as 16-bit PNG in millimetres (0: missing or not finite), whole.
+    """Write depth [m], shape ``(H, W)``, as 16-bit PNG in millimeters (0: missing or not finite), whole.
 
     Raises:
         InputError: As the durable writer.
     """
-    millimetres = np.nan_to_num(depth.astype(np.float64) * 1000.0, nan=0.0, posinf=0.0, neginf=0.0)
-    _write_png(path, Image.fromarray(np.clip(np.rint(millimetres), 0, 65535).astype(np.uint16)))
+    millimeters = np.nan_to_num(depth.astype(np.float64) * 1000.0, nan=0.0, posinf=0.0, neginf=0.0)
+    _write_png(path, Image.fromarray(np.clip(np.rint(millimeters), 0, 65535).astype(np.uint16)))
 
 
 def _write_png(path: str | os.PathLike[str], picture: Image.Image) -> None:

@@ -1,6 +1,6 @@
 """The conventions of shape, unit and mask, stated once.
 
-Images are ``uint8``, RGB. Depth is ``float32`` in metres along the optical axis, 0 where it is missing. A mask is true
+Images are ``uint8``, RGB. Depth is ``float32`` in meters along the optical axis, 0 where it is missing. A mask is true
 where depth is valid. A tensor of a batch has the shape ``(B, 3, H, W)`` (image) or ``(B, 1, H, W)`` (depth and mask).
 """
 
@@ -49,17 +49,27 @@ class InputError(ValueError):
         self.finding = finding
 
 
+def reason_of(error: BaseException) -> str:
+    """Return an error's message in one line of at most 160 characters; the error's kind if it has none.
+
+    Example:
+        >>> reason_of(ValueError("no such\\n  layer")), reason_of(KeyError())
+        ('no such layer', 'KeyError')
+    """
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 class Sample(NamedTuple):
     """One pair or one batch of them; a NamedTuple, so it collates to itself.
 
     Attributes:
         image: RGB, ``uint8``, shape ``(3, H, W)`` or ``(B, 3, H, W)``.
-        depth: Metres, ``float32``, 0 where missing, shape ``(1, H, W)`` or ``(B, 1, H, W)``. In evaluation it keeps the
+        depth: Meters, ``float32``, 0 where missing, shape ``(1, H, W)`` or ``(B, 1, H, W)``. In evaluation it keeps the
             file's size, which need not be the image's.
         mask: True where depth is valid, ``bool``, the shape of ``depth``.
         frame: The pair's place in its split, an integer or ``int64`` of shape ``(B,)``.
         intrinsics: fx, fy, cx, cy [px of ``image`` as it is here], ``float32``, shape ``(4,)`` or ``(B, 4)``; NaN where
-            the camera is not known. None where nobody asked for it.
+            the camera is not known. None unless it was asked for.
     """
 
     image: Tensor
@@ -71,7 +81,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthRange:
-    """The depths that count as valid, in metres; both ends excluded where a mask is made from it.
+    """The depths that count as valid, in meters; both ends excluded where a mask is made from it.
 
     Raises:
         InputError: If not 0 < min < max, or an end is not finite.
@@ -86,7 +96,7 @@ class DepthRange:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 < self.min < self.max):
-            raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in metres")
+            raise InputError(f"depth_range: min={self.min}, max={self.max}; needs 0 < min < max, in meters")
 
     def contains(self, depth: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         """Return where depth [m] is valid, both ends excluded."""
@@ -106,19 +116,19 @@ class DepthRange:
         if isinstance(value, DepthRange):
             return value
         if value is None:
-            raise InputError("say which depths the sensor measures: data.depth_range='{min: METRES, max: METRES}'")
+            raise InputError("state which depths the sensor measures: data.depth_range='{min: METERS, max: METERS}'")
         try:
             low, high = (value["min"], value["max"]) if isinstance(value, Mapping) else value
             low, high = float(low), float(high)
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"depth_range: {value!r}; needs {{min: METRES, max: METRES}}") from None
+            raise InputError(f"depth_range: {value!r}; needs {{min: METERS, max: METERS}}") from None
         if len(value) != 2:
             raise InputError(f"depth_range: {value!r}; takes min and max, nothing else")
         return cls(low, high)
 
 
 RangeLike = Annotated[
-    DepthRange | Mapping[str, float] | Sequence[float], "{min: METRES, max: METRES}, such as {min: 0.001, max: 10}"
+    DepthRange | Mapping[str, float] | Sequence[float], "{min: METERS, max: METERS}, such as {min: 0.001, max: 10}"
 ]
 """What :meth:`DepthRange.of` takes [m]."""
 
@@ -183,7 +193,7 @@ class RelativeCrop:
         if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
             raise InputError(f"crop: {self}; needs shares from 0 to 1, top above bottom, left before right")
         for name in ("top", "bottom", "left", "right"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # a digest tells shares from pixels by it
+            object.__setattr__(self, name, float(getattr(self, name)))  # so that a digest differs from that of pixels
 
     def __str__(self) -> str:
         return (

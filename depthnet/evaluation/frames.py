@@ -23,9 +23,9 @@ from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.evaluation.atlas import Atlas
 from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
 from depthnet.evaluation.protocols import choose_protocols
+from depthnet.models.checkpoint import find_checkpoint
 from depthnet.models.depth_net import load_network
 from depthnet.models.network import focal_lengths
-from depthnet.models.shipped import find_checkpoint
 from depthnet.run.files import Run
 
 _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")

@@ -1,10 +1,10 @@
-"""Average the weights of networks that began alike into one checkpoint.
+"""Average the weights of networks with a common start into one checkpoint.
 
     depthnet average RUN RUN... --output soup.ckpt
 
-RUN is a run's directory, whose best checkpoint counts, or a checkpoint. All must be of one network, and should have
-begun with the same weights, as runs of several seeds do that have the same `ckpt=`: of networks that did not, the
-average is worth nothing. Judge it before you use it: python train.py mode=test split=val ckpt=soup.ckpt ...
+RUN is a run's directory (its best checkpoint is taken) or a checkpoint. All must be of one network and should have
+started from the same weights, such as runs of several seeds with the same `ckpt=`: of others the average is worthless.
+Evaluate it before you use it: python train.py mode=test split=val ckpt=soup.ckpt ...
 
 Source: Wortsman et al., "Model soups", ICML 2022.
 
@@ -18,21 +18,18 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from depthnet.core.atomic_io import file_digest, require_writable
 from depthnet.core.errors import finish
 from depthnet.core.types import InputError
-
-if TYPE_CHECKING:
-    from depthnet.models.checkpoint import Checkpoint
+from depthnet.models.checkpoint import RECORD_KEY, Checkpoint, find_checkpoint, read_checkpoint, save_plain
 
 
 def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
-    """Average the weights of checkpoints, normalisation statistics too; whole numbers are the first one's.
+    """Average the weights of checkpoints, normalization statistics too; whole numbers are the first one's.
 
     Args:
-        paths: At least two, each as :func:`depthnet.models.shipped.find_checkpoint` takes it.
+        paths: At least two, each as :func:`depthnet.models.checkpoint.find_checkpoint` takes it.
 
     Returns:
         A checkpoint whose record has, for the run's config, the SHA-256 of each file and each one's own run:
@@ -43,18 +40,14 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """
     import torch
 
-    from depthnet.models.checkpoint import Checkpoint, read_checkpoint
-    from depthnet.models.shipped import find_checkpoint
-
     files = [find_checkpoint(path) for path in paths]
     if len(files) < 2:
         raise InputError("an average takes two checkpoints or more")
     first, *others = checkpoints = [read_checkpoint(file) for file in files]
     for file, other in zip(files[1:], others, strict=True):
-        keys = [key for key in first.config | other.config if first.config.get(key) != other.config.get(key)]
-        if first.network != other.network or keys:
-            differing = f"its {keys[0]} is another" if keys else f"it is a {other.network}"
-            raise InputError(f"{file}: is not of the network of {files[0]}: {differing}")
+        stated, own = ({"network": one.network, **one.config} for one in (first, other))
+        if keys := [key for key in stated | own if stated.get(key) != own.get(key)]:
+            raise InputError(f"{file}: not the network of {files[0]}: its {keys[0]} differs")
     state = {
         name: torch.stack([one.state[name] for one in checkpoints]).mean(0) if value.is_floating_point() else value
         for name, value in first.state.items()
@@ -74,11 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from depthnet.models.checkpoint import RECORD_KEY, save_plain
-
     require_writable(options.output.parent)
     found = average(options.runs)
     state = {f"network.{name}": value for name, value in found.state.items()}
     save_plain(options.output, {"state_dict": state, RECORD_KEY: found.record})
-    print(f"{options.output}: the average of {len(options.runs)} checkpoints; judge it before you use it")
+    print(f"{options.output}: the average of {len(options.runs)} checkpoints; evaluate it before you use it")
     return 0

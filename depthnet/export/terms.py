@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -35,34 +36,30 @@ def find_origin(run: Any, layout: str | None = None, most: int = _MOST) -> Origi
         layout: The name of the layout that its data turned out to be; None: as its config names it.
         most: How many checkpoints to follow.
     """
-    unknown = Origin(frozenset({"unknown"}))
-    if isinstance(run, Mapping) and isinstance(run.get("runs"), list):  # an average
-        found = [find_origin(one, most=most - 1) for one in run["runs"]] or [unknown]
-        names = frozenset(name for one in found for name in one.data)
-        return Origin(names, frozenset(encoder for one in found for encoder in one.pretrained))
-    if not isinstance(run, Mapping) or not isinstance(run.get("data"), Mapping) or most < 0:
-        return unknown
-    own = Origin(_kinds(run["data"], layout))
-    model, start = run.get("model"), run.get("ckpt")
-    if isinstance(model, Mapping) and model.get("pretrained") not in (None, False, "auto"):
-        source = "" if model["pretrained"] is True else f", from {model['pretrained']}"
-        own = own._replace(pretrained=frozenset({f"{model.get('encoder', 'its own')}{source}"}))
-    if not start:
-        return own
-    try:
-        before = find_origin(read_checkpoint(start).record.get("run"), most=most - 1)
-    except InputError:  # it is elsewhere now
-        before = unknown
-    return Origin(own.data | before.data, own.pretrained | before.pretrained)
+    parts = [Origin(frozenset({"unknown"}))]
+    if isinstance(run, Mapping) and isinstance(run.get("runs"), list) and run["runs"]:  # an average
+        parts = [find_origin(one, most=most - 1) for one in run["runs"]]
+    elif isinstance(run, Mapping) and isinstance(run.get("data"), Mapping) and most >= 0:
+        model, start = run.get("model") or {}, run.get("ckpt")
+        encoder = set()
+        if model.get("pretrained") not in (None, False, "auto"):
+            source = "" if model["pretrained"] is True else f", from {model['pretrained']}"
+            encoder = {f"{model.get('encoder', 'its own')}{source}"}
+        parts = [Origin(_kinds(run["data"], layout), frozenset(encoder))]
+        if start:
+            record = {}
+            with contextlib.suppress(InputError):  # it was moved
+                record = read_checkpoint(start).record
+            parts.append(find_origin(record.get("run"), most=most - 1))
+    data, pretrained = (frozenset().union(*some) for some in zip(*parts, strict=True))
+    return Origin(data, pretrained)
 
 
 def _kinds(data: Mapping[str, Any], layout: str | None) -> frozenset[str]:
     if str(data.get("_target_")).endswith(".rooms"):
         return frozenset({"rooms"})
     layout = layout or data.get("layout") or "auto"
-    nyu = layout in NYU_LAYOUTS or (
-        layout == "auto" and data.get("unit") is None
-    )  # NYU's layouts have no unit to state
+    nyu = layout in NYU_LAYOUTS or (layout == "auto" and data.get("unit") is None)  # NYU's layouts state no unit
     return frozenset({"nyu" if nyu else "own"}) | ({"rooms"} if data.get("extra_rooms") else set())
 
 
@@ -77,12 +74,9 @@ def license_of(origin: Origin) -> str:
         ('mit', 'research use, non-commercial')
     """
     if "unknown" in origin.data:
-        raise InputError("--license: what these weights were trained on is not known; state their terms with --license")
+        raise InputError("--license: the training data of these weights are not known; state the weights' license")
     if "own" in origin.data:
-        raise InputError(
-            "--license: these weights were trained on pairs of one's own, so their terms are the owner's choice: state "
-            "it, such as --license mit"
-        )
+        raise InputError("--license: trained on the owner's own pairs; state the owner's choice, such as --license mit")
     if "nyu" in origin.data:
         return NYU_LICENSE
     return "MIT, but the encoder began with pretrained weights, whose terms hold too" if origin.pretrained else "mit"

@@ -3,15 +3,15 @@
     depthnet predict PHOTO... --output DIR                 (the model that ships with depthnet, nyu_small)
     depthnet predict PHOTO... --ckpt RUN --output DIR
 
-PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 metres), <stem>_depth.png (uint16
-millimetres), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run does only what
-is missing or was made from another photograph, checkpoint or setting.
+PHOTO is a file, a folder or a glob. Each photograph gives <stem>_depth.npy (float32 meters), <stem>_depth.png (uint16
+millimeters), <stem>_color.png (with its scale) and <stem>.json (what they were made from). A second run predicts only
+what is missing or was made from another photograph, checkpoint or setting.
 
 Distances in meters need the camera's focal length. It is taken from --focal or --fov-x, else from a K.txt or
 intrinsics.json beside the photograph or up to two folders above, else from EXIF (35-mm focal length); where none is
-known, the field of view of the training camera is assumed. The last lines and <stem>.json say which was used.
+known, the field of view of the training camera is assumed. The last lines and <stem>.json state which was used.
 
-Exit code: 0, all is there; 1, some photographs failed, each with a line on stderr; 2, nothing could be done; 130,
+Exit code: 0, all done; 1, some photographs failed, each with a line on stderr; 2, nothing could be done; 130,
 interrupted.
 """
 
@@ -39,7 +39,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob; after --, names with a -")
     add("--ckpt", metavar="PATH", help="a checkpoint, a run's directory, or a shipped model's name")
     add("--output", metavar="DIR", default="predictions", help="where to write (default: predictions)")
-    add("--overwrite", action="store_true", help="predict anew what is there already")
+    add("--overwrite", action="store_true", help="predict every photograph again")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
     ends = "ends of the color scale [m] (default: each picture's own)"
     add("--color-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)

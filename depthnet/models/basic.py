@@ -16,11 +16,11 @@ from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 class BasicNet(DepthNetwork):
     """Convolutions down and up again, without skips.
 
-    Each level has two 3x3 convolutions, each with LeakyReLU 0.2 and batch normalisation; max pooling between levels on
+    Each level has two 3x3 convolutions, each with LeakyReLU 0.2 and batch normalization; max pooling between levels on
     the way down, bilinear upsampling on the way up.
 
     Args:
-        depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
+        depth_range: The depths that it can predict [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         widths: Channels of the levels, fine to coarse.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
@@ -51,20 +51,21 @@ class BasicNet(DepthNetwork):
         camera: Camera = None,
     ) -> None:
         super().__init__(depth_range, image_size, geometry, camera)
-        self.set_normalisation(mean, std)
+        self.set_normalization(mean, std)
         if not widths or min(widths) < 1:
             raise InputError(f"model.widths={list(widths)}: give positive widths, fine to coarse")
-        smallest = 2 ** (len(widths) - 1)
-        if min(self.image_size) < smallest:
-            height, width = self.image_size
-            raise InputError(f"data.image_size {height}x{width}: BasicNet needs at least {smallest}x{smallest}")
         self.own_config = {"widths": list(widths)}
         self.encoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise([3, *widths]))
+        self.require_size()
         self.decoder = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise(widths[::-1]))
         self.head = DepthHead(widths[0], self.depth_range, head)
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Return whether images of this (height, width) have a pixel at the coarsest level."""
+        return min(size) >> (len(self.encoder) - 1) > 0
+
     def features(self, image: Tensor) -> Tensor:
-        """Return the finest level's result, from a normalised image of shape ``(B, 3, H, W)``."""
+        """Return the finest level's result, from a normalized image of shape ``(B, 3, H, W)``."""
         sizes = []
         for level, block in enumerate(self.encoder):
             image = block(F.max_pool2d(image, 2) if level else image)

@@ -1,4 +1,4 @@
-"""The network that this project is about: any encoder, gated skips, metres; and the list of all our networks."""
+"""DepthNet: any encoder, gated skips, depth in meters; and the list of all networks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from depthnet.core.types import ImageSize, InputError, RangeLike
+from depthnet.core.types import ImageSize, InputError, RangeLike, reason_of
 from depthnet.models.basic import BasicNet
-from depthnet.models.checkpoint import fits, read_checkpoint
+from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.decoders.registry import build_decoder
 from depthnet.models.encoder import Encoder
 from depthnet.models.keras import PublishedNet
@@ -28,17 +28,17 @@ class DepthNet(DepthNetwork):
         decoder_widths: Channels of the decoder's levels, coarse to fine; an encoder with fewer levels uses the first.
         attention: Whether skips are gated; None: where the decoder has gates.
         context: Whether the decoder begins with pyramid pooling.
-        frozen_norm: Whether the encoder's normalisation keeps its weights' statistics in training, which small batches
-            would spoil; its gains and offsets are trained.
+        frozen_norm: Whether the encoder's normalization keeps its weights' statistics in training, which small batches
+            would ruin; its gains and offsets are trained.
         decoder: A key of :data:`depthnet.models.decoders.registry.DECODERS`.
-        depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
+        depth_range: The depths that it can predict [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth) or ``log``, as :class:`depthnet.models.network.DepthHead`.
         mean: Mean of the images in [0, 1] for R, G, B; the encoder's own by default.
         std: Their standard deviation; the encoder's own by default.
 
     Raises:
-        InputError: If a value is impossible, or the encoder's weights cannot be had.
+        InputError: If a value is impossible, or the encoder's weights are not available.
 
     Example:
         >>> net = DepthNet("test_resnet", depth_range=(1e-3, 10.0), image_size=(60, 80))
@@ -68,10 +68,9 @@ class DepthNet(DepthNetwork):
         camera: Camera = None,
     ) -> None:
         super().__init__(depth_range, image_size, geometry, camera)
-        self.encoder = Encoder(encoder, pretrained, encoder_pad, self.image_size, mean, std)
-        if self.encoder.fixed_size:
-            self.geometry = "stretch"
-        self.set_normalisation(self.encoder.mean, self.encoder.std)
+        self.encoder = Encoder(encoder, pretrained, encoder_pad, mean, std)
+        self.require_size()
+        self.set_normalization(self.encoder.mean, self.encoder.std)
         self.decoder, gated = build_decoder(decoder, self.encoder.channels, decoder_widths, attention, context)
         self.head = DepthHead(self.decoder.channels, self.depth_range, head)
         self.frozen_norm = frozen_norm
@@ -87,7 +86,7 @@ class DepthNet(DepthNetwork):
         self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> DepthNet:
-        """Switch between training and evaluation; frozen normalisation stays in evaluation."""
+        """Switch between training and evaluation; frozen normalization stays in evaluation."""
         super().train(mode)
         if self.frozen_norm:
             for module in self.encoder.modules():
@@ -100,7 +99,7 @@ class DepthNet(DepthNetwork):
         return self.encoder.takes(size)
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the decoder's result, from a normalised image of shape ``(B, 3, H, W)``."""
+        """Return the decoder's result, from a normalized image of shape ``(B, 3, H, W)``."""
         merged: Tensor = self.decoder(self.encoder(image))
         return merged
 
@@ -110,14 +109,14 @@ NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": Bas
 
 
 def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
-    """Build a network from what a checkpoint says of it, its ``config()``.
+    """Build a network from what a checkpoint states about it, its ``config()``.
 
     Args:
         name: A key of :data:`NETWORKS`.
         config: Constructor arguments.
 
     Raises:
-        InputError: If there is no such network, or the arguments are not its.
+        InputError: If there is no such network, or it does not take the arguments.
     """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is none of ours; known: {', '.join(NETWORKS)}")
@@ -128,20 +127,19 @@ def build_network(name: str, config: Mapping[str, Any]) -> DepthNetwork:
     except InputError:
         raise
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"network {name} cannot be built from these arguments: {reason}") from error
+        raise InputError(f"network {name} cannot be built from these arguments: {reason_of(error)}") from error
 
 
 def load_network(
     path: str | os.PathLike[str], device: str | torch.device = "cpu", size: Sequence[int] | None = None
 ) -> DepthNetwork:
-    """Give back the network of a checkpoint file, in evaluation mode; nothing else is needed, and nothing is run.
+    """Load the network of a checkpoint file, in evaluation mode; no code of the file is run.
 
     Args:
         path: A file that a run of this project wrote, or the name of a model that ships with the package.
         device: Where the network goes.
-        size: (height, width) [px] to resize images to, instead of the size that it was trained at. Depth stays right
-            where the training camera is known.
+        size: (height, width) [px] to resize images to, instead of the training size. Depth stays right if the training
+            camera is known.
 
     Returns:
         The network; ``infer(image)`` takes ``uint8`` RGB ``(H, W, 3)`` and gives meters ``(H, W)``.
@@ -152,10 +150,12 @@ def load_network(
     """
     checkpoint = read_checkpoint(path)
     config = {**checkpoint.config, **({} if size is None else {"image_size": list(size)})}
-    with torch.device("meta"):  # takes no memory, whatever sizes the record states
+    with torch.device("meta"):  # first without memory: the record may state any size
         stated = build_network(checkpoint.network, config)
-    if not fits(stated, checkpoint.state):
-        raise InputError(f"{path}: its tensors do not fit its own record; it is damaged")
+    try:
+        stated.load_state_dict(checkpoint.state, assign=True)
+    except RuntimeError:
+        raise InputError(f"{path}: its tensors do not fit its own record; it is damaged") from None
     network = build_network(checkpoint.network, config)
     network.load_state_dict(checkpoint.state)
     return network.eval().to(device).to(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ timm takes seconds to import, so it is imported where it is needed and not with 
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import itertools
 import logging
 import math
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthnet.core.types import InputError
+from depthnet.core.types import InputError, reason_of
 from depthnet.models.encoder_weights import cached_weights, choose_weights, read_header
 
 Size = tuple[int, int]
@@ -36,7 +36,6 @@ class Encoder(nn.Module):
         pretrained: As :func:`depthnet.models.encoder_weights.choose_weights`.
         pad: ``default``: the network's own padding. ``same``: each level is exactly half the one before, rounded up. A
             weights file that states its padding overrides this.
-        image_size: (height, width) of the images to come: is checked, and a network of a single size is built for it.
         mean: Mean of the images that the weights expect, in [0, 1]; that of timm's configuration by default.
         std: Their standard deviation, likewise.
 
@@ -44,11 +43,10 @@ class Encoder(nn.Module):
         pad, mean, std: Those in use.
         channels: Channels of each feature, fine to coarse.
         reductions: Nominal stride of each feature, fine to coarse.
-        fixed_size: The only (height, width) that the network is built for; None where it takes others.
 
     Raises:
-        InputError: If the network is unknown or gives no pyramid, the weights cannot be had or do not fit, or
-            ``image_size`` is too small.
+        InputError: If the network is unknown, gives no pyramid or takes images of one size only, or the weights are not
+            available or do not fit.
 
     Example:
         >>> encoder = Encoder("test_resnet")
@@ -61,7 +59,6 @@ class Encoder(nn.Module):
         name: str,
         pretrained: bool | str = False,
         pad: Pad = "default",
-        image_size: Size | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
@@ -72,16 +69,13 @@ class Encoder(nn.Module):
         stated = read_header(name, weights) if isinstance(weights, str) else {}
         self.name = name
         self.pad: Pad = stated.get("pad", pad)
-        self.fixed_size: Size | None = None
         self._known: dict[Size, bool] = {}
 
         self.net = _create(name, weights, self.pad)
         config, reductions = self.net.pretrained_cfg, self.net.feature_info.reduction()
         if len(reductions) < 3 or any(fine >= coarse for fine, coarse in itertools.pairwise(reductions)):
-            raise InputError(
-                f"model.encoder={name} gives no feature pyramid (strides {reductions}); choose one that does, such as "
-                "resnet50, convnext_tiny or swinv2_tiny_window8_256"
-            )
+            near = "choose one that does, such as resnet50, convnext_tiny or swinv2_tiny_window8_256"
+            raise InputError(f"model.encoder={name} gives no feature pyramid (strides {reductions}); {near}")
         kept = slice(sum(reduction < 2 for reduction in reductions), None)
         self.reductions: tuple[int, ...] = tuple(reductions[kept])
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels()[kept])
@@ -93,33 +87,19 @@ class Encoder(nn.Module):
             if self._gives_pyramid(_ODD):
                 break
         else:
-            self._multiple = coarse
-            self.fixed_size = tuple(config["input_size"][1:])
-            with contextlib.suppress(TypeError):  # it has no such argument, only the size that it is trained for
-                size = self._padded(image_size or self.fixed_size)
-                self.net = _create(name, weights, self.pad, img_size=size)
-                self.fixed_size = size
-            if not self._gives_pyramid(self.fixed_size):
-                raise InputError(f"model.encoder={name} cannot be run with encoder_pad={self.pad}")
-        if image_size is not None:
-            self.check_size(image_size)
+            raise InputError(f"model.encoder={name} does not take images of any size with encoder_pad={self.pad}")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the features.
 
         Args:
-            image: Already normalised, shape ``(B, 3, H, W)``.
+            image: Already normalized, shape ``(B, 3, H, W)``.
 
         Returns:
             From fine to coarse, shapes ``(B, channels[i], h, w)``.
-
-        Raises:
-            InputError: If the network is built for one size and this is another.
         """
         height, width = image.shape[-2:]
         padded = self._padded((height, width))
-        if self.fixed_size:
-            self.check_size((height, width))
         if padded == (height, width):
             return self._pyramid(self.net(image))
         image = F.pad(image, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
@@ -128,19 +108,9 @@ class Encoder(nn.Module):
             for feature, reduction in zip(self._pyramid(self.net(image)), self.reductions, strict=True)
         ]
 
-    def check_size(self, image_size: Size) -> None:
-        """Raise InputError if images of this (height, width) are too small, or the network is built for another."""
-        if not self.takes(image_size):
-            why = f"too small for {self.name}, whose coarsest stride is {self.reductions[-1]}"
-            if self.fixed_size:
-                why = f"{self.name} is built for {self.fixed_size[0]}x{self.fixed_size[1]}, and for no other"
-            raise InputError(f"data.image_size {image_size[0]}x{image_size[1]}: {why}")
-
     def takes(self, size: Size) -> bool:
         """Return whether images of this (height, width) give all features."""
-        if self.fixed_size:
-            return self._padded(size) == self.fixed_size
-        if size not in self._known:  # to find out takes as long as to predict
+        if size not in self._known:  # finding out takes as long as predicting
             self._known[size] = (size[0] >= _ODD[0] and size[1] >= _ODD[1]) or self._gives_pyramid(size)
         return self._known[size]
 
@@ -149,30 +119,23 @@ class Encoder(nn.Module):
         return height, width
 
     def _pyramid(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Leave out what is finer than our finest level, and put the channels first."""
+        """Return the features from the finest level of :attr:`channels` on, channels first."""
         features = outputs[-len(self.channels) :]
         if str(getattr(self.net, "output_fmt", "")).endswith("NHWC"):
             return [feature.permute(0, 3, 1, 2) for feature in features]
         return list(features)
 
     def _gives_pyramid(self, size: Size) -> bool:
-        """Return whether images of this size give the promised features, without computing or allocating any."""
+        """Return whether images of this size give the promised features, without computing any."""
         if min(size) < self.reductions[-1]:
             return False
         size = self._padded(size)
-        state = itertools.chain(self.net.named_parameters(), self.net.named_buffers())
-        on_meta = {name: tensor.to("meta") for name, tensor in state}
-        training = self.net.training
-        self.net.eval()
+        net = copy.deepcopy(self.net).to("meta").eval()
         try:
             with torch.no_grad():
-                image = torch.empty((1, 3, *size), device="meta")
-                # tie_weights=True would leave modules that the network holds twice on the meta device
-                outputs = torch.func.functional_call(self.net, on_meta, (image,), tie_weights=False)
+                outputs = net(torch.empty((1, 3, *size), device="meta"))
         except (RuntimeError, AssertionError, ValueError):
             return False
-        finally:
-            self.net.train(training)
         shapes = [tuple(feature.shape[1:]) for feature in self._pyramid(outputs)]
         if tuple(channels for channels, _, _ in shapes) != self.channels or min(shapes[-1]) < 1:
             return False
@@ -182,19 +145,14 @@ class Encoder(nn.Module):
         return all(fine[1] > coarse[1] and fine[2] > coarse[2] for fine, coarse in itertools.pairwise(shapes))
 
 
-def _create(name: str, weights: bool | str, pad: Pad, **options: Any) -> Any:
-    """Build timm's network, with its weights where any are wanted.
-
-    Raises:
-        TypeError: If the network takes no such option.
-        InputError: If it cannot be built, or its weights cannot be loaded.
-    """
+def _create(name: str, weights: bool | str, pad: Pad) -> Any:
+    """Build timm's network; raise InputError if it cannot be built, or its weights cannot be loaded."""
     import timm
 
     logging.getLogger("timm").setLevel(logging.ERROR)  # it reports which weights it loads and leaves out
     config = timm.get_pretrained_cfg(name)
     file = weights if isinstance(weights, str) else weights and cached_weights(config.hf_hub_id)
-    wanted: dict[str, Any] = {"strict_img_size": False} if config.fixed_input_size and not options else {}
+    wanted: dict[str, Any] = {"strict_img_size": False} if config.fixed_input_size else {}
     wanted |= {"pad_type": "same"} if pad == "same" else {}
     while True:
         try:
@@ -204,17 +162,13 @@ def _create(name: str, weights: bool | str, pad: Pad, **options: Any) -> Any:
                 features_only=True,
                 pretrained_cfg_overlay={"file": file} if file else None,
                 **wanted,
-                **options,
             )
             break
-        except TypeError as error:
-            refused = next((key for key in wanted if f"'{key}'" in str(error)), None)
-            if refused is None:
-                raise
-            del wanted[refused]
         except Exception as error:  # timm, torch, safetensors and the hub have no common error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"model.encoder={name}, model.pretrained={weights}: {reason}") from error
+            refused = next((key for key in wanted if f"'{key}'" in str(error)), None)
+            if not isinstance(error, TypeError) or refused is None:
+                raise InputError(f"model.encoder={name}, model.pretrained={weights}: {reason_of(error)}") from error
+            del wanted[refused]
     if pad == "same" and "pad_type" not in wanted:
         _pad_windows(net)
     return net

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from depthnet.core.deadline import within
-from depthnet.core.types import BEST, InputError
-from depthnet.models.shipped import is_safetensors, read_safetensors, shipped_models
+from depthnet.core.types import InputError
+from depthnet.models.checkpoint import RECORD_KEY, read_safetensors
 
 _HUB_PATIENCE = 3.0  # seconds that the hub has to answer
 _HUB_FILE = "model.safetensors"
@@ -23,19 +23,19 @@ _PADS = {"same": "same", "symmetric": "default", "default": "default"}  # by the
 
 
 def choose_weights(name: str, value: bool | str) -> tuple[bool | str, str]:
-    """Decide once which weights an encoder starts from.
+    """Choose the weights that an encoder starts from.
 
     Args:
         name: timm's name of the encoder.
         value: ``True``: timm's weights, or an error. ``"auto"``: timm's weights if they lie in the local cache or the
             hub answers within three seconds, else none. ``False``: none. Another string: a safetensors file with timm's
-            key names, whose header (architecture, mean, std, pad_type) is obeyed.
+            key names, whose header (architecture, mean, std, pad_type) is followed.
 
     Returns:
-        ``True``, ``False`` or the file; and the weights in words, with the reason, to stand after the encoder's name.
+        ``True``, ``False`` or the file; and the weights in words, with the reason, to print after the encoder's name.
 
     Raises:
-        InputError: If the encoder is unknown, the weights cannot be had, or the file is none for this encoder.
+        InputError: If the encoder is unknown, the weights are not available, or the file does not fit this encoder.
     """
     _require_known(name)
     if value is False:
@@ -60,37 +60,29 @@ def choose_weights(name: str, value: bool | str) -> tuple[bool | str, str]:
 
 
 def read_header(name: str, path: str) -> dict[str, Any]:
-    """Return what the header of a weights file states: ``mean``, ``std`` and ``pad``, each where it is there.
+    """Return the ``mean``, ``std`` and ``pad`` that the header of a weights file states, if it does.
 
     Args:
         name: timm's name of the encoder.
         path: A safetensors file.
 
     Raises:
-        InputError: If it is no such file, or not this encoder's.
+        InputError: If it is no such file, or does not fit this encoder.
     """
     import timm
 
     given = f"model.pretrained={path}"
-    whole = f"{given}: a whole network of depthnet, not an encoder's weights; start from it with ckpt={path}"
-    if not Path(path).is_file():
-        if path in shipped_models() or Path(path, BEST).is_file():
-            raise InputError(whole)
-        raise InputError(f"{given}: no such file; give a .safetensors file, auto, true or false")
-    if not is_safetensors(path, given):
+    content = read_safetensors(path, given) if Path(path).is_file() else None
+    if content is None or RECORD_KEY in content[0] or not path.endswith(".safetensors"):  # timm unpickles others
         new = Path(path).with_suffix(".safetensors").name
         raise InputError(
-            f"{given}: only safetensors with timm's key names are read; a checkpoint of depthnet is named with "
-            f"ckpt={path}; where it is a PyTorch file of the encoder's weights, convert it: "
+            f"{given}: not a .safetensors file of weights with timm's key names, nor auto, true or false; start from a "
+            f"network of depthnet with ckpt={path}; convert a PyTorch file of the encoder's weights: "
             "import torch; from safetensors.torch import save_file; "
             f'save_file(torch.load("{path}", weights_only=True), "{new}")'
         )
-    header, tensors = read_safetensors(path, given)
+    header, tensors = content
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    if "depthnet" in header:
-        raise InputError(whole)
-    if not path.endswith(".safetensors"):  # timm would unpickle it
-        raise InputError(f"{given}: its name must end in .safetensors")
     architecture = header.get("architecture", name).partition(".")[0]
     if architecture != name.partition(".")[0]:
         raise InputError(f"{given} holds {architecture}, but model.encoder is {name}")
@@ -114,7 +106,7 @@ def read_header(name: str, path: str) -> dict[str, Any]:
 
 
 def cached_weights(repository: str | None) -> str | None:
-    """Return the file of a hub repository's weights in the local cache, if it is there."""
+    """Return the file of a hub repository's weights in the local cache, if it exists."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, _HUB_FILE) if repository else None
@@ -122,14 +114,14 @@ def cached_weights(repository: str | None) -> str | None:
 
 
 def _hub_answers(repository: str | None) -> bool:
-    """Ask the hub for the size of the weights, with a deadline because looking up a host's name knows no timeout."""
+    """Ask the hub for the size of the weights, with a deadline, as looking up a host's name has no timeout."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     if repository is None or constants.HF_HUB_OFFLINE:
         return False
     try:
         within(_HUB_PATIENCE, partial(get_hf_file_metadata, hf_hub_url(repository, _HUB_FILE), timeout=_HUB_PATIENCE))
-    except Exception:  # whatever is wrong, the hub cannot be used
+    except Exception:  # of any kind: the hub cannot be used
         return False
     return True
 
@@ -137,9 +129,7 @@ def _hub_answers(repository: str | None) -> bool:
 def _require_known(name: str) -> None:
     import timm
 
-    base, _, tag = name.partition(".")
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
-        raise InputError(f"model.encoder={name}: timm has no such network; near: {', '.join(near)}")
-    if tag and name not in (tagged := timm.list_pretrained(base)):
-        raise InputError(f"model.encoder={name}: timm has no such weights; it has: {', '.join(tagged) or 'none'}")
+    known = [*timm.list_models(), *timm.list_pretrained()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+        raise InputError(f"model.encoder={name}: timm has no such network or weights; near: {', '.join(near)}")

@@ -30,22 +30,22 @@ class PublishedNet(DepthNetwork):
     the bottleneck changes nothing. The encoder pads nothing; at 240x320 the taps are padded with zeros to the image's
     halves, as published, and at any other size the decoder resizes to the measured size of each skip.
 
-    Keras' defaults hold in the decoder: Glorot's uniform weights, zero biases, normalisation with epsilon 1e-3 and
-    momentum 0.99 (torch's 0.01). What differs: timm's normalisation in the encoder has gains, 18,592 in all, where
-    Keras' has none, and momentum 0.1; images are normalised as the ImageNet weights expect, where the project left them
+    Keras' defaults hold in the decoder: Glorot's uniform weights, zero biases, normalization with epsilon 1e-3 and
+    momentum 0.99 (torch's 0.01). What differs: timm's normalization in the encoder has gains, 18,592 in all, where
+    Keras' has none, and momentum 0.1; images are normalized as the ImageNet weights expect, where the project left them
     in [0, 1]; and the sigmoid spans the depth range, where theirs spanned each map's own minimum and maximum.
 
     Args:
         encoder: ``inception_resnet_v2``, with or without the tag of timm's weights.
         pretrained: Its weights, as :func:`depthnet.models.encoder_weights.choose_weights`.
-        depth_range: The depths that it can say [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
+        depth_range: The depths that it can predict [m]: a DepthRange, (min, max) or {"min": ..., "max": ...}.
         image_size, geometry, camera: As :class:`depthnet.models.network.DepthNetwork`.
         head: ``sigmoid`` (linear in depth, as published) or ``log``, as :class:`depthnet.models.network.DepthHead`.
         mean: Mean of the images in [0, 1] for R, G, B; the weights' own by default, which is 0.5.
         std: Their standard deviation; the weights' own by default, which is 0.5.
 
     Raises:
-        InputError: If a value is impossible, the weights cannot be had, or ``image_size`` is too small.
+        InputError: If a value is impossible, the weights are not available, or ``image_size`` is too small.
 
     Source:
         Das, Das and Sadaf, "Enhanced Encoder-Decoder Architecture for Accurate Monocular Depth Estimation", 2024,
@@ -75,15 +75,11 @@ class PublishedNet(DepthNetwork):
         super().__init__(depth_range, image_size, geometry, camera)
         if encoder.partition(".")[0] != _ENCODER:
             raise InputError(f"model.encoder={encoder}: the published network has {_ENCODER}; for others: unet_attn")
-        if min(self.image_size) < _SMALLEST:
-            height, width = self.image_size
-            raise InputError(
-                f"data.image_size {height}x{width}: the published network needs at least {_SMALLEST}x{_SMALLEST}"
-            )
+        self.require_size()
         whole = Encoder(encoder, pretrained, mean=mean, std=std)
         if whole.pad != "default":
             raise InputError(f"model.pretrained={pretrained} is for padded convolutions; the published ones are not")
-        self.set_normalisation(whole.mean, whole.std)
+        self.set_normalization(whole.mean, whole.std)
         self.own_config = {"encoder": encoder, "pretrained": False}
         self.encoder = _CutEncoder(whole.net)
         coarse = (_CHANNELS[-1], *_WIDTHS)
@@ -91,7 +87,7 @@ class PublishedNet(DepthNetwork):
         self.head = DepthHead(_WIDTHS[-1], self.depth_range, head, kernel_size=3)
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the decoder's result at the image's size, from a normalised image of shape ``(B, 3, H, W)``."""
+        """Return the decoder's result at the image's size, from a normalized image of shape ``(B, 3, H, W)``."""
         taps = self.encoder(image)
         if image.shape[-2:] == _SIZE:
             taps = [_pad(tap, _SIZE[0] >> level, _SIZE[1] >> level) for level, tap in enumerate(taps)]

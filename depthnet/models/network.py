@@ -1,4 +1,4 @@
-"""What all our depth networks share: normalisation first, a head that gives metres, and inference on one photograph."""
+"""The base of all networks: normalization first, a head that gives meters, and inference on one photograph."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def focal_lengths(intrinsics: Tensor | None) -> Tensor | None:
 
 
 class DepthHead(nn.Module):
-    r"""Turns the decoder's feature into metres inside the depth range, at the input's size.
+    r"""Turns the decoder's feature into meters inside the depth range, at the input's size.
 
     A convolution gives one number z for each pixel, which is resized bilinearly. Then, with :math:`s = \sigma(z)`,
     depth is :math:`d_{min} + s (d_{max} - d_{min})` for ``sigmoid`` and :math:`d_{min} (d_{max} / d_{min})^s` for
-    ``log``. It computes in float32, under autocast too: bfloat16 knows only steps of 3 cm at 5 m. Untrained, it says
-    about a quarter of the range everywhere.
+    ``log``. It computes in float32, under autocast too: bfloat16 has steps of 3 cm at 5 m. Untrained, it predicts about
+    a quarter of the range everywhere.
 
     Args:
         in_channels: Channels of the feature.
-        depth_range: What it can say.
+        depth_range: The depths that it can predict.
         kind: ``sigmoid`` or ``log``.
         kernel_size: Of the convolution, odd.
 
@@ -77,7 +77,7 @@ class DepthHead(nn.Module):
             size: (height, width) wanted.
 
         Returns:
-            Metres, ``float32``, shape ``(B, 1, *size)``.
+            Meters, ``float32``, shape ``(B, 1, *size)``.
         """
         low, high = self.depth_range.min, self.depth_range.max
         with torch.autocast(features.device.type, enabled=False):
@@ -111,11 +111,7 @@ class DepthNetwork(nn.Module):
     _scale: Tensor
 
     def __init__(
-        self,
-        depth_range: RangeLike,
-        image_size: ImageSize,
-        geometry: Geometry = "keep_aspect",
-        camera: Camera = None,
+        self, depth_range: RangeLike, image_size: ImageSize, geometry: Geometry = "keep_aspect", camera: Camera = None
     ) -> None:
         super().__init__()
         self.depth_range = DepthRange.of(depth_range)
@@ -127,20 +123,20 @@ class DepthNetwork(nn.Module):
 
     @property
     def camera(self) -> dict[str, Any] | None:
-        """The training camera as plain data, ``{"focal": px, "size": [height, width]}``; None where it is not known."""
-        return None if self._focal is None else {"focal": self._focal, "size": list(self._camera_size)}
+        """The training camera as plain data, ``{"focal": px, "size": [height, width]}``; None if it is not known."""
+        return self._camera
 
     @camera.setter
     def camera(self, value: Camera) -> None:
-        self._focal: float | None = None
-        self._camera_size = self.image_size
+        self._camera: dict[str, Any] | None = None
         if value is None or value == "auto":
             return
         if not (isinstance(value, Mapping) and {"focal", "size"} <= value.keys() and 0 < value["focal"] < math.inf):
             raise InputError(f"model.camera={value}: it is {{focal: PIXELS, size: [height,width]}}, auto or null")
-        self._focal, self._camera_size = float(value["focal"]), read_size("model.camera.size", value["size"])
+        size = read_size("model.camera.size", value["size"])
+        self._camera = {"focal": float(value["focal"]), "size": list(size)}
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of the images in [0, 1], for R, G, B.
 
         Raises:
@@ -154,7 +150,7 @@ class DepthNetwork(nn.Module):
         self.register_buffer("_scale", 1 / (255 * per_channel[1]), persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
-        """Return what the head reads, from a normalised image of shape ``(B, 3, H, W)``."""
+        """Return what the head reads, from a normalized image of shape ``(B, 3, H, W)``."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -170,7 +166,7 @@ class DepthNetwork(nn.Module):
             "std": self.std,
         }
 
-    def normalise(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """Return ``(image / 255 - mean) / std`` in the network's precision."""
         return (image.to(self._offset.dtype) - self._offset) * self._scale
 
@@ -191,8 +187,8 @@ class DepthNetwork(nn.Module):
             camera's.
         """
         height, width = image.shape[-2:]
-        depth: Tensor = self.head(self.features(self.normalise(image)), (height, width))
-        if focal is None or self._focal is None:
+        depth: Tensor = self.head(self.features(self.normalize(image)), (height, width))
+        if focal is None:
             return depth
         return depth * self._scale_of(focal, (height, width)).to(depth)[:, None, None, None]
 
@@ -206,11 +202,12 @@ class DepthNetwork(nn.Module):
         return float(self._scale_of(torch.tensor([focal]), resized))
 
     def _scale_of(self, focal: Tensor, size: tuple[int, int]) -> Tensor:
-        """What depth is multiplied by, shape ``(B,)``; ``focal`` as :meth:`forward` takes it, of images of ``size``."""
-        if self._focal is None:
+        """Return the factor of depth, shape ``(B,)``; ``focal`` as :meth:`forward` takes it, of images of ``size``."""
+        if self._camera is None:
             return torch.ones_like(focal)
-        assumed = self._focal * math.hypot(*size) / math.hypot(*self._camera_size)
-        ratio = torch.where(focal.isfinite(), focal, assumed) / self._focal
+        trained: float = self._camera["focal"]
+        assumed = trained * math.hypot(*size) / math.hypot(*self._camera["size"])
+        ratio = torch.where(focal.isfinite(), focal, assumed) / trained
         return torch.where((ratio - 1).abs() < _SAME_FOCAL, 1.0, ratio)
 
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -236,6 +233,12 @@ class DepthNetwork(nn.Module):
     def takes(self, size: tuple[int, int]) -> bool:
         """Return whether images of this (height, width) are large enough for the network."""
         return True
+
+    def require_size(self) -> None:
+        """Raise InputError if :attr:`image_size` is too small for the network."""
+        if not self.takes(self.image_size):
+            height, width = self.image_size
+            raise InputError(f"data.image_size {height}x{width}: too small for the network; take larger images")
 
     @torch.inference_mode()
     def infer(self, image: npt.NDArray[np.uint8], intrinsics: Intrinsics | None = None) -> npt.NDArray[np.float32]:

@@ -24,18 +24,18 @@ from depthnet.core.types import InputError
 
 
 @pytest.fixture
-def colours():
+def colors():
     return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
-def test_a_png_comes_back_as_it_was(tmp_path, colours):
-    write_image_png(tmp_path / "a.png", colours)
-    assert (read_image(tmp_path / "a.png") == colours).all()
+def test_a_png_comes_back_as_it_was(tmp_path, colors):
+    write_image_png(tmp_path / "a.png", colors)
+    assert (read_image(tmp_path / "a.png") == colors).all()
     assert image_size(tmp_path / "a.png") == (5, 7)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(tmp_path, orientation):
+def test_exif_orientation_is_honored(tmp_path, orientation):
     upright = np.zeros((16, 24, 3), np.uint8)
     upright[:8, :8] = 255  # a bright top-left corner
     undo = {
@@ -77,8 +77,8 @@ def test_a_transparent_image_lies_on_white(tmp_path):
     assert (read_image(tmp_path / "a.png") == 255).all()
 
 
-def test_every_truncation_is_an_error_that_names_the_file(tmp_path, colours):
-    big = np.tile(colours, (12, 12, 1))
+def test_every_truncation_is_an_error_that_names_the_file(tmp_path, colors):
+    big = np.tile(colors, (12, 12, 1))
     for suffix in ("png", "jpg"):
         Image.fromarray(big).save(tmp_path / f"whole.{suffix}")
         content = (tmp_path / f"whole.{suffix}").read_bytes()
@@ -114,7 +114,7 @@ def test_a_bomb_is_refused_from_its_header(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
-def test_16_bit_millimetres_are_read_to_the_millimetre(tmp_path):
+def test_16_bit_millimeters_are_read_to_the_millimeter(tmp_path):
     Image.fromarray(np.array([[0, 2500, 65535]], np.uint16)).save(tmp_path / "d.png")
     assert np.allclose(read_depth(tmp_path / "d.png", 1e-3, 16), [[0, 2.5, 65.535]], atol=1e-6)
 
@@ -127,16 +127,16 @@ def test_8_bit_depth_takes_one_channel_or_three_equal_ones(tmp_path):
         assert np.allclose(read_depth(tmp_path / name, 10 / 255, 8), [[0, 2, 10]], atol=1e-5)
 
 
-def test_the_wrong_bit_depth_and_a_coloured_picture_are_refused(tmp_path, colours):
+def test_the_wrong_bit_depth_and_a_colored_picture_are_refused(tmp_path, colors):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "eight.png")
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "sixteen.png")
-    Image.fromarray(colours).save(tmp_path / "colour.png")
+    Image.fromarray(colors).save(tmp_path / "color.png")
     Image.new("P", (2, 2)).save(tmp_path / "palette.png")
     for name, bits, words in (
         ("eight.png", 16, "8-bit depth where 16-bit"),
         ("sixteen.png", 8, "16-bit depth where 8-bit"),
-        ("colour.png", 8, "channels differ"),
-        ("palette.png", 8, "no depth file"),
+        ("color.png", 8, "a picture in color"),
+        ("palette.png", 8, "a picture in color or two levels"),
     ):
         with pytest.raises(InputError, match=words):
             read_depth(tmp_path / name, 1e-3, bits)
@@ -150,8 +150,8 @@ def test_resizing_down_averages_all_that_is_covered():
     assert small[:, 1:-1].max() < 115
 
 
-def test_an_image_of_the_right_size_is_untouched(colours):
-    assert resize_image(colours, (5, 7)) is colours
+def test_an_image_of_the_right_size_is_untouched(colors):
+    assert resize_image(colors, (5, 7)) is colors
 
 
 def test_depth_is_only_ever_picked():
@@ -166,7 +166,7 @@ def test_resize_nearest_takes_pixel_centres():
     assert resize_nearest(ramp, (1, 24)).tolist()[0] == [float(i // 2) for i in range(24)]
 
 
-def test_depth_png_holds_millimetres_and_0_for_what_is_missing(tmp_path):
+def test_depth_png_holds_millimeters_and_0_for_what_is_missing(tmp_path):
     depth = np.array([[0.0004, 2.5004, np.nan, np.inf, 70.0, -1.0]], np.float32)
     write_depth_png(tmp_path / "d.png", depth)
     assert np.asarray(Image.open(tmp_path / "d.png")).tolist() == [[0, 2500, 0, 0, 65535, 0]]
@@ -189,7 +189,7 @@ def test_what_the_largest_phones_take_is_no_bomb(tmp_path):
     _png_header(path, 16_320, 12_260)
     with pytest.raises(InputError, match="at most 200000000 are read"), pytest.warns(Image.DecompressionBombWarning):
         image_size(path)
-    _png_header(path, 4_000, 4_000)  # one colour, such as a mask
+    _png_header(path, 4_000, 4_000)  # one color, such as a mask
     image_size(path)
 
 
@@ -228,7 +228,7 @@ def test_false_metadata_is_refused_and_never_escapes(tmp_path):
                     read(path)
 
 
-def test_the_size_of_a_png_is_read_without_its_pixels_and_knows_exif_behind_them(tmp_path, monkeypatch):
+def test_the_size_of_a_png_is_read_without_its_pixels_and_exif_behind_them_counts_for_neither(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "a.png"
@@ -237,8 +237,7 @@ def test_the_size_of_a_png_is_read_without_its_pixels_and_knows_exif_behind_them
     start = content.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(content[start : start + 4], "big")
     path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
-    assert image_size(path) == read_image(path).shape[:2] == (8, 6)
-    Image.new("RGB", (8, 6)).save(path)
+    assert image_size(path) == read_image(path).shape[:2] == (6, 8)
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
     assert image_size(path) == (6, 8)
 

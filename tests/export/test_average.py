@@ -48,11 +48,11 @@ def test_one_network_averaged_with_itself_is_itself(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"attention": False}, "its attention is another"), ({"mean": [0.1, 0.2, 0.3]}, "its mean is another")],
+    [({"attention": False}, "its attention differs"), ({"mean": [0.1, 0.2, 0.3]}, "its mean differs")],
 )
 def test_other_networks_are_refused_in_one_line(tmp_path, capsys, options, words):
     one, other = save(tmp_path / "a.ckpt", 0), save(tmp_path / "b.ckpt", 0, **options)
-    for names, said in (([one, other], f"b.ckpt: is not of the network of {one}: {words}"), ([one], "two checkpoints")):
+    for names, said in (([one, other], f"b.ckpt: not the network of {one}: {words}"), ([one], "two checkpoints")):
         assert main([*map(str, names), "--output", str(tmp_path / "soup.ckpt")]) == 2
         error = capsys.readouterr().err
         assert said in error

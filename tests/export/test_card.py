@@ -9,9 +9,9 @@ from depthnet.core.types import DepthRange
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.export.card import Export, model_card
+from depthnet.export.portable import portable
 from depthnet.export.terms import NYU_LICENSE, Origin, find_origin
 from depthnet.models.depth_net import load_network
-from depthnet.models.shipped import portable
 from depthnet.run.files import read_run
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -42,7 +42,7 @@ def head(text):
     return yaml.safe_load(text.split("---\n")[1])
 
 
-def test_it_tells_what_the_run_knows(rooms):
+def test_it_states_what_the_run_knows(rooms):
     text = card(rooms, model={"pretrained": "/srv/w/net.safetensors"})
     said = head(text)
     (model,) = said.pop("model-index")
@@ -60,7 +60,7 @@ def test_it_tells_what_the_run_knows(rooms):
         "SHA-256: `d1935t`",
         "--ckpt small",
         'load_network("small")',
-        "- Data: built-in rooms, scene seed 3; 5 val, 2 test; filled truth; images 48x64\n",
+        "- Data: built-in rooms, scene seed 3; 5 val, 2 test; filled ground truth; images 48x64\n",
         "- First weights: those of PATH/net.safetensors for the encoder\n",
         "- Seed: 0\n",
         "- Command: `python train.py experiment=nyu_small data.root=PATH`\n",
@@ -104,7 +104,7 @@ def test_extra_rooms_are_named(rooms):
     assert "beside" not in card(rooms).split("## Figures")[0]
     data = rooms.metrics["data"] | {"extra_rooms": 30}
     text = card(dataclasses.replace(rooms, metrics=rooms.metrics | {"data": data}))
-    assert "5 val, 2 test; 30 built-in rooms beside the training frames; filled truth" in text
+    assert "5 val, 2 test; 30 built-in rooms beside the training frames; filled ground truth" in text
 
 
 def test_where_the_weights_began(rooms):

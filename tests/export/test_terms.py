@@ -38,15 +38,15 @@ def test_the_license_follows_from_what_was_trained_on(config, layout, expected):
         (
             run(FOLDER),
             None,
-            "pairs of one's own, so their terms are the owner's choice: state it, such as --license mit",
+            "the owner's own pairs; state the owner's choice, such as --license mit",
         ),
         (run(NYU), "folder", "the owner's choice"),
         (run(FOLDER | {"layout": "auto"}), None, "the owner's choice"),
         (run(FOLDER, ckpt="nyu_small"), None, "the owner's choice"),
-        (run(ROOMS, ckpt="gone.ckpt"), None, "what these weights were trained on is not known; state their terms"),
-        ({"averaged": ["a", "b"], "runs": [run(ROOMS), None]}, None, "is not known"),
-        ({"averaged": ["a", "b"]}, None, "is not known"),
-        (None, None, "is not known"),
+        (run(ROOMS, ckpt="gone.ckpt"), None, "the training data of these weights are not known; state"),
+        ({"averaged": ["a", "b"], "runs": [run(ROOMS), None]}, None, "are not known"),
+        ({"averaged": ["a", "b"]}, None, "are not known"),
+        (None, None, "are not known"),
     ],
 )
 def test_what_does_not_follow_has_to_be_stated(config, layout, message):

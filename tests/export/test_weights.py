@@ -14,23 +14,22 @@ from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.export import weights as export
 from depthnet.export.terms import NYU_LICENSE
 from depthnet.export.weights import depth_changes, main
-from depthnet.models.checkpoint import RECORD_KEY, load_plain
+from depthnet.models.checkpoint import RECORD_KEY, load_plain, read_checkpoint
 from depthnet.models.depth_net import load_network
-from depthnet.models.shipped import read_weights
 
 RANGE = DepthRange(1e-3, 10.0)
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def evaluated(tmp_path_factory):
     layout = RoomsLayout(ROOMS["frames"], (48, 64), 3, RANGE)
-    return write_run(tmp_path_factory.mktemp("judged") / "run", ROOMS, layout, protocols="uncropped")
+    return write_run(tmp_path_factory.mktemp("evaluated") / "run", ROOMS, layout, protocols="uncropped")
 
 
 @pytest.fixture
-def command(judged, tmp_path, monkeypatch):
+def command(evaluated, tmp_path, monkeypatch):
     """A command line that exports ``run``, a run on rooms, to ``out``; both in the working directory."""
-    shutil.copytree(judged, tmp_path / "run")
+    shutil.copytree(evaluated, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     return ["run", "--name", "small", "--output", "out", "--command", "python train.py data.root=/work/nyu"]
 
@@ -48,7 +47,7 @@ def test_the_file_is_read_wherever_a_checkpoint_is_and_two_exports_are_equal(com
     mean, largest = depth_changes(best, small)
     assert 0 < mean < largest < 1e-3
     assert depth_changes(best, best) == (0, 0)
-    assert read_weights("out/small.safetensors")[0] == load_plain("run/checkpoints/best.ckpt")[RECORD_KEY]
+    assert read_checkpoint("out/small.safetensors").record == load_plain("run/checkpoints/best.ckpt")[RECORD_KEY]
 
 
 def test_the_card_is_of_this_file(command):
@@ -72,7 +71,7 @@ def test_data_that_is_elsewhere_is_no_hindrance(command, make_lists):
     assert main(["nyu_run", *command[1:]]) == 0
 
 
-def test_what_float16_would_spoil_is_not_exported(command, capsys, monkeypatch):
+def test_what_float16_would_ruin_is_not_exported(command, capsys, monkeypatch):
     monkeypatch.setattr(export, "_MOST", 1e-9)
     assert main(command) == 2
     err = capsys.readouterr().err
@@ -98,7 +97,7 @@ def test_a_mistake_is_one_line(command, capsys, arguments, says):
     assert err.count("\n") == 1
 
 
-def test_a_run_that_only_judged_hands_on_what_it_judged(command, capsys):
+def test_a_run_that_only_evaluated_exports_what_it_evaluated(command, capsys):
     assert main(command) == 0
     whole = Path("out/small.safetensors").read_bytes()
     Path("run/checkpoints/best.ckpt").rename("soup.ckpt")
@@ -107,9 +106,7 @@ def test_a_run_that_only_judged_hands_on_what_it_judged(command, capsys):
     OmegaConf.save(OmegaConf.merge(config, {"mode": "test", "ckpt": "soup.ckpt"}), "run/config.yaml")
     capsys.readouterr()
     assert main(command) == 2  # what it was evaluated on says nothing of what it was trained on
-    assert (
-        "what these weights were trained on is not known; state their terms with --license" in capsys.readouterr().err
-    )
+    assert "the training data of these weights are not known" in capsys.readouterr().err
     assert main([*command, "--license", "cc0-1.0"]) == 0
     assert Path("out/small.safetensors").read_bytes() == whole
     card = Path("out/small.md").read_text()

@@ -16,40 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_network import Fake
 from PIL import Image
 
 import depthnet
 from depthnet.core.atomic_io import file_digest
-from depthnet.core.types import DepthRange, InputError
+from depthnet.core.types import InputError
 from depthnet.core.visualize import colorize
 from depthnet.inference import predict as prediction
 from depthnet.inference.predict import PredictionReport, predict_files
 
 ENDINGS = ("_depth.npy", "_depth.png", "_color.png", ".json")
-
-
-class Fake:
-    """A network of one line; the checkpoint's bytes choose its factor."""
-
-    image_size = (24, 32)
-
-    def __init__(self, factor: float = 1.0, far: float = 10.0) -> None:
-        self.factor = factor
-        self.depth_range = DepthRange(1e-3, far)
-        self.seen: list[tuple[int, ...]] = []
-
-    def infer(self, image: np.ndarray, intrinsics: object = None) -> np.ndarray:
-        self.seen.append(image.shape)
-        return (0.5 + self.factor * image.mean(axis=2) / 60).astype(np.float32)
-
-    def focal_ratio(self, size, intrinsics=None):
-        return 1.0
-
-    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
-        return self.image_size
-
-    def config(self) -> dict[str, Any]:
-        return {"encoder": "fake"}
 
 
 @pytest.fixture
@@ -337,7 +314,7 @@ def test_an_interrupted_change_of_checkpoint_leaves_no_sidecar_that_vouches(
     assert expected == {path.name: path.read_bytes() for path in Path("out").iterdir()}
 
 
-def test_a_bad_file_is_told_in_one_line_and_the_rest_go_on(ckpt: Path) -> None:
+def test_a_bad_file_is_reported_in_one_line_and_the_rest_continue(ckpt: Path) -> None:
     for number in (0, 9):
         photo(Path(f"in/{number}.jpg"))
     whole = photo(Path("in/torn.jpg"), size=(200, 300)).read_bytes()
@@ -397,7 +374,7 @@ def test_outputs_are_never_inputs(ckpt: Path, output: str, paths: list[str]) -> 
     assert counts(run(paths, ckpt, output)[0]) == (total, 0, 0)
 
 
-def test_an_interrupted_run_beside_the_photographs_goes_on(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_beside_the_photographs_resumes(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         photo(Path(f"in/{number}.jpg"), seed=number)
     calls = []
@@ -484,7 +461,7 @@ def test_a_folder_without_photographs_says_so(ckpt: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [(2.0, 1.0), (-1.0, 2.0), (0.0, float("nan")), (0.0, float("inf"))])
-def test_an_impossible_colour_range(ckpt: Path, wrong: tuple[float, float]) -> None:
+def test_an_impossible_color_range(ckpt: Path, wrong: tuple[float, float]) -> None:
     photo(Path("a.jpg"))
     with pytest.raises(InputError, match="low < high"):
         run("a.jpg", ckpt, color_range=wrong)
@@ -571,7 +548,7 @@ def test_a_network_in_hand_predicts_always(ckpt: Path) -> None:
     assert counts(run("a.jpg", ckpt)[0]) == (1, 0, 0)
 
 
-def test_depth_beyond_65_metres_takes_a_coarser_level(ckpt: Path) -> None:
+def test_depth_beyond_65_meters_takes_a_coarser_level(ckpt: Path) -> None:
     photo(Path("a.jpg"))
     predict_files("a.jpg", Fake(factor=20, far=80.0), "out")  # type: ignore[arg-type]
     assert json.loads(Path("out/a.json").read_text())["scale"] == 100
@@ -580,7 +557,7 @@ def test_depth_beyond_65_metres_takes_a_coarser_level(ckpt: Path) -> None:
     assert np.abs(np.asarray(Image.open("out/a_depth.png")) / 100 - depth).max() <= 0.005 + 1e-5
 
 
-def test_progress_is_told(ckpt: Path) -> None:
+def test_progress_is_reported(ckpt: Path) -> None:
     for number in range(3):
         photo(Path(f"in/{number}.jpg"))
     Path("in/1.jpg").write_text("bad")
@@ -590,31 +567,16 @@ def test_progress_is_told(ckpt: Path) -> None:
 
 
 SCRIPT = """
-import resource, sys, time
-from types import SimpleNamespace
-import numpy as np
-from depthnet.inference import predict as prediction
-from depthnet.core.types import DepthRange
-
-class Fake:
-    image_size, depth_range = (24, 32), DepthRange(1e-3, 10.0)
-    def infer(self, image, intrinsics=None):
-        time.sleep(float(sys.argv[3]))
-        return (0.5 + image.mean(axis=2) / 60).astype(np.float32)
-    def focal_ratio(self, size, intrinsics=None):
-        return 1.0
-
-    def size_for(self, size):
-        return self.image_size
-    def config(self):
-        return {}
-
-sys.modules["depthnet.models.depth_net"] = SimpleNamespace(load_network=lambda path, device, size=None: Fake())
-prediction._find_device = lambda name: name
-print(prediction.predict_files([sys.argv[1]], "best.ckpt", sys.argv[2]))
+import resource, sys
+from fake_network import install
+from depthnet.inference.predict import predict_files
+install(pause=float(sys.argv[3]))
+print(predict_files([sys.argv[1]], "best.ckpt", sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 assert not {"torch", "lightning", "hydra", "albumentations", "wandb", "rich"} & sys.modules.keys()
 """
+ROOT = Path(depthnet.__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests/support")))}
 
 
 def command(source: str, output: str, pause: float) -> list[str]:
@@ -624,7 +586,7 @@ def command(source: str, output: str, pause: float) -> list[str]:
 def test_killed_at_any_time_every_output_is_whole_and_the_next_run_does_the_rest(ckpt: Path) -> None:
     for number in range(40):
         photo(Path(f"in/{number % 3}/{number:02d}.jpg"), seed=number)
-    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(depthnet.__file__).parents[1])}}
+    here = {"cwd": Path.cwd(), "env": ENVIRONMENT}
     dice = random.Random(0)
     done: dict[Path, int] = {}
     for _ in range(4):
@@ -658,7 +620,7 @@ def test_killed_at_any_time_every_output_is_whole_and_the_next_run_does_the_rest
 
 
 def test_memory_does_not_grow_with_the_number_of_files(ckpt: Path) -> None:
-    here = {"cwd": Path.cwd(), "env": {**os.environ, "PYTHONPATH": str(Path(depthnet.__file__).parents[1])}}
+    here = {"cwd": Path.cwd(), "env": ENVIRONMENT}
     peak = []
     for count in (8, 80):
         for number in range(count):

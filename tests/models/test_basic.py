@@ -57,7 +57,7 @@ def test_config_round_trip_is_bit_equal():
 
 
 def test_impossible_values_are_refused():
-    with pytest.raises(InputError, match="image_size 15x320: BasicNet needs at least 16x16"):
+    with pytest.raises(InputError, match="image_size 15x320: too small"):
         BasicNet(RANGE, (15, 320))
     with pytest.raises(InputError, match=r"widths=\[8, 0\]"):
         BasicNet(RANGE, (32, 32), widths=(8, 0))

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_listed_and_the_rest_copied():
     assert torch.equal(target.layer.weight, kept)
 
 
-def test_judgements_on_test_are_counted_beside_the_checkpoint(tmp_path):
+def test_evaluations_on_test_are_counted_beside_the_checkpoint(tmp_path):
     path = tmp_path / "best.ckpt"
     path.write_bytes(b"weights")
     assert [count_test(path, {"when": when}) for when in ("a", "b", "c")] == [1, 2, 3]
@@ -206,7 +206,7 @@ def test_a_flipped_bit_is_refused_wherever_it_is(tmp_path):
 def test_one_put_there_on_purpose_loads_without_the_old_digest(tmp_path):
     save_plain(tmp_path / "best.ckpt", content(Net()))
     torch.save({"step": 7}, tmp_path / "best.ckpt")
-    with pytest.raises(InputError, match=r"put there on purpose, remove .*best\.ckpt\.sha256$"):
+    with pytest.raises(InputError, match=r"if it is intended, remove .*best\.ckpt\.sha256$"):
         read_checkpoint(tmp_path / "best.ckpt")
     (tmp_path / "best.ckpt.sha256").unlink()
     assert load_plain(tmp_path / "best.ckpt") == {"step": 7}

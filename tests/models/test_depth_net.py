@@ -1,4 +1,4 @@
-"""Every encoder makes a network that gives metres for any image, learns everywhere and is rebuilt bit for bit."""
+"""Every encoder makes a network that gives meters for any image, learns everywhere and is rebuilt bit for bit."""
 
 import json
 
@@ -131,8 +131,8 @@ def test_parts_have_their_names():
     [
         ({"decoder_widths": (16, 8)}, "decoder_widths=.16, 8.: the encoder has 5 levels"),
         ({"head": "softmax"}, "head=softmax"),
-        ({"encoder": "test_resnett"}, "no such network; near: test_resnet"),
-        ({"image_size": (30, 64)}, "image_size 30x64: too small for test_resnet"),
+        ({"encoder": "test_resnett"}, "no such network or weights; near: test_resnet"),
+        ({"image_size": (30, 64)}, "image_size 30x64: too small for the network"),
         ({"image_size": (64,)}, "it is .height,width"),
         ({"encoder_pad": "full"}, "encoder_pad=full"),
         ({"depth_range": (1.0, 1.0)}, "needs 0 < min < max"),

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depthnet.core.types import InputError
+from depthnet.export.weights import pack_weights
 from depthnet.models.checkpoint import RECORD_KEY, make_record, save_plain
 from depthnet.models.depth_net import DepthNet
 from depthnet.models.encoder import Encoder
 from depthnet.models.encoder_weights import choose_weights
-from depthnet.models.shipped import pack_weights
 
 NAMES = [
     "resnet50",
@@ -83,7 +83,7 @@ def test_contract(name):
             assert max(abs(size[0] - halved[0]), abs(size[1] - halved[1])) <= 1
 
 
-def test_inception_resnet_v2_has_valid_convolutions_and_its_own_normalisation():
+def test_inception_resnet_v2_has_valid_convolutions_and_its_own_normalization():
     encoder = Encoder("inception_resnet_v2")
     assert encoder.channels == (64, 192, 320, 1088, 1536)
     assert sizes(run(encoder, (240, 320))) == [(117, 157), (56, 76), (27, 37), (13, 18), (6, 8)]
@@ -131,39 +131,29 @@ def test_input_is_padded_to_what_the_network_takes_and_features_are_cropped():
         assert torch.equal(part, full[..., : part.shape[2], : part.shape[3]])
 
 
-def test_network_of_one_size_is_built_for_the_images():
-    encoder = Encoder("test_coatnet", image_size=(90, 128))
-    assert encoder.fixed_size == (96, 128)
-    assert sizes(run(encoder, (90, 128))) == ceil_halved((90, 128), encoder.reductions)
-    with pytest.raises(InputError, match="200x128: test_coatnet is built for 96x128"):
-        encoder(torch.zeros(1, 3, 200, 128))
+def test_network_of_one_size_is_refused():
+    with pytest.raises(InputError, match="encoder=test_coatnet does not take images of any size"):
+        Encoder("test_coatnet")
 
 
-def test_too_small_images_are_refused_with_the_least_size():
-    with pytest.raises(
-        InputError, match=r"^data.image_size 30x320: too small for test_resnet, whose coarsest stride is 32$"
-    ):
-        Encoder("test_resnet", image_size=(30, 320))
+def test_the_smallest_images_are_known():
+    assert not Encoder("test_resnet").takes((30, 320))
     encoder = Encoder("inception_resnet_v2")
-    with pytest.raises(InputError, match=r"^data.image_size 60x60: too small for inception_resnet_v2"):
-        encoder.check_size((60, 60))
-    encoder.check_size((75, 75))
+    assert [encoder.takes(size) for size in ((60, 60), (75, 75), (74, 75))] == [False, True, False]
     assert sizes(run(encoder, (75, 75)))[-1] == (1, 1)
-    with pytest.raises(InputError):
-        encoder.check_size((74, 75))
 
 
 def test_building_does_not_leave_evaluation_mode_or_empty_tensors():
-    encoder = Encoder("coat_lite_tiny", image_size=(64, 64))  # holds some of its modules twice
+    encoder = Encoder("test_resnet")
     assert all(module.training for module in encoder.modules())
     assert {tensor.device.type for tensor in encoder.state_dict().values()} == {"cpu"}
     sum(feature.mean() for feature in encoder(torch.randn(1, 3, 64, 64))).backward()
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(InputError, match=r"resnt50.*no such network; near: resnet50"):
+    with pytest.raises(InputError, match=r"resnt50.*no such network or weights; near: resnet50"):
         Encoder("resnt50")
-    with pytest.raises(InputError, match="no such weights; it has: mobilenetv2_100"):
+    with pytest.raises(InputError, match="no such network or weights; near: mobilenetv2_100"):
         Encoder("mobilenetv2_100.none")
     with pytest.raises(InputError, match="no such network"):
         Encoder("hf-hub:somebody/something")
@@ -198,12 +188,12 @@ def test_real_weights_give_the_features_of_the_call_in_their_readme(caplog):
 
     image = torch.rand(1, 3, 120, 160, generator=torch.Generator().manual_seed(0))
 
-    def normalised(mean, std):
+    def normalized(mean, std):
         return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
     with torch.no_grad():
-        ours = encoder(normalised(encoder.mean, encoder.std))
-        right = stated(normalised(**half))
+        ours = encoder(normalized(encoder.mean, encoder.std))
+        right = stated(normalized(**half))
         assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
 
         imagenet = timm.get_pretrained_cfg("mobilenetv2_100")
@@ -211,16 +201,16 @@ def test_real_weights_give_the_features_of_the_call_in_their_readme(caplog):
             "mobilenetv2_100", pretrained=True, features_only=True, pretrained_cfg_overlay={"file": str(REAL)}
         ).eval()
         for wrong in (
-            naive(normalised(**half)),
-            stated(normalised(imagenet.mean, imagenet.std)),
-            naive(normalised(imagenet.mean, imagenet.std)),
+            naive(normalized(**half)),
+            stated(normalized(imagenet.mean, imagenet.std)),
+            naive(normalized(imagenet.mean, imagenet.std)),
         ):
             assert not torch.allclose(wrong[-1], ours[-1], atol=0.1)
 
         again = Encoder("mobilenetv2_100", pad=encoder.pad).eval()  # a checkpoint has no file, and still pads so
         assert (encoder.pad, encoder.mean, encoder.std) == ("same", *half.values())
         again.load_state_dict(encoder.state_dict())
-        assert all(torch.equal(a, b) for a, b in zip(again(normalised(**half)), right, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(again(normalized(**half)), right, strict=True))
 
 
 @needs_real
@@ -240,7 +230,7 @@ def test_header_is_obeyed(weights):
     assert Encoder("test_resnet", path, mean=(0.0, 0.0, 0.0)).mean == (0.0, 0.0, 0.0), "an argument overrides"
 
 
-def test_file_without_a_header_or_classifier_is_taken_with_timms_normalisation(weights):
+def test_file_without_a_header_or_classifier_is_taken_with_timms_normalization(weights):
     def headless(tensors):
         del tensors["fc.weight"], tensors["fc.bias"]
 
@@ -281,9 +271,9 @@ def test_file_that_does_not_fit_is_refused(weights, change, header, message):
 def test_a_sound_file_of_another_name_is_refused_because_timm_would_unpickle_it(weights):
     path = Path(weights())
     other = path.rename(path.with_suffix(".pth"))
-    with pytest.raises(InputError, match=r"must end in \.safetensors"):
+    with pytest.raises(InputError, match=r"not a \.safetensors file"):
         choose_weights("test_resnet", str(other))
-    with pytest.raises(InputError, match=r"must end in \.safetensors"):
+    with pytest.raises(InputError, match=r"not a \.safetensors file"):
         Encoder("test_resnet", str(other))
 
 
@@ -293,18 +283,18 @@ def test_torn_foreign_and_missing_files_are_refused(weights, tmp_path):
     other = tmp_path / "weights.pth"
     torch.save({}, other)
     refused = {
-        path: "cannot be read as a safetensors file",
-        other: r"weights\.pth: only safetensors with timm's key names are read; .*, convert it: import",
-        tmp_path: "no such file; give a .safetensors file",
+        path: r"cannot be read \(.*\); it may be torn",
+        other: r"weights\.pth: not a \.safetensors file .*; convert a PyTorch file of the encoder's weights: import",
+        tmp_path: "not a .safetensors file .*nor auto, true or false",
     }
     (tmp_path / "page.safetensors").write_text("<html>404</html>")
-    refused[tmp_path / "page.safetensors"] = "a web page, not weights"
+    refused[tmp_path / "page.safetensors"] = r"not a \.safetensors file"
     for file, message in refused.items():
         with pytest.raises(InputError, match=message) as caught:
             Encoder("test_resnet", str(file))
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(f"model.pretrained={file}: ")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"not a \.safetensors file"):
         Encoder("test_resnet", str(tmp_path / "none.safetensors"))
 
 
@@ -315,7 +305,7 @@ def test_the_conversion_that_is_advised_works(weights, tmp_path, monkeypatch):
         torch.save(tensors, name, _use_new_zipfile_serialization=zipped)
         with pytest.raises(InputError) as caught:
             choose_weights("test_resnet", name)
-        exec(str(caught.value).partition("convert it: ")[2])
+        exec(str(caught.value).partition("encoder's weights: ")[2])
         choose_weights("test_resnet", f"{name[0]}.safetensors")
 
 
@@ -326,10 +316,8 @@ def test_a_whole_network_is_named_with_ckpt(tmp_path, monkeypatch):
     state = {f"network.{name}": value for name, value in net.state_dict().items()}
     save_plain("run/checkpoints/best.ckpt", {"state_dict": state, RECORD_KEY: record})
     Path("net.safetensors").write_bytes(pack_weights(net.state_dict(), record))
-    with pytest.raises(InputError, match=r"a checkpoint of depthnet is named with ckpt=run/checkpoints/best.ckpt;"):
-        choose_weights("test_resnet", "run/checkpoints/best.ckpt")
-    for name in ("run", "net.safetensors", "nyu_small"):
-        with pytest.raises(InputError, match=rf"a whole network of depthnet, .*; start from it with ckpt={name}$"):
+    for name in ("run/checkpoints/best.ckpt", "run", "net.safetensors", "nyu_small"):
+        with pytest.raises(InputError, match=rf"start from a network of depthnet with ckpt={name};"):
             choose_weights("test_resnet", name)
 
 

@@ -1,4 +1,4 @@
-"""What all depth networks share: the head's range, normalisation, and inference on a photograph."""
+"""What all depth networks share: the head's range, normalization, and inference on a photograph."""
 
 import math
 
@@ -18,7 +18,7 @@ class TwoLayers(DepthNetwork):
 
     def __init__(self, depth_range=(1e-3, 10.0), image_size=(12, 16), mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3)):
         super().__init__(depth_range, image_size)
-        self.set_normalisation(mean, std)
+        self.set_normalization(mean, std)
         self.encoder = nn.Conv2d(3, 4, 3, stride=2, padding=1)
         self.head = DepthHead(4, self.depth_range)
         nn.init.normal_(self.head.projection.weight, std=0.1)
@@ -67,17 +67,17 @@ def test_head_is_float32_under_autocast():
     assert torch.equal(depth, head(x.bfloat16().float(), (12, 16)))
 
 
-def test_normalisation_is_the_first_thing_and_not_in_the_state(net):
+def test_normalization_is_the_first_thing_and_not_in_the_state(net):
     image = torch.randint(0, 256, (2, 3, 12, 16), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
     expected = (image.double() / 255 - mean) / std
-    assert torch.allclose(net.normalise(image).double(), expected, atol=1e-5)
+    assert torch.allclose(net.normalize(image).double(), expected, atol=1e-5)
     assert torch.equal(net(image), net(image.float()))
     assert not any("offset" in key or "scale" in key for key in net.state_dict())
     seen = []
     net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     net(image)
-    assert torch.equal(seen[0], net.normalise(image))
+    assert torch.equal(seen[0], net.normalize(image))
 
 
 @pytest.mark.parametrize("size", [(12, 16), (33, 45), (120, 150)])
@@ -152,7 +152,7 @@ def test_impossible_values_are_refused(options, message):
         TwoLayers(**options)
 
 
-def test_head_may_look_at_neighbours_and_keeps_the_size():
+def test_head_may_use_neighbors_and_keeps_the_size():
     head = DepthHead(2, DepthRange(1e-3, 10.0), kernel_size=3)
     x = torch.randn(1, 2, 6, 8)
     z = F.conv2d(x, head.projection.weight, head.projection.bias, padding=1)

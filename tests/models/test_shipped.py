@@ -15,10 +15,14 @@ from safetensors.torch import save, save_file
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import InputError
 from depthnet.evaluation.report.write import main as report
+from depthnet.export.portable import portable
+from depthnet.export.weights import pack_weights
 from depthnet.models import shipped
-from depthnet.models.checkpoint import RECORD_KEY, count_test, make_record, read_checkpoint, save_plain
+from depthnet.models.checkpoint import RECORD_KEY, count_test, find_checkpoint, make_record, read_checkpoint, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.models.shipped import find_checkpoint, pack_weights, portable, read_weights, shipped_models
+from depthnet.models.shipped import shipped_models
+
+RECORD = {"format": 1, "network": "DepthNet", "config": {}}
 
 
 def small(seed=0):
@@ -52,19 +56,19 @@ def test_it_is_read_back_as_the_network_that_it_was(weights):
     with torch.inference_mode():
         assert torch.allclose(again(image), net(image), rtol=1e-3)
     for name, value in net.state_dict().items():
-        exact = value.ndim < 2 or value.numel() <= 4096  # all of normalisation, and biases
+        exact = value.ndim < 2 or value.numel() <= 4096  # all of normalization, and biases
         assert torch.equal(again.state_dict()[name], value if exact else value.half().float()), name
     ours = sum(value.nbytes for value in net.state_dict().values())
     assert (weights / "rooms_small.safetensors").stat().st_size < 0.6 * ours
 
 
-def test_what_float16_would_spoil_stays_float32(tmp_path):
+def test_what_float16_would_ruin_stays_float32(tmp_path):
     large, tiny, mixed, zero = (torch.full((80, 80), value) for value in (1e6, 3e-7, 3e-7, 0.0))
     mixed[0, 0], small = 1.0, torch.full((60, 60), 0.1)
     state = {"large": large, "tiny": tiny, "mixed": mixed, "zero": zero, "small": small, "count": torch.tensor(2**40)}
     path = tmp_path / "a.safetensors"
-    path.write_bytes(pack_weights(state, {"format": 1}))
-    back = read_weights(path)[1]
+    path.write_bytes(pack_weights(state, RECORD))
+    back = read_checkpoint(path).state
     assert all(torch.equal(back[name], state[name]) for name in ("large", "tiny", "zero", "small"))
     assert torch.equal(back["mixed"], mixed.half().float())
     assert not torch.equal(back["mixed"], mixed)
@@ -87,7 +91,7 @@ def test_nothing_of_one_machine_is_in_it(tmp_path):
     data = packed(small(), {**run, "data": {"root": root}, "directory": "${directory}/checkpoints", "size": "192/256"})
     assert b"/home" not in data
     (tmp_path / "a.safetensors").write_bytes(data)
-    record, _ = read_weights(tmp_path / "a.safetensors")
+    record = read_checkpoint(tmp_path / "a.safetensors").record
     assert record["run"] == {
         "data": {"root": "PATH"},
         "model": {"pretrained": "PATH/net.safetensors"},
@@ -104,7 +108,7 @@ def test_nothing_of_one_machine_is_in_it(tmp_path):
 def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(weights):
     inside = weights / "rooms_small.safetensors"
     assert find_checkpoint("rooms_small") == find_checkpoint(Path("rooms_small")) == inside
-    assert shipped_models() == ["rooms_small"]
+    assert shipped_models() == {"rooms_small": inside}
     for path in ("none", "rooms", "./rooms_small", "rooms_small.safetensors"):
         with pytest.raises(InputError, match=rf"{path}: no such checkpoint file; .*: rooms_small$"):
             read_checkpoint(path)
@@ -115,9 +119,7 @@ def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(wei
     own.mkdir()
     assert find_checkpoint("rooms_small") == inside
     inside.unlink()
-    with pytest.raises(
-        InputError, match=r"rooms_small: a folder, and no run with checkpoints \(looked for checkpoints/"
-    ):
+    with pytest.raises(InputError, match=r"rooms_small: a folder without checkpoints/best\.ckpt"):
         find_checkpoint("rooms_small")
     os.mkfifo("pipe.ckpt")
     with pytest.raises(InputError, match=r"pipe\.ckpt: not a regular file"):
@@ -129,13 +131,8 @@ def test_a_path_that_exists_wins_then_a_name_then_the_error_names_the_models(wei
 def test_a_run_stands_for_its_best_checkpoint(weights):
     best = Path("run/checkpoints/best.ckpt")
     best.parent.mkdir(parents=True)
-    last = best.with_name("last.ckpt")
-    last.write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"^checkpoint run: a run without a best checkpoint; its last weights are run/checkpoints/la"
-    ):
+    with pytest.raises(InputError, match=r"^checkpoint run: a folder without checkpoints/best\.ckpt"):
         find_checkpoint("run")
-    last.unlink()
     net = small()
     state = {f"network.{name}": value for name, value in net.state_dict().items()}
     save_plain(best, {"state_dict": state, RECORD_KEY: make_record(net)})
@@ -144,7 +141,7 @@ def test_a_run_stands_for_its_best_checkpoint(weights):
         assert read_checkpoint(path).config == net.config()
     assert load_network("run").image_size == (48, 64)
     assert count_test("run", {}) == count_test(best, {}) - 1 == 1
-    with pytest.raises(InputError, match=r"checkpoints: a folder, and no run"):
+    with pytest.raises(InputError, match=r"checkpoints: a folder without"):
         find_checkpoint(best.parent)
     best.parent.parent.rename("rooms_small")
     assert find_checkpoint("rooms_small").parent == weights
@@ -153,19 +150,17 @@ def test_a_run_stands_for_its_best_checkpoint(weights):
 
 FOREIGN = {
     "an empty file": (lambda path: path.write_bytes(b""), "cannot be read as a checkpoint"),
-    "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><html><title>404"), "a web page, not weights"),
-    "a pointer": (
-        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        "a Git LFS pointer, not the weights themselves; fetch them with: git lfs pull",
+    "a web page": (
+        lambda path: path.write_text("\n<!DOCTYPE html><html><title>404"),
+        "is no checkpoint; not loaded",
     ),
-    "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file, as Keras writes them"),
     "a state dict": (
         lambda path: torch.save({"conv1.weight": torch.ones(2)}, path),
         "not a depthnet checkpoint (it has no 'depthnet' record)",
     ),
     "a module": (
         lambda path: torch.save(torch.nn.Linear(1, 1), path),
-        "holds more than tensors and plain data, so it is not loaded",
+        "holds more than tensors and plain data, or is no checkpoint; not loaded",
     ),
     "an older form": (
         lambda path: torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False),
@@ -269,14 +264,14 @@ def test_a_torn_file_is_one_line(tmp_path):
 
 def test_what_is_read_does_not_hang_on_the_file(tmp_path):
     path = tmp_path / "a.safetensors"
-    save_file({"a": torch.ones(5000)}, path, {"depthnet": "{}"})
-    _, state = read_weights(path)
+    save_file({"a": torch.ones(5000)}, path, {"depthnet": json.dumps(RECORD)})
+    state = read_checkpoint(path).state
     with path.open("r+b") as file:
         file.truncate(200)
     assert state["a"].sum() == 5000
 
 
-def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, tmp_path):
+def test_a_run_starts_from_a_name_evaluates_a_name_and_resumes(weights, train, tmp_path):
     rooms = ["data=rooms", "data.frames={train: 4, val: 2, test: 2}", "data.image_size=[48,64]", "data.num_workers=0"]
     small = [*rooms, "logger=none", "trainer=cpu"]
     tiny = ["model=tiny", "model.decoder_widths=[8,8,8,8,8]"]
@@ -298,14 +293,14 @@ def test_a_run_starts_from_a_name_judges_by_a_name_and_goes_on(weights, train, t
     assert "started from" not in again.err
     moved = weights / "rooms_small.safetensors"
     assert train("resume=tuned").code == 0
-    judge = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=judged"]
-    done = train(*judge)
+    evaluate = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=evaluated"]
+    done = train(*evaluate)
     assert done.code == 0, done.err
-    assert json.loads(Path("judged/metrics.json").read_text())["test_judgements"] == 1
+    assert json.loads(Path("evaluated/metrics.json").read_text())["test_judgements"] == 1
     assert "test: evaluation number 1 of this checkpoint" in done.err
     assert list(weights.iterdir()) == [moved]
-    assert report(["judged"]) == 0
-    assert "rooms_small.safetensors" in Path("judged/report.html").read_text()
+    assert report(["evaluated"]) == 0
+    assert "rooms_small.safetensors" in Path("evaluated/report.html").read_text()
     missing = train(*small, "ckpt=rooms_large", "hydra.run.dir=other")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert "rooms_large: no such checkpoint file; models that ship with depthnet: rooms_small" in missing.err
@@ -317,7 +312,7 @@ def test_a_shipped_model_is_small_whole_and_has_its_card(name):
     assert path.stat().st_size <= 8_000_000
     assert load_network(name).depth_range.max == 10.0
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    for text in (card, json.dumps(read_weights(path)[0])):
+    for text in (card, json.dumps(read_checkpoint(path).record)):
         assert portable(text) == text
     assert re.search(r"\A---\n.*?\n---\n", card, re.DOTALL)
 

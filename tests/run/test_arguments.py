@@ -65,7 +65,7 @@ def test_a_value_of_its_type_is_taken(hint, value):
         (
             Annotated[RangeLike, ""] | None,
             {"min": "a"},
-            "key={min:a}: it is {min: METRES, max: METRES}, such as {min: 0.001, max: 10} or null",
+            "key={min:a}: it is {min: METERS, max: METERS}, such as {min: 0.001, max: 10} or null",
         ),
     ],
 )
