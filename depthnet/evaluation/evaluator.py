@@ -110,9 +110,8 @@ class Evaluation:
         """
         found: dict[str, dict[str, Interval]] = {}
         for name in self.protocols:
-            frames, table = (np.array(part) for part in self.rows(name))
-            valid = ~np.isnan(table[:, 0])
-            ends = bootstrap(table[valid], [scenes[frame] for frame in frames[valid]])
+            frames, table = self.rows(name)
+            ends = bootstrap(table, [scenes[frame] for frame in frames])
             found[name] = dict(zip(METRIC_NAMES, ends, strict=True))
         return found
 

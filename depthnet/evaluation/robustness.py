@@ -28,7 +28,7 @@ from depthnet.core.tables import Table, count_in_words
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from depthnet.run.files import read_run, store_measured
+from depthnet.run.files import exact_mean, read_run, store_measured
 
 if TYPE_CHECKING:
     from depthnet.evaluation.frames import FrameEvaluator
@@ -82,18 +82,15 @@ def summarize(evaluator: FrameEvaluator, found: Mapping[str, FloatArray]) -> dic
         difference from the clean one, and that difference's interval (None for the clean one, and where there is one
         scene only).
     """
-    clean = found["clean"]
-    kept = ~np.isnan(clean[:, 0])  # an image without a valid pixel has no metrics, however it is corrupted
-    scenes = [evaluator.rows[frame][1] for frame, keep in zip(evaluator.frames, kept, strict=True) if keep]
+    scenes = [evaluator.rows[frame].scene for frame in evaluator.frames]
     summary: dict[str, dict[str, Any]] = {}
     for kind, table in found.items():
-        own, differences = table[kept], (table - clean)[kept]
+        differences = table - found["clean"]
         intervals = [None if kind == "clean" or np.isnan(i).any() else list(i) for i in bootstrap(differences, scenes)]
+        columns = zip(HIGHER_IS_BETTER, table.T.tolist(), differences.T.tolist(), intervals, strict=True)
         summary[kind] = {
-            metric: {"mean": float(mean.mean()), "difference": float(difference.mean()), "interval": interval}
-            for metric, mean, difference, interval in zip(
-                HIGHER_IS_BETTER, own.T, differences.T, intervals, strict=True
-            )
+            metric: {"mean": exact_mean(own), "difference": exact_mean(difference), "interval": interval}
+            for metric, own, difference, interval in columns
         }
     return summary
 
