@@ -16,10 +16,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jinja2 import Template
 from torch import Tensor
 
 from depthnet.core.types import Crop, DepthRange, InputError, RelativeCrop
@@ -32,39 +34,7 @@ _FLIP = "_flip"
 _WORDS = ("name", "source")  # fields by which nothing is computed
 _MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
 
-_TRUTHS = {"raw": "Raw sensor depth, with holes", "filled": "Filled (in-painted) depth", "any": "Any truth"}
-_ALIGNED = {
-    "none": "",
-    "median": ", multiplied per image by median depth / median prediction over the pixels that count",
-    "scale_shift": (
-        ", given per image the factor, at least 0, and offset that fit it to the depth by least squares over those "
-        "that count (a prediction that runs the wrong way becomes the mean depth)"
-    ),
-    "disparity_scale_shift": (
-        ", taken as depth and inverted, given per image the factor, at least 0, and offset that fit it to 1 / depth"
-        " by least squares over those that count with a finite prediction above 0 (one that runs the wrong way "
-        "becomes the mean), clamped to 1 / max to 1 / min, inverted again"
-    ),
-}
-_COMPARED = (
-    "{truth}; {limits}. The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN "
-    "becomes the minimum and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max "
-    "strictly{crop}."
-)
-_COMPARED_MIN_MAX = (
-    "Not a result on the NYU test set: the published delta1 of 0.893 is over frames 0 to 653 of the labelled file, of "
-    "which 386 are official training frames; this is its scale, crop and averaging on the frames judged. {truth}. The "
-    "prediction is resized bilinearly (align_corners=True) to the truth's size. Then prediction and truth are scaled, "
-    "each image and each of the two by its own extremes, so absolute depth does not count: 7.5 (x - min) / (max - "
-    "min), the prediction's extremes over its finite pixels, the truth's over those with 0.001 < depth < 10 m; a map "
-    "of one value becomes 0. The scaled prediction is clamped to 0.001 to 10, NaN becomes 0.001 and infinity 10. A "
-    "pixel counts if its scaled truth is strictly above 0.001{crop}. RMSE and SqRel are in the scaled unit, not metres."
-)
-_AVERAGED = (
-    " Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
-    "e = log pred - log depth. "
-)
-_FLIPPED = "Flip averaging: first, the prediction is averaged with the mirrored image's, which is mirrored back."
+_DEFINITION = Template(Path(__file__).with_name("protocol.txt.j2").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -110,14 +80,7 @@ class Protocol:
     @property
     def definition(self) -> str:
         """All of this in words, for reports."""
-        limits = self.depth_range
-        text = (_COMPARED_MIN_MAX if self.align == "min_max" else _COMPARED).format(
-            truth=f"{_TRUTHS[self.truth]}{f', at {_pixels(self.size)}' if self.size else ' of any size'}",
-            limits=f"range {limits.min:g} to {limits.max:g} m" if limits else "the data's own depth range",
-            aligned=_ALIGNED.get(self.align, ""),
-            crop=f" inside {self.crop}" if self.crop else "",
-        )
-        return text + _AVERAGED + (_FLIPPED if self.flip_test else "No flip averaging.")
+        return _DEFINITION.render(protocol=self)
 
     @property
     def digest(self) -> str:
@@ -417,6 +380,6 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
         for protocol in found:
             protocol.check(layout.truth, size)
     if names == "all":
-        own = [protocol.depth_range or limits for protocol in found]
-        found = [p for p, r in zip(found, own, strict=True) if limits.min <= r.min and r.max <= limits.max]
+        own = {protocol.name: protocol.depth_range or limits for protocol in found}
+        found = [p for p in found if limits.min <= own[p.name].min and own[p.name].max <= limits.max]
     return [protocol.within(limits) for protocol in found]
