@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.tables import WIDTH, Table, count_in_words, interval_in_words, to_csv
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
@@ -216,15 +216,13 @@ def name_runs(paths: Sequence[Path]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet compare", description=__doc__, formatter_class=style)
+    parser = tool_parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("--protocol", metavar="NAME", help="only this one (default: all that the runs share)")
     parser.add_argument("--metrics", default=_METRICS, metavar="NAMES", help=f"with commas (default: {_METRICS})")
     parser.add_argument("--format", choices=("terminal", "markdown", "csv"), default="terminal")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, not to the terminal")
-    options = parser.parse_args(arguments)
-    return finish("depthnet compare", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ import argparse
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.atomic_io import require_writable, write_json
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import count_in_words
@@ -56,40 +56,38 @@ def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> t
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of predictions")
-    files: dict[str, list[PurePath]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix in _SUFFIXES and path.name[0] != "." and not path.name.endswith("_color.png"):
-            files.setdefault(path.name, []).append(path.relative_to(root))
-    count = sum(map(len, files.values()))
-
-    fitting: dict[str, list[PurePath]] = {label: [] for label in labels}
-    owners: dict[PurePath, str] = {}
-    for exact in (True, False):  # a file in just the folder of one frame is no other frame's
-        free = {name: [path for path in paths if path not in owners] for name, paths in files.items()}
-        for label, found in fitting.items():
-            frame = PurePath(label)
-            named = [path for suffix in _SUFFIXES for end in _ENDS for path in free.get(frame.name + end + suffix, ())]
-            for file in named:
-                if file.parent == frame.parent if exact else _agree(file.parent.parts, frame.parent.parts):
-                    found.append(file)
-                    if owners.setdefault(file, label) != label:
-                        both = f"{owners[file]} and {label}"
-                        raise InputError(
-                            f"{root / file}: fits both {both}; put predictions in folders as the data's are"
-                        )
-    if not owners:
+    kept = [path for path in root.rglob("*") if path.suffix in _SUFFIXES and path.name[0] != "."]
+    files = [path.relative_to(root) for path in kept if not path.name.endswith("_color.png")]
+    frames = defaultdict(list)
+    for label in labels:
+        frames[PurePath(label).name].append(label)
+    found: dict[str, list[PurePath]] = {label: [] for label in labels}
+    for file in sorted(files, key=lambda file: (file.suffix, file)):  # .npy before .png
+        names = [file.stem.removesuffix(end) for end in _ENDS if file.stem.endswith(end)]
+        fitting = [label for name in names for label in frames.get(name, ()) if _agree(file, PurePath(label))]
+        # a file in just the folder of one frame is no other frame's
+        fitting = [label for label in fitting if PurePath(label).parent == file.parent] or fitting
+        if len(fitting) > 1:
+            both = " and ".join(fitting[:2])
+            raise InputError(f"{root / file}: fits both {both}; put predictions in folders as the data's are")
+        for label in fitting:
+            found[label].append(file)
+    count = sum(map(len, found.values()))
+    if not count:
         example = f"{labels[0]}.npy or {PurePath(labels[0]).name}_depth.npy" if labels else "no frame"
-        raise InputError(f"{root}: none of its {count} .npy and .png files fits a frame (looked for {example}, ...)")
-    for label, found in fitting.items():
-        for other in found[1:]:
-            if other.parent != found[0].parent or other.suffix == found[0].suffix:
-                raise InputError(f"{root / found[0]} and {root / other} both fit {label}; take one of them away")
-    return [root / found[0] if found else None for found in fitting.values()], count - len(owners)
+        raise InputError(
+            f"{root}: none of its {len(files)} .npy and .png files fits a frame (looked for {example}, ...)"
+        )
+    for label, (first, *others) in ((label, some) for label, some in found.items() if some):
+        for other in others:
+            if other.parent != first.parent or other.suffix == first.suffix:
+                raise InputError(f"{root / first} and {root / other} both fit {label}; take one of them away")
+    return [root / some[0] if some else None for some in found.values()], len(files) - count
 
 
-def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether the shorter of two folder paths is the end of the longer one."""
-    return all(map(str.__eq__, reversed(one), reversed(other)))
+def _agree(file: PurePath, label: PurePath) -> bool:
+    """Whether the shorter of two folders is the end of the longer one."""
+    return all(map(str.__eq__, reversed(file.parts[:-1]), reversed(label.parts[:-1])))
 
 
 def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.NDArray[np.float32]:
@@ -201,9 +199,7 @@ def _check_aspect(path: Path, size: tuple[int, ...], truth: tuple[int, ...]) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("evaluate", __doc__)
     parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of .npy or .png files")
     parser.add_argument("root", metavar="ROOT", help="folder of the data")
     parser.add_argument("--split", choices=SPLITS, default="val")
@@ -212,8 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per metre (default: 1000)")
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
-    options = parser.parse_args(arguments)
-    return finish("depthnet evaluate", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:

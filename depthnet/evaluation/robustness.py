@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.atomic_io import require_writable, write_json
-from depthnet.core.errors import add_run_options, finish
+from depthnet.core.errors import run_tool
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import Table, count_in_words
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
+from depthnet.evaluation.run_options import run_parser
 from depthnet.run.files import exact_mean, read_run, store_measured
 
 if TYPE_CHECKING:
@@ -129,14 +129,9 @@ def _table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_run_options(parser)
+    parser = run_parser("robustness", __doc__, "robustness.json")
     parser.add_argument("--corrupt", default=",".join(CORRUPTIONS), metavar="NAMES", help="default: all of them")
-    parser.add_argument("--output", metavar="FILE", help="the figures as JSON (default: RUN/robustness.json)")
-    options = parser.parse_args(arguments)
-    return finish("depthnet robustness", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -155,9 +150,7 @@ def _run(options: argparse.Namespace) -> int:
     counts = count_in_words(len(evaluator.frames), run.metrics["expected"])
     _table(figures, f"{evaluator.layout.description}, {split}: {counts}, {protocol}").print()
     print(path)
-    why = "--ckpt names another checkpoint"
-    if not options.ckpt:
-        why = store_measured(run, "robustness", losses(evaluator, found))
-    if why:
+    other = "--ckpt names another checkpoint" if options.ckpt else ""
+    if why := other or store_measured(run, "robustness", losses(evaluator, found)):
         print(f"nothing is stored for depthnet compare: {why}")
     return 0

@@ -12,18 +12,16 @@ Exit code: 0, done; 1, some job has failed; 2, there are no runs.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.tables import Table, interval_in_words, to_csv
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.run.files import JOB, METRICS, RECORD, read_config, read_json, read_metrics, read_record, reading
@@ -157,12 +155,6 @@ def _line(entry: Entry) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet runs", description=__doc__, formatter_class=style)
+    parser = tool_parser("runs", __doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a folder of runs, or a sweep's directory")
-    options = parser.parse_args(arguments)
-    return finish("depthnet runs", partial(_run, options.directory))
-
-
-def _run(directory: Path) -> int:
-    return int(print_runs(directory) > 0)
+    return run_tool(parser, arguments, lambda options: int(print_runs(options.directory) > 0))
