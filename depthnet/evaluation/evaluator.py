@@ -23,7 +23,7 @@ from torch import Tensor
 from depthnet.core.atomic_io import write_json
 from depthnet.core.images import resize_nearest
 from depthnet.core.tables import Table
-from depthnet.core.types import HIGHER_IS_BETTER, InputError
+from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.scenes import frame_number
@@ -205,9 +205,9 @@ def metrics_table(
             an end that is None or NaN stays blank.
 
     Returns:
-        The best value of a protocol is bold where several were evaluated. It fits 80 columns.
+        It fits 80 columns.
     """
-    table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, HIGHER_IS_BETTER, _short)
+    table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, _short)
     for protocol in dict.fromkeys(name for one in figures.values() for name in one):
         table.section()
         table.add(protocol, *[None] * len(METRIC_NAMES), style="bold")

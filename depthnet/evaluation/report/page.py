@@ -30,6 +30,11 @@ from depthnet.run.provenance import commit
 
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _SHOWN = ("abs_rel", "delta1", "rmse", "silog")  # of single scenes and images
+_CONSTANTS = {
+    "METRICS": METRIC_NAMES, "SHOWN": _SHOWN, "PROTOCOLS": PROTOCOLS, "MIN_PIXELS": MIN_PIXELS, "DRAWS": DRAWS,
+    "EDGE_F1": EDGE_F1, "EDGE_REACH": EDGE_REACH, "ERROR_HIGH": ERROR_HIGH, "ERROR_COLORS": ERROR_COLORS,
+    "DEPTH_COLORS": DEPTH_COLORS,
+}  # fmt: skip
 _TILE = 320  # greatest width of a picture [pixels]
 _DRAWN = {  # curves of the training, by their logged names
     "loss": ["train/loss"],
@@ -45,56 +50,46 @@ def templates() -> Environment:
     """Return the page's templates; all text that they are given is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    found.filters.update(png=png, jpeg=jpeg)
+    found.filters.update(png=png, jpeg=jpeg, gradient=gradient, scatter=scatter)
+    found.globals.update(_CONSTANTS)
     return found
 
 
 def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
     """Return a whole HTML document that needs no other file."""
-    run, split, rows, atlas = evaluator.run, evaluator.split, evaluator.rows, results.atlas
+    run, split, atlas = evaluator.run, evaluator.split, results.atlas
     images, errors = _images(evaluator, results), atlas.position()
     groups = {kind: atlas.groups(kind, most) for kind, most in _KINDS.items()}
     high = _round_up(float(np.nanpercentile(errors, 99)))
-    return templates().get_template("page.html.j2").render(
-        run=run,
-        title=run.directory.resolve().name,
-        metrics=run.metrics,
-        data=run.metrics["data"],
-        rows=rows,
-        results=results,
-        evaluated=describe_frames(evaluator.layout, split, sorted(rows)),
-        under=f"{run.protocol} · {split} · {count_in_words(len(results.metrics), run.metrics['expected'])}",
-        counted=f"{split} · {count_in_words(len(rows), run.metrics['expected'])}",
-        tested=split in ("test", "published"),
-        drift=_drift(run, results),
-        figures={protocol: run_figures(run, protocol) for protocol in run.rows},
-        metric_names=METRIC_NAMES,
-        protocols=PROTOCOLS,
-        min_pixels=MIN_PIXELS,
-        groups=groups,
-        tops={kind: _highest(some) for kind, some in groups.items()},
-        position=atlas.position(3, 4).tolist(),
-        position_high=f"{high:g}",
-        position_picture=colorize(errors, 0.0, high, np.isfinite(errors), ERROR_COLORS),
-        sharpness=atlas.sharpness(),
-        edge_f1=EDGE_F1,
-        edge_reach=EDGE_REACH,
-        histogram=scatter(atlas.histogram),
-        predicted=atlas.predicted(),
-        examples={name: [_example(result) for result in some] for name, some in results.examples.items()},
-        error_high=ERROR_HIGH,
-        error_colors=gradient(ERROR_COLORS),
-        depth_colors=gradient(DEPTH_COLORS),
-        shown=_SHOWN,
-        images=images,
-        scenes=_scenes(images),
-        training={title: [(name, _curve(run, name)) for name in names] for title, names in _DRAWN.items()},
-        checkpoint=evaluator.checkpoint,
-        checkpoint_digest=file_digest(evaluator.checkpoint),
-        commit=commit(),
-        config=(run.directory / CONFIG).read_text(encoding="utf-8", errors="replace"),
-        draws=DRAWS,
-    )  # fmt: skip
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            evaluator=evaluator,
+            results=results,
+            atlas=atlas,
+            metrics=run.metrics,
+            data=run.metrics["data"],
+            evaluated=describe_frames(evaluator.layout, split, sorted(evaluator.rows)),
+            under=f"{run.protocol} · {split} · {count_in_words(len(results.metrics), run.metrics['expected'])}",
+            counted=f"{split} · {count_in_words(len(evaluator.rows), run.metrics['expected'])}",
+            drift=_drift(run, results),
+            figures={protocol: run_figures(run, protocol) for protocol in run.rows},
+            groups=groups,
+            tops={kind: _highest(some) for kind, some in groups.items()},
+            position_high=f"{high:g}",
+            position_picture=colorize(errors, 0.0, high, np.isfinite(errors), ERROR_COLORS),
+            sharpness=atlas.sharpness(),
+            examples={name: [_example(result) for result in some] for name, some in results.examples.items()},
+            images=images,
+            scenes=_scenes(images),
+            training={title: [(name, _curve(run, name)) for name in names] for title, names in _DRAWN.items()},
+            checkpoint_digest=file_digest(evaluator.checkpoint),
+            commit=commit(),
+            config=(run.directory / CONFIG).read_text(encoding="utf-8", errors="replace"),
+        )
+    )
 
 
 def _round_up(value: float) -> float:
