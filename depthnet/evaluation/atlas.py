@@ -4,7 +4,7 @@
     atlas.add(pred, depth, mask, scene="kitchen 3")     # one image at a time, as a protocol made it comparable
     atlas.groups("depth"), atlas.sharpness(), atlas.position(), atlas.predicted()
 
-Arrays in, plain values out. All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+Arrays in, plain values out. All depth is in meters, ``(H, W)``; the pixels of ``mask`` count.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 
 GROUP_FIGURES = ("abs_rel", "delta1", "rmse", "bias")
-"""What is measured of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where it says too far."""
+"""The metrics of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where predictions are too far."""
 
 SHARPNESS = ("edge_f1", "boundary_f1", "dbe_accuracy", "dbe_completeness")
-"""What is measured of depth boundaries, image by image; the first is that of the results table."""
+"""The metrics of depth boundaries, image by image; the first is in the results table."""
 
 MIN_PIXELS = 50
-"""An image counts in a group if it has as many pixels of it."""
+"""An image counts in a group from this many pixels of it."""
 
 _DEPTHS = 10  # depth ranges of equal length
 _NEAR = (0, 2, 4, 8, 16, 32)  # distances to a depth edge at which groups begin [pixels]
@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What was measured of some pixels of all images.
+    """The metrics of some pixels of all images.
 
     Attributes:
         name: Of the group, such as "1–2 m".
@@ -65,10 +65,10 @@ class Group(NamedTuple):
 
 
 def mean_figures(names: Sequence[str], values: npt.ArrayLike, scenes: Sequence[str]) -> dict[str, Figure]:
-    """Average figures over images.
+    """Average metrics over images, with intervals over scenes.
 
     Args:
-        names: Of the figures.
+        names: Of the metrics.
         values: A row per image, shape ``(N, len(names))``; an image without a value, NaN, is left out of that mean.
         scenes: The scene of each image.
 
@@ -117,7 +117,7 @@ def group_figures(
 
 
 class Atlas:
-    """What a network got wrong on a set of images, and where.
+    """Where a network errs on a set of images.
 
     A group's figures are those of one image's pixels of it, averaged over the images that have at least
     :data:`MIN_PIXELS` of them.
@@ -220,7 +220,7 @@ class Atlas:
         return groups
 
     def sharpness(self) -> dict[str, Figure]:
-        """Return :data:`SHARPNESS` by name, over the images whose truth has boundaries."""
+        """Return :data:`SHARPNESS` by name, over the images whose ground truth has boundaries."""
         return mean_figures(SHARPNESS, self._sharpness, self._scenes)
 
     def position(self, rows: int = _GRID[0], columns: int = _GRID[1]) -> npt.NDArray[np.float64]:

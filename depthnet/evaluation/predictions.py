@@ -1,14 +1,14 @@
-"""Evaluate anybody's prediction files against a data root.
+"""Evaluate prediction files of any network against a data root.
 
     depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
 
-PREDICTIONS is a folder of .npy files (floats, metres, HxW or 1xHxW) or 16-bit PNG files (--scale levels per metre). A
+PREDICTIONS is a folder of .npy files (floats, meters, HxW or 1xHxW) or 16-bit PNG files (--scale levels per meter). A
 frame's file is found by the frame's label, the path of its image below ROOT without the suffix: that of train/rgb_00018
 is rgb_00018.npy or rgb_00018_depth.npy, in PREDICTIONS itself or in folders that end as the label's do; else the same
 with .png. So what predict.py writes is found.
 
-Exit code: 0, every frame was found and judged; 1, some frames have no file, and the figures are those of the others; 2,
-something is wrong, and nothing was judged; 130, interrupted.
+Exit code: 0, every frame was found and evaluated; 1, some frames have no file, and the metrics are of the others; 2,
+something is wrong, and nothing was evaluated; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.
     """Read a prediction.
 
     Args:
-        path: A ``.npy`` file of floats in metres, shape ``(H, W)`` or ``(1, H, W)``; else a 16-bit PNG.
-        scale: A PNG's levels per metre.
+        path: A ``.npy`` file of floats in meters, shape ``(H, W)`` or ``(1, H, W)``; else a 16-bit PNG.
+        scale: A PNG's levels per meter.
 
     Returns:
         Depth [m], ``float32``, shape ``(H, W)``.
@@ -146,7 +146,7 @@ def score_predictions(
     from depthnet.evaluation.protocols import choose_protocols, default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
+        raise InputError(f"--scale {scale}: needs a number of levels per meter above 0")
     data = open_root(root, **source)
     require_sound(cheap_findings(data), allow, (split,))
     evaluation = Evaluation(choose_protocols(protocol or "auto", data, split))
@@ -188,13 +188,12 @@ def score_predictions(
     }
 
 
-def _check_aspect(path: Path, size: tuple[int, ...], truth: tuple[int, ...]) -> None:
+def _check_aspect(path: Path, size: tuple[int, ...], true_size: tuple[int, ...]) -> None:
     """Refuse a prediction of another aspect than the ground truth, but for rounding: it is cropped or turned."""
-    (height, width), (tall, wide) = size, truth
+    (height, width), (tall, wide) = size, true_size
     if abs(height * wide / (width * tall) - 1) > max(0.05, 1 / min(height, width)):
-        raise InputError(
-            f"{path}: {height}x{width} values for a truth of {tall}x{wide}; another aspect, so it is cropped or turned"
-        )
+        sizes = f"{height}x{width} values for ground truth of {tall}x{wide}"
+        raise InputError(f"{path}: {sizes}; another aspect, so it is cropped or turned")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("root", metavar="ROOT", help="folder of the data")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--protocol", metavar="NAME", help="a protocol, or all (default: what follows from the data)")
-    parser.add_argument("--output", metavar="FILE", help="write the figures there, to full precision")
-    parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per metre (default: 1000)")
+    parser.add_argument("--output", metavar="FILE", help="write the metrics there, to full precision")
+    parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per meter (default: 1000)")
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
     return run_tool(parser, arguments, _run)
@@ -224,8 +223,8 @@ def _run(options: argparse.Namespace) -> int:
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
-    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} truth)"
-    print(f"judged: {result['judged']}")
+    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} ground truth)"
+    print(f"evaluated: {result['judged']}")
     who = Path(options.predictions).resolve().name
     metrics_table({who: result["protocols"]}, title, {who: result["intervals"]}).print()
     if options.output is not None:
@@ -234,13 +233,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _warn(result: dict[str, Any]) -> int:
-    """Say what the figures alone do not, and return the exit code."""
+    """Warn about what the metrics do not show, and return the exit code."""
     for name, empty in result["empty"].items():
         print(f"warning: {name}: {len(empty)} frames have no valid pixel and count in no mean", file=sys.stderr)
     if result["median"] > 100:
-        unit = "a .npy holds metres; for PNG, --scale gives the levels per metre"
+        unit = "a .npy holds meters; for PNG, --scale gives the levels per meter"
         print(f"warning: the predictions' median is {result['median']:.0f} m; {unit}", file=sys.stderr)
     if result["missing"]:
         missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
-        print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
+        print(f"warning: {missing}; the metrics are of the others", file=sys.stderr)
     return int(bool(result["missing"]))

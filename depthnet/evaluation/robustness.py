@@ -1,9 +1,9 @@
-"""How the figures of a run fall when its images are corrupted.
+"""How the metrics of a run fall when its images are corrupted.
 
     depthnet robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
 
 RUN is the directory of a run that was evaluated. Its checkpoint evaluates the same frames under the run's first
-protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference
+protocol, as they are and with each corruption, the ground truth unchanged. Beside each metric is its difference
 from the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
 RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `depthnet compare`.
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 LIGHT = ("dark", "bright", "contrast")
-"""The corruptions that are another light."""
+"""The corruptions of light."""
 
 _SHOWN = ("delta1", "delta2", "abs_rel", "rmse", "log10")
 
@@ -75,7 +75,7 @@ def evaluate(
 
 
 def summarize(evaluator: FrameEvaluator, found: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
-    """Average what :func:`evaluate` found.
+    """Average the results of :func:`evaluate`.
 
     Returns:
         For "clean" and each corruption, ``{metric: {"mean", "difference", "interval"}}``: the mean over images, its

@@ -1,10 +1,10 @@
-"""How sharp depth is: boundaries as jumps between neighbouring pixels, and as edges found in the map of depth.
+"""How sharp depth is: boundaries as jumps between neighboring pixels, and as edges found in the map of depth.
 
     boundary_f1(pred, depth, mask)                                    # after Depth Pro, from 0 to 1
     edge_f1(pred, depth, mask)                                        # after Hu et al., from 0 to 1
     boundary_errors(depth_edges(pred, mask), depth_edges(depth, mask))    # after iBims-1, in pixels
 
-All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+All depth is in meters, ``(H, W)``; the pixels of ``mask`` count.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ EDGE_F1 = (
     "Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol compares, "
     f"thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, is longer than "
     f"{EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then averaged over the "
-    "images whose truth has an edge."
+    "images whose ground truth has an edge."
 )
-"""What the figure ``edge_f1`` is, wherever it is shown."""
+"""The definition of ``edge_f1``, for reports and tables."""
 
-_RATIOS = np.linspace(1.05, 1.25, 10)  # of neighbouring depths, as Depth Pro's reference code has them
+_RATIOS = np.linspace(1.05, 1.25, 10)  # of neighboring depths, as Depth Pro's reference code has them
 _SIGMA, _WEAK, _STRONG = math.sqrt(2.0), 0.15, 0.3  # of Canny's method, as iBims-1's evaluation has them
 _SQUARE = np.ones((3, 3), bool)  # a pixel and its eight neighbors
 
 
 def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
-    """Scale-invariant boundary F1: do depths of neighbouring pixels jump where, and as, those of the truth do?
+    """Scale-invariant boundary F1: do depths of neighboring pixels jump where, and as, those of the ground truth do?
 
-    Between neighbours there is a boundary at t if the farther is more than t times as deep. Precision and recall are
+    Between neighbors there is a boundary at t if the farther is more than t times as deep. Precision and recall are
     the shares of predicted and of true boundaries that are both, averaged over the four directions in which the jump
     may go; F1 is their harmonic mean, averaged over ten t from 1.05 to 1.25 with weights proportional to t.
 
     Unlike the reference, a direction, or a t, in which there is no boundary to find is left out instead of counting 0,
-    so that the truth itself scores 1; only pairs of valid pixels count.
+    so that the ground truth itself scores 1; only pairs of valid pixels count.
 
     Args:
         pred: Predicted depth [m], above 0, shape ``(H, W)``.
@@ -56,7 +56,7 @@ def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
         mask: Valid pixels, bool, same shape.
 
     Returns:
-        From 0 to 1; NaN if the truth has no boundary.
+        From 0 to 1; NaN if the ground truth has no boundary.
 
     Source:
         Bochkovskii et al., "Depth Pro", 2024, section 4 and its ``boundary_metrics.py``.
@@ -69,11 +69,11 @@ def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
     steps = []
     for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         both = mask[one] & mask[other]
-        said, true = (np.log(values[other][both] / values[one][both]) for values in (pred, depth))
-        steps += [(said, true), (-said, -true)]
+        found, true = (np.log(values[other][both] / values[one][both]) for values in (pred, depth))
+        steps += [(found, true), (-found, -true)]
     total = weights = 0.0
     for ratio in _RATIOS:
-        edges = [(said > math.log(ratio), true > math.log(ratio)) for said, true in steps]
+        edges = [(found > math.log(ratio), true > math.log(ratio)) for found, true in steps]
         both, predicted, wanted = np.array([((p & t).sum(), p.sum(), t.sum()) for p, t in edges], float).T
         recall, precision = _mean_share(both, wanted), _mean_share(both, predicted)
         if not math.isnan(recall):
@@ -90,7 +90,7 @@ def _mean_share(counts: npt.NDArray[np.float64], totals: npt.NDArray[np.float64]
 def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
     """F1 of edge pixels: those at which the length of Sobel's gradient of depth is above :data:`EDGE_STEP`.
 
-    Unlike :func:`boundary_f1`, which asks for a jump between neighbours of the full map and is 0 for networks that draw
+    Unlike :func:`boundary_f1`, which asks for a jump between neighbors of the full map and is 0 for networks that draw
     smoothly, it gives part of the credit for a slope at the right place. Maps are thinned to about :data:`EDGE_ROWS`
     rows first: every second pixel of 480x640. Pixels beside a missing one do not count.
 
@@ -100,7 +100,7 @@ def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
         mask: Valid pixels, bool, same shape.
 
     Returns:
-        From 0 to 1; NaN if the truth has no edge.
+        From 0 to 1; NaN if the ground truth has no edge.
 
     Source:
         Hu et al., "Revisiting Single Image Depth Estimation", WACV 2019, section 4.2.
@@ -183,7 +183,7 @@ def boundary_errors(predicted: BoolArray, true: BoolArray) -> tuple[float, float
         true: Edges of the true depth, same shape.
 
     Returns:
-        Accuracy and completeness [pixels]; NaN, both, if the truth has no edge.
+        Accuracy and completeness [pixels]; NaN, both, if the ground truth has no edge.
 
     Source:
         Koch et al., "Evaluation of CNN-based Single-Image Depth Estimation Methods" (iBims-1), 2018, and its Python

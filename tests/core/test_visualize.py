@@ -109,7 +109,7 @@ def test_depth_limits_of_a_large_photograph_need_no_copy_of_it() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 10.0), (1.0, 1.3), (0.9, 7.5), (0.0, 0.5), (2.0, 80.0), (0.001, 0.01)])
-def test_ticks_are_round_inside_and_told_apart(low: float, high: float) -> None:
+def test_ticks_are_round_inside_and_distinct(low: float, high: float) -> None:
     marks, texts = _ticks(low, high)
     assert 3 <= len(marks) <= 7
     assert all(low - 1e-9 <= mark <= high + 1e-9 for mark in marks)

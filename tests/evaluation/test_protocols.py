@@ -306,9 +306,7 @@ def test_other_ground_truth_or_size_is_refused_by_name(name, truth, size, messag
 
 def test_a_frame_of_another_size_is_refused_when_it_comes():
     depth = torch.full((1, 1, 240, 320), 2.0)
-    with pytest.raises(
-        InputError, match="needs filled .* 480x640 pixels; this is filled ground truth of 240x320"
-    ):
+    with pytest.raises(InputError, match=r"needs filled .* 480x640 pixels; this is filled ground truth of 240x320"):
         PROTOCOLS["nyu_eigen_filled"](depth, depth, depth > 0)
 
 
@@ -363,7 +361,7 @@ def test_digest_covers_what_is_computed_and_no_prose():
     assert re.fullmatch("[0-9a-f]{12}", base.digest)
 
 
-def test_every_protocol_says_what_it_is():
+def test_every_protocol_is_defined_in_words():
     for name, value in PROTOCOLS.items():
         assert value.name == name
         assert value.source

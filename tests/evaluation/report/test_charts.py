@@ -40,7 +40,7 @@ def test_numbers_have_as_many_places_as_matter():
     assert 'data-sort="3">3<' in MACROS.cell(3)
 
 
-def test_a_table_escapes_what_is_given_and_says_what_to_sort_by():
+def test_a_table_escapes_its_text_and_has_keys_to_sort_by():
     figure = Figure(-1.5, Interval(-2.0, -1.0))
     rows = [[("text", "<b>&"), ("cell", 0.5)], [("text", "b"), ("figure", figure)], [("text", "c"), ("figure", None)]]
     root = ElementTree.fromstring(table(["<name>", "value"], rows, 'what "it" holds'))

@@ -84,7 +84,7 @@ def test_the_headline_is_the_edge_f1_of_the_results_table(report, run):
     ]
 
 
-def test_every_section_says_its_protocol_split_and_images(report):
+def test_every_section_names_its_protocol_split_and_images(report):
     sections = re.findall(r'<section><h2>(.*?)</h2><p class="under">(.*?)</p>', report.read_text())
     assert [title for title, under in sections if under == "uncropped · val · 5 images"] == [
         "Where the error is",
@@ -180,14 +180,14 @@ def browser():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it(browser, report, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages, asked = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     for fold in page.query_selector_all("summary"):
         fold.click()
-    assert said == []
+    assert messages == []
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.images].length") == 1 + 4 * 3
