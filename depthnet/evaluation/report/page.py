@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections import defaultdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -36,21 +34,13 @@ _CONSTANTS = {
     "DEPTH_COLORS": DEPTH_COLORS,
 }  # fmt: skip
 _TILE = 320  # greatest width of a picture [pixels]
-_DRAWN = {  # curves of the training, by their logged names
-    "loss": ["train/loss"],
-    "delta1": ["train/delta1", "val/delta1"],
-    "abs_rel": ["val/abs_rel"],
-    "rmse [m]": ["val/rmse"],
-    "silog": ["val/silog"],
-    "learning rate": ["lr"],
-}
 
 
 def templates() -> Environment:
     """Return the page's templates; all text that they are given is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    found.filters.update(png=png, jpeg=jpeg, gradient=gradient, scatter=scatter)
+    found.filters.update(png=png, jpeg=jpeg, gradient=gradient, scatter=scatter, curve=_curve)
     found.globals.update(_CONSTANTS)
     return found
 
@@ -58,37 +48,28 @@ def templates() -> Environment:
 def page(evaluator: FrameEvaluator, results: FrameResults) -> str:
     """Return a whole HTML document that needs no other file."""
     run, split, atlas = evaluator.run, evaluator.split, results.atlas
-    images, errors = _images(evaluator, results), atlas.position()
-    groups = {kind: atlas.groups(kind, most) for kind, most in _KINDS.items()}
+    errors, groups = atlas.position(), {kind: atlas.groups(kind, most) for kind, most in _KINDS.items()}
     high = _round_up(float(np.nanpercentile(errors, 99)))
-    return (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            run=run,
-            evaluator=evaluator,
-            results=results,
-            atlas=atlas,
-            metrics=run.metrics,
-            data=run.metrics["data"],
-            evaluated=describe_frames(evaluator.layout, split, sorted(evaluator.rows)),
-            under=f"{run.protocol} · {split} · {count_in_words(len(results.metrics), run.metrics['expected'])}",
-            counted=f"{split} · {count_in_words(len(evaluator.rows), run.metrics['expected'])}",
-            drift=_drift(run, results),
-            figures={protocol: run_figures(run, protocol) for protocol in run.rows},
-            groups=groups,
-            tops={kind: _highest(some) for kind, some in groups.items()},
-            position_high=f"{high:g}",
-            position_picture=colorize(errors, 0.0, high, np.isfinite(errors), ERROR_COLORS),
-            sharpness=atlas.sharpness(),
-            examples={name: [_example(result) for result in some] for name, some in results.examples.items()},
-            images=images,
-            scenes=_scenes(images),
-            training={title: [(name, _curve(run, name)) for name in names] for title, names in _DRAWN.items()},
-            checkpoint_digest=file_digest(evaluator.checkpoint),
-            commit=commit(),
-            config=(run.directory / CONFIG).read_text(encoding="utf-8", errors="replace"),
-        )
+    template = templates().get_template("page.html.j2")
+    return template.render(
+        run=run,
+        evaluator=evaluator,
+        results=results,
+        atlas=atlas,
+        evaluated=describe_frames(evaluator.layout, split, sorted(evaluator.rows)),
+        under=f"{run.protocol} · {split} · {count_in_words(len(results.metrics), run.metrics['expected'])}",
+        counted=f"{split} · {count_in_words(len(evaluator.rows), run.metrics['expected'])}",
+        drift=_drift(run, results),
+        figures={protocol: run_figures(run, protocol) for protocol in run.rows},
+        groups=groups,
+        tops={kind: _highest(some) for kind, some in groups.items()},
+        position_high=f"{high:g}",
+        position_picture=colorize(errors, 0.0, high, np.isfinite(errors), ERROR_COLORS),
+        examples={name: [_example(result) for result in some] for name, some in results.examples.items()},
+        images=_images(evaluator, results),
+        checkpoint_digest=file_digest(evaluator.checkpoint),
+        commit=commit(),
+        config=(run.directory / CONFIG).read_text(encoding="utf-8", errors="replace"),
     )
 
 
@@ -123,21 +104,9 @@ def _images(evaluator: FrameEvaluator, results: FrameResults) -> list[dict[str, 
     return sorted(found, key=lambda image: -image["abs_rel"])
 
 
-def _scenes(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each scene's number of images and their mean metrics, the worst first."""
-    scenes = defaultdict(list)
-    for image in images:
-        scenes[image["scene"]].append(image)
-    found: list[dict[str, Any]] = [
-        {"scene": scene, "images": len(some), **{name: fmean(image[name] for image in some) for name in _SHOWN}}
-        for scene, some in scenes.items()
-    ]
-    return sorted(found, key=lambda scene: -scene["abs_rel"])
-
-
-def _curve(run: Run, name: str) -> list[tuple[float, float]]:
-    """The finite values of each epoch."""
-    line = [(epoch["epoch"] + 1, epoch.get(name, math.nan)) for epoch in run.history]
+def _curve(history: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
+    """The epochs and values of a logged name, where it is finite."""
+    line = [(epoch["epoch"] + 1, epoch.get(name, math.nan)) for epoch in history]
     return [point for point in line if math.isfinite(point[1])]
 
 
