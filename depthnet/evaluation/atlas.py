@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -251,10 +251,11 @@ class Atlas:
         return found
 
 
-def _counted(places: npt.NDArray[np.int64], shape: tuple[int, ...], weights: FloatArray | None = None) -> FloatArray:
+def _counted(
+    places: npt.NDArray[np.int64], shape: tuple[int, ...], weights: FloatArray | None = None
+) -> npt.NDArray[Any]:
     """How often each cell of a table of this shape is named, or the sum of its weights."""
-    counts: FloatArray = np.bincount(places, weights, math.prod(shape)).reshape(shape)
-    return counts
+    return np.bincount(places, weights, math.prod(shape)).reshape(shape)
 
 
 def _places(values: FloatArray, top: float, count: int) -> npt.NDArray[np.int64]:

@@ -80,7 +80,7 @@ class Protocol:
     @property
     def definition(self) -> str:
         """All of this in words, for reports."""
-        return _DEFINITION.render(protocol=self)
+        return str(_DEFINITION.render(protocol=self))
 
     @property
     def digest(self) -> str:
