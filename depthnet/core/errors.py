@@ -1,32 +1,39 @@
-"""How a program ends: its exit code, and one line for what the user can fix."""
+"""How a tool starts and ends: its command line, its exit code, and one line for what the user can fix."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from depthnet.core.types import InputError
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the options of a tool that evaluates a run's frames again."""
-    parser.add_argument("run", metavar="RUN", help="directory of a run that was judged")
-    parser.add_argument(
-        "--ckpt", metavar="PATH", help="a checkpoint, another run or a shipped model (default: the run's own)"
-    )
-    parser.add_argument("--root", metavar="PATH", help="where the data is now, if it moved")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N frames, evenly spaced: a quick look")
+def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for ``depthnet NAME``; its help begins with ``description``, a module's docstring."""
+    style = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"depthnet {name}", description=description, formatter_class=style)
+
+
+def run_tool(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], int],
+    interrupted: str = "nothing was written",
+) -> int:
+    """Parse a tool's arguments (None: the command line's) and return what :func:`finish` does."""
+    options = parser.parse_args(arguments)
+    return finish(parser.prog, lambda: work(options), interrupted)
 
 
 def finish(name: str, work: Callable[[], int], interrupted: str = "nothing was written") -> int:
     """Do a tool's work.
 
     Args:
-        name: What stands before a message.
+        name: The prefix of its messages.
         work: Returns the exit code.
-        interrupted: What became of the files after Ctrl-C, in words.
+        interrupted: The state of the files after Ctrl-C, in words.
 
     Returns:
         The exit code: the work's own; 2 for what the user did wrong, with a line on stderr; 130 for Ctrl-C.

@@ -1,7 +1,7 @@
-"""Tables of figures: for the terminal through Rich, as Markdown, and as CSV.
+"""Tables: for the terminal through Rich, as Markdown, and as CSV.
 
 Example:
-    >>> table = Table(("network", "rmse"), "lr", better={"rmse": False})
+    >>> table = Table(("network", "rmse"), "lr")
     >>> table.add("small", 0.51234)
     >>> table.add("large", 0.4)
     >>> print(table.markdown())
@@ -27,7 +27,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 WIDTH = 100
-"""Columns of what is printed to a file or pipe."""
+"""Columns of a table that is printed to a file or pipe."""
 
 
 class Row(NamedTuple):
@@ -39,26 +39,24 @@ class Row(NamedTuple):
 
 @dataclass
 class Table:
-    """Rows of text and figures, in sections that a line may set apart.
+    """Rows of text and numbers, in sections that a line sets apart.
 
     Attributes:
         columns: Their names.
         align: A letter for each column: ``l`` or ``r``.
-        title: What stands above it.
-        better: Of a column's figures, whether the highest is best; the best plain row of each section is set in bold.
-        form: How a figure is written.
-        sections: The rows. A figure that is None or NaN is blank.
+        title: The line above it.
+        form: Writes a number.
+        sections: The rows. A number that is None or NaN is blank.
     """
 
     columns: Sequence[str]
     align: str
     title: str = ""
-    better: Mapping[str, bool] = field(default_factory=dict)
     form: Callable[[float], str] = "{:.4f}".format
     sections: list[list[Row]] = field(default_factory=list)
 
     def section(self) -> None:
-        """Begin another section."""
+        """Start another section."""
         self.sections.append([])
 
     def add(self, *cells: str | float | None, style: str = "") -> None:
@@ -89,23 +87,10 @@ class Table:
             header = Text(name.replace("_", "_\n") if right else name)
             table.add_column(header, justify="right" if right else "left", no_wrap=right, overflow="fold")
         for rows in self.sections:
-            best = self._best(rows)
             for row in rows:
-                cells = zip(self.columns, row.cells, strict=True)
-                bold = ["bold" if row.style == "" and best.get(name, "") == cell else "" for name, cell in cells]
-                table.add_row(*map(Text, map(self.write, row.cells), bold), style=row.style or None)
+                table.add_row(*map(Text, map(self.write, row.cells)), style=row.style or None)
             table.add_section()
         return table
-
-    def _best(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The best figure of each column in which there is a choice."""
-        found = {}
-        for place, name in enumerate(self.columns):
-            values = [row.cells[place] for row in rows if row.style == ""]
-            figures = [value for value in values if isinstance(value, float) and not math.isnan(value)]
-            if name in self.better and len(figures) > 1:
-                found[name] = (max if self.better[name] else min)(figures)
-        return found
 
     def text(self, width: int | None = WIDTH) -> str:
         """Return it as the terminal shows it, in ``width`` columns (None: the terminal's), without colors."""
@@ -119,7 +104,7 @@ class Table:
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, figures to full precision; a value that a row lacks is empty.
+    """Return rows as CSV, numbers to full precision; a value that a row lacks is empty.
 
     Example:
         >>> to_csv([{"epoch": 0, "loss": 0.5}, {"epoch": 1, "lr": 0.1}])
@@ -144,7 +129,7 @@ def interval_in_words(low: float, high: float, form: str = ".4f") -> str:
 
 
 def count_in_words(images: int, expected: int) -> str:
-    """Return how many images figures are of, and of how many where those are not all.
+    """Return how many images were evaluated, and of how many where those are not all.
 
     Example:
         >>> count_in_words(96, 96), count_in_words(16, 96)

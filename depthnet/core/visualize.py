@@ -1,7 +1,7 @@
-"""Depth as pictures: one metric colour scale with a bar, and panels of image, truth, prediction and error.
+"""Depth as pictures: one metric color scale with a bar, and panels of image, ground truth, prediction and error.
 
-NumPy and Pillow only. A picture here is RGB, ``uint8``, shape ``(H, W, 3)``. Grey is kept for what is missing: neither
-colour map holds a grey.
+NumPy and Pillow only. A picture here is RGB, ``uint8``, shape ``(H, W, 3)``. Gray is kept for what is missing: neither
+color map holds a gray.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 
 MISSING = (128, 128, 128)
-"""The colour of pixels without a value."""
+"""The color of pixels without a value."""
 
 ERROR_HIGH = 0.5
-"""The relative error of the last colour, if none is stated; larger errors take the same."""
+"""The relative error of the last color, if none is stated; larger errors take the same."""
 
 _PAPER = (255, 255, 255)
 _INK = (38, 38, 38)
+_GAP = 8  # between pictures [pixels]
 
 
 def _color_map(anchors: str) -> UInt8Array:
-    """256 colours through equally spaced ``rrggbb`` anchors."""
+    """256 colors through equally spaced ``rrggbb`` anchors."""
     points = np.array([list(bytes.fromhex(anchor)) for anchor in anchors.split()], dtype=np.float64)
     places = np.linspace(0, len(points) - 1, 256)
     channels = [np.interp(places, np.arange(len(points)), points[:, channel]) for channel in range(3)]
@@ -47,14 +48,14 @@ ERROR_COLORS = _color_map("440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece
 def colorize(
     depth: FloatArray, low: float, high: float, mask: BoolArray | None = None, colors: UInt8Array = DEPTH_COLORS
 ) -> UInt8Array:
-    """Colour a map of values by a linear scale.
+    """Color a map of values by a linear scale.
 
     Args:
         depth: Depth [m], or another quantity, shape ``(H, W)``.
-        low: The value of the first colour.
-        high: The value of the last colour; values beyond either take the end's colour.
+        low: The value of the first color.
+        high: The value of the last color; values beyond either take the end's color.
         mask: Pixels that hold a value, bool, shape ``(H, W)``; None: those that are finite and above 0.
-        colors: 256 colours, ``uint8``, shape ``(256, 3)``.
+        colors: 256 colors, ``uint8``, shape ``(256, 3)``.
 
     Returns:
         A picture, shape ``(H, W, 3)``; :data:`MISSING` where there is no value.
@@ -67,7 +68,7 @@ def colorize(
         [[[252, 253, 191], [0, 0, 4], [128, 128, 128]]]
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"a colour scale from {low} to {high}; needs low < high")
+        raise ValueError(f"a color scale from {low} to {high}; needs low < high")
     depth = np.asarray(depth, dtype=np.float32)
     held = np.isfinite(depth) & (depth > 0 if mask is None else mask)
     level = (np.where(held, depth, low) - low) * (255.0 / (high - low))
@@ -77,14 +78,14 @@ def colorize(
 
 
 def depth_limits(depth: FloatArray, mask: BoolArray | None = None) -> tuple[float, float]:
-    """Choose round ends for a colour scale, about the 1st and 99th percentile.
+    """Choose round ends for a color scale, about the 1st and 99th percentile.
 
     Args:
         depth: Depth [m], shape ``(H, W)``.
         mask: Pixels that count, bool; None: those that are finite and above 0.
 
     Returns:
-        (low, high) in metres, low < high; (0, 1) where no pixel counts.
+        (low, high) in meters, low < high; (0, 1) where no pixel counts.
 
     Example:
         >>> depth_limits(np.linspace(1.02, 4.97, 100).reshape(10, 10))
@@ -96,7 +97,7 @@ def depth_limits(depth: FloatArray, mask: BoolArray | None = None) -> tuple[floa
     if not held.any():
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(depth[held], (1, 99)))
-    if high - low < 0.1 * high:  # of a flat wall, the colours should not show the noise
+    if high - low < 0.1 * high:  # of a flat wall, the colors should not show the noise
         low, high = 0.95 * low, 1.05 * high
     grain = _round_step((high - low) / 10)
     first, last = math.floor(low / grain + 1e-6), math.ceil(high / grain - 1e-6)
@@ -104,19 +105,19 @@ def depth_limits(depth: FloatArray, mask: BoolArray | None = None) -> tuple[floa
 
 
 def error_map(pred: FloatArray, depth: FloatArray, mask: BoolArray, high: float = ERROR_HIGH) -> UInt8Array:
-    r"""Colour the relative error :math:`|p - t| / t` from 0 to ``high``.
+    r"""Color the relative error :math:`|p - t| / t` from 0 to ``high``.
 
     Args:
         pred: Predicted depth [m], shape ``(H, W)``; where it is not finite the error is ``high``.
         depth: True depth [m], same shape.
         mask: Valid pixels, bool, same shape; the others become :data:`MISSING`.
-        high: The error of the last colour.
+        high: The error of the last color.
 
     Returns:
         A picture, shape ``(H, W, 3)``.
     """
-    truth = np.where(mask, depth, 1.0)
-    error = np.abs(pred - truth) / truth
+    depth = np.where(mask, depth, 1.0)
+    error = np.abs(pred - depth) / depth
     return colorize(np.nan_to_num(error, nan=high, posinf=high), 0.0, high, mask, ERROR_COLORS)
 
 
@@ -132,8 +133,8 @@ def with_scale_bar(
 
     Args:
         picture: Shape ``(H, W, 3)``; it stays as it is, in the upper left corner.
-        low: The value of the first colour.
-        high: The value of the last colour.
+        low: The value of the first color.
+        high: The value of the last color.
         unit: Written above the bar.
         colors: As given to :func:`colorize`.
         points: Size of the letters [pixels]; None: what suits the picture's size.
@@ -167,15 +168,15 @@ def with_scale_bar(
 
 
 def panel(image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArray, label: str = "") -> UInt8Array:
-    """Put image, truth, prediction and relative error side by side.
+    """Put image, ground truth, prediction and relative error side by side.
 
-    Truth and prediction share one colour scale, whose bar stands beside them; the error has its own.
+    Ground truth and prediction share one color scale, whose bar stands beside them; the error has its own.
 
     Args:
         image: The photograph, shape ``(H, W, 3)``, any size.
         depth: True depth [m], shape ``(h, w)``.
-        mask: Valid pixels of the truth, bool, same shape; the others are drawn as missing.
-        pred: Predicted depth [m], any size; the nearest pixel is taken for each of the truth's.
+        mask: Valid pixels of the ground truth, bool, same shape; the others are drawn as missing.
+        pred: Predicted depth [m], any size; the nearest pixel is taken for each of the ground truth's.
         label: Written above, such as the frame's label.
 
     Returns:
@@ -184,25 +185,42 @@ def panel(image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArra
     height, width = depth.shape
     scale = max(min(320 / width, 240 / height), min(1.0, 480 / width, 360 / height))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    pred = resize_nearest(np.asarray(pred, np.float32), (height, width))
-    low, high = depth_limits(depth, mask) if mask.any() else depth_limits(pred)
+    tiles, low, high = frame_tiles(image, depth, mask, pred, size)
+    titled = {
+        "image": tiles["image"],
+        f"ground truth{'' if mask.all() else ' (gray: missing)'}": tiles["ground truth"],
+        "prediction": with_scale_bar(tiles["prediction"], low, high),
+        "error: |pred - depth| / depth": with_scale_bar(tiles["error"], 0.0, ERROR_HIGH, "", ERROR_COLORS),
+    }
+    return _titled(_grid([_titled(tile, title) for title, tile in titled.items()], 4), label, left=_GAP)
 
-    missing = "" if mask.all() else " (grey: missing)"
+
+def frame_tiles(
+    image: UInt8Array, depth: FloatArray, mask: BoolArray, pred: FloatArray, size: tuple[int, int]
+) -> tuple[dict[str, UInt8Array], float, float]:
+    """Draw a frame's image, ground truth, prediction and error, each at one (height, width).
+
+    Args:
+        image, depth, mask, pred: As :func:`panel`.
+        size: The (height, width) of each picture [pixels].
+
+    Returns:
+        The pictures by name, and the ends of the scale that ground truth and prediction share [m].
+    """
+    pred = resize_nearest(np.asarray(pred, np.float32), (depth.shape[0], depth.shape[1]))
+    low, high = depth_limits(depth, mask) if mask.any() else depth_limits(pred)
     depth, mask, pred = resize_nearest(depth, size), resize_nearest(mask, size), resize_nearest(pred, size)
-    predicted, wrong = colorize(pred, low, high), error_map(pred, depth, mask)
-    tiles = [
-        _titled(resize_image(image, size), "image"),
-        _titled(colorize(depth, low, high, mask), "truth" + missing),
-        _titled(with_scale_bar(predicted, low, high), "prediction"),
-        _titled(with_scale_bar(wrong, 0.0, ERROR_HIGH, "", ERROR_COLORS), "error: |pred - truth| / truth"),
-    ]
-    tall = max(len(tile) for tile in tiles)
-    spaced = [np.pad(tile, ((0, tall - len(tile)), (8, 0), (0, 0)), constant_values=255) for tile in tiles]
-    return _titled(np.pad(np.hstack(spaced), ((0, 8), (0, 8), (0, 0)), constant_values=255), label, left=8)
+    tiles = {
+        "image": resize_image(image, size),
+        "ground truth": colorize(depth, low, high, mask),
+        "prediction": colorize(pred, low, high),
+        "error": error_map(pred, depth, mask),
+    }
+    return tiles, low, high
 
 
 def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]]) -> UInt8Array:
-    """Put many pairs of image and depth on one sheet; all depths share one colour scale.
+    """Put many pairs of image and depth on one sheet; all depths share one color scale.
 
     Args:
         pairs: Image ``(H, W, 3)``, depth [m] ``(H, W)``, 0 where missing, and a label, for each; sizes may differ.
@@ -213,15 +231,22 @@ def contact_sheet(pairs: Sequence[tuple[UInt8Array, FloatArray, str]]) -> UInt8A
     low, high = depth_limits(np.concatenate([depth[::4, ::4].ravel() for _, depth, _ in pairs])[:, None])
     cells = []
     for image, depth, label in pairs:
-        height = round(160 * depth.shape[0] / depth.shape[1])
-        colours = colorize(resize_nearest(depth, (height, 160)), low, high)
-        cells.append(_titled(np.hstack([resize_image(image, (height, 160)), colours]), label[-40:], size=12))
-    tall, wide = (max(cell.shape[axis] for cell in cells) + 6 for axis in (0, 1))
-    cells = [np.pad(c, ((0, tall - c.shape[0]), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
-    columns = min(4, len(cells))
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    return with_scale_bar(np.vstack(rows), low, high, points=14)
+        size = (round(160 * depth.shape[0] / depth.shape[1]), 160)
+        both = np.hstack([resize_image(image, size), colorize(resize_nearest(depth, size), low, high)])
+        cells.append(_titled(both, label[-40:], points=12))
+    return with_scale_bar(_grid(cells, min(4, len(cells))), low, high, points=14)
+
+
+def _grid(pictures: Sequence[UInt8Array], columns: int) -> UInt8Array:
+    """Pictures row by row, each row as high and each column as wide as its largest."""
+    heights = [max(map(len, pictures[start : start + columns])) for start in range(0, len(pictures), columns)]
+    widths = [max(picture.shape[1] for picture in pictures[column::columns]) for column in range(columns)]
+    tops, lefts = (np.cumsum([_GAP, *(side + _GAP for side in sides)]) for sides in (heights, widths))
+    canvas = np.full((tops[-1], lefts[-1], 3), 255, np.uint8)
+    for place, picture in enumerate(pictures):
+        top, left = tops[place // columns], lefts[place % columns]
+        canvas[top : top + len(picture), left : left + picture.shape[1]] = picture
+    return canvas
 
 
 def _round_step(least: float) -> float:
@@ -239,14 +264,13 @@ def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return marks, [f"{mark:.{decimals}f}" for mark in marks]
 
 
-def _titled(picture: UInt8Array, title: str, left: int = 0, size: int = 17) -> UInt8Array:
+def _titled(picture: UInt8Array, title: str, left: int = 0, points: int = 17) -> UInt8Array:
     """The picture with a line of text above it, widened where the text is longer."""
     if not title:
         return picture
-    font = ImageFont.load_default(size)
-    text = " ".join(title.split())[-160:]
+    font, text = ImageFont.load_default(points), " ".join(title.split())[-160:]
     height, width = picture.shape[:2]
-    canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + size + 11), _PAPER)
-    canvas.paste(Image.fromarray(picture), (0, size + 11))
+    canvas = Image.new("RGB", (max(width, left + math.ceil(font.getlength(text)) + 4), height + points + 11), _PAPER)
+    canvas.paste(Image.fromarray(picture), (0, points + 11))
     ImageDraw.Draw(canvas).text((left, 5), text, fill=_INK, font=font)
     return np.array(canvas)

@@ -4,15 +4,16 @@
     atlas.add(pred, depth, mask, scene="kitchen 3")     # one image at a time, as a protocol made it comparable
     atlas.groups("depth"), atlas.sharpness(), atlas.position(), atlas.predicted()
 
-Arrays in, plain values out. All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+Arrays in, plain values out. All depth is in meters, ``(H, W)``; the pixels of ``mask`` count.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +21,19 @@ import numpy.typing as npt
 from depthnet.core.types import DepthRange
 from depthnet.evaluation.bootstrap import Interval, bootstrap
 from depthnet.evaluation.sharpness import boundary_errors, boundary_f1, depth_edges, edge_distance, edge_f1
-from depthnet.run.files import Run
+from depthnet.run.files import Run, exact_mean
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 
 GROUP_FIGURES = ("abs_rel", "delta1", "rmse", "bias")
-"""What is measured of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where it says too far."""
+"""The metrics of each group of pixels; ``bias`` is the mean of (p - t) / t: above 0 where predictions are too far."""
 
 SHARPNESS = ("edge_f1", "boundary_f1", "dbe_accuracy", "dbe_completeness")
-"""What is measured of depth boundaries, image by image; the first is that of the results table."""
+"""The metrics of depth boundaries, image by image; the first is in the results table."""
 
 MIN_PIXELS = 50
-"""An image counts in a group if it has as many pixels of it."""
+"""An image counts in a group from this many pixels of it."""
 
 _DEPTHS = 10  # depth ranges of equal length
 _NEAR = (0, 2, 4, 8, 16, 32)  # distances to a depth edge at which groups begin [pixels]
@@ -48,7 +49,7 @@ class Figure(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What was measured of some pixels of all images.
+    """The metrics of some pixels of all images.
 
     Attributes:
         name: Of the group, such as "1–2 m".
@@ -64,10 +65,10 @@ class Group(NamedTuple):
 
 
 def mean_figures(names: Sequence[str], values: npt.ArrayLike, scenes: Sequence[str]) -> dict[str, Figure]:
-    """Average figures over images.
+    """Average metrics over images, with intervals over scenes.
 
     Args:
-        names: Of the figures.
+        names: Of the metrics.
         values: A row per image, shape ``(N, len(names))``; an image without a value, NaN, is left out of that mean.
         scenes: The scene of each image.
 
@@ -75,16 +76,8 @@ def mean_figures(names: Sequence[str], values: npt.ArrayLike, scenes: Sequence[s
         By name; those that no image has are left out.
     """
     table = np.asarray(values, np.float64).reshape(-1, len(names))
-    held = ~np.isnan(table)
-    found: dict[str, Figure] = {}
-    for rows in np.unique(held, axis=1).T:  # figures of the same images share their draws
-        if rows.any():
-            columns = np.flatnonzero((held == rows[:, None]).all(axis=0))
-            some = table[np.ix_(rows, columns)]
-            intervals = bootstrap(some, [scene for scene, kept in zip(scenes, rows, strict=True) if kept])
-            for column, mean, interval in zip(columns, some.mean(axis=0), intervals, strict=True):
-                found[names[int(column)]] = Figure(float(mean), interval)
-    return {name: found[name] for name in names if name in found}
+    columns = zip(names, table.T.tolist(), bootstrap(table, scenes), strict=True)
+    return {name: Figure(exact_mean(column), ends) for name, column, ends in columns if not np.isnan(column).all()}
 
 
 def run_figures(run: Run, protocol: str) -> dict[str, Figure]:
@@ -124,7 +117,7 @@ def group_figures(
 
 
 class Atlas:
-    """What a network got wrong on a set of images, and where.
+    """Where a network errs on a set of images.
 
     A group's figures are those of one image's pixels of it, averaged over the images that have at least
     :data:`MIN_PIXELS` of them.
@@ -146,12 +139,10 @@ class Atlas:
             "depth": [f"{low}–{high} m" for low, high in itertools.pairwise(ends)],
             "edge": [*near, f"{_NEAR[-1]} px or more"],
             "object": list(object_names),
+            "scene type": [],
         }
-        self._rows: dict[str, dict[str, list[tuple[str, int, npt.NDArray[np.float64]]]]] = {
-            kind: {name: [] for name in names} for kind, names in self._names.items()
-        }
-        self._rows["scene type"] = {}
-        self._pixels = 0
+        # by kind and place among its names: scene, pixels and figures of each image
+        self._groups: dict[tuple[str, int], list[tuple[str, int, npt.NDArray[np.float64]]]] = defaultdict(list)
         self._scenes: list[str] = []
         self._sharpness: list[tuple[float, ...]] = []
         self._errors, self._counts = np.zeros(_GRID), np.zeros(_GRID)
@@ -189,48 +180,47 @@ class Atlas:
         }
         if objects is not None:
             groups["object"] = np.where(objects < len(self._names["object"]), objects, 0)[mask].astype(np.int64)
-        for kind, places in groups.items():
-            names = self._names[kind]
-            for name, pixels, row in zip(names, *group_figures(p, t, places, len(names)), strict=True):
-                if pixels >= MIN_PIXELS:
-                    self._rows[kind][name].append((scene, int(pixels), row))
         if scene_type:
-            _, whole = group_figures(p, t, np.zeros(p.size, np.int64), 1)
-            self._rows["scene type"].setdefault(scene_type, []).append((scene, p.size, whole[0]))
-        self._pixels += p.size
+            types = self._names["scene type"]
+            types += [scene_type] if scene_type not in types else []
+            groups["scene type"] = np.full(t.size, types.index(scene_type))
+        for kind, places in groups.items():
+            for place, (pixels, row) in enumerate(
+                zip(*group_figures(p, t, places, len(self._names[kind])), strict=True)
+            ):
+                if pixels >= MIN_PIXELS:
+                    self._groups[kind, place].append((scene, int(pixels), row))
         self._scenes.append(scene)
         sharp = edge_f1(pred, depth, mask), boundary_f1(pred, depth, mask)
         self._sharpness.append((*sharp, *boundary_errors(depth_edges(pred, mask), true)))
-        height, width = mask.shape
-        rows, columns = np.nonzero(mask)
+        (height, width), (rows, columns) = mask.shape, np.nonzero(mask)
         cell = (rows * _GRID[0] // height) * _GRID[1] + columns * _GRID[1] // width
-        cells = _GRID[0] * _GRID[1]
-        self._errors += np.bincount(cell, np.abs(p - t) / t, cells).reshape(_GRID)
-        self._counts += np.bincount(cell, minlength=cells).reshape(_GRID)
-        both = _places(t, self.top, _BINS) * _BINS + _places(p, self.top, _BINS)
-        self.histogram += np.bincount(both, minlength=_BINS**2).reshape(_BINS, _BINS)
+        self._errors += _counted(cell, _GRID, np.abs(p - t) / t)
+        self._counts += _counted(cell, _GRID)
+        places = _places(t, self.top, _BINS) * _BINS + _places(p, self.top, _BINS)
+        self.histogram += _counted(places, self.histogram.shape)
         return sharp[0]
 
     def groups(self, kind: str, most: int | None = None) -> list[Group]:
-        """Return what was measured of each group that some image has.
+        """Return the figures of each group that has an image.
 
         Args:
             kind: "depth", "edge" (distance to the nearest edge of true depth), "object" or "scene type".
-            most: Only so many groups, those in most images, first; None for all, in their own order.
+            most: Only this many groups, those in most images, first; None for all, in their own order.
         """
-        found = self._rows[kind]
-        names: Iterable[str] = [name for name, rows in found.items() if rows]
+        found = [(name, self._groups[kind, place]) for place, name in enumerate(self._names[kind])]
         if most is not None:
-            names = sorted(names, key=lambda name: -len(found[name]))[:most]
+            found = sorted(found, key=lambda item: -len(item[1]))[:most]
         groups = []
-        for name in names:
-            scenes, pixels, rows = zip(*found[name], strict=True)
-            share = sum(pixels) / self._pixels
-            groups.append(Group(name, len(rows), share, mean_figures(GROUP_FIGURES, rows, scenes)))
+        for name, images in found:
+            if images:
+                scenes, pixels, rows = zip(*images, strict=True)
+                share = sum(pixels) / self.histogram.sum()
+                groups.append(Group(name, len(rows), share, mean_figures(GROUP_FIGURES, rows, scenes)))
         return groups
 
     def sharpness(self) -> dict[str, Figure]:
-        """Return :data:`SHARPNESS` by name, over the images whose truth has boundaries."""
+        """Return :data:`SHARPNESS` by name, over the images whose ground truth has boundaries."""
         return mean_figures(SHARPNESS, self._sharpness, self._scenes)
 
     def position(self, rows: int = _GRID[0], columns: int = _GRID[1]) -> npt.NDArray[np.float64]:
@@ -259,6 +249,13 @@ class Atlas:
                 places = np.searchsorted(np.cumsum(counts), np.array([0.1, 0.5, 0.9]) * counts.sum())
                 found.append((name, int(counts.sum()), [float(self.top * (place + 0.5) / _BINS) for place in places]))
         return found
+
+
+def _counted(
+    places: npt.NDArray[np.int64], shape: tuple[int, ...], weights: FloatArray | None = None
+) -> npt.NDArray[Any]:
+    """How often each cell of a table of this shape is named, or the sum of its weights."""
+    return np.bincount(places, weights, math.prod(shape)).reshape(shape)
 
 
 def _places(values: FloatArray, top: float, count: int) -> npt.NDArray[np.int64]:

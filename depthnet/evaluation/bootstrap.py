@@ -24,24 +24,22 @@ class Interval(NamedTuple):
     high: float
 
 
-_NONE = Interval(float("nan"), float("nan"))
-
-
 def bootstrap(
     values: npt.ArrayLike, scenes: Sequence[str], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> list[Interval]:
-    """Return an interval for the mean of each column of values.
+    """Return an interval for the mean of each column of values, over the images that have a value there.
 
     Args:
-        values: One row per image, float64, shape ``(N, C)``: figures, or differences of two networks' figures.
+        values: One row per image, float64, shape ``(N, C)``: metrics, or differences of two networks' metrics; NaN
+            where an image has none.
         scenes: The scene of each image.
         level: The share of draws inside, two-sided.
-        draws: How often as many scenes as there are, are drawn with replacement.
+        draws: How often scenes are drawn with replacement, each time as many as there are.
         seed: Of the draws; the same for all columns, so that they may be compared.
 
     Returns:
-        An interval for each column; its ends are NaN where there is no image or only one scene, which say nothing of
-        other scenes, and where a value of the column is not finite.
+        An interval for each column; its ends are NaN where there is no image or only one scene, and where a value of
+        the column is infinite.
 
     Raises:
         ValueError: If there is not one scene per image.
@@ -55,17 +53,18 @@ def bootstrap(
     table = np.asarray(values, np.float64)
     if len(scenes) != len(table):
         raise ValueError(f"{len(scenes)} scenes for {len(table)} images; each image needs its own")
-    names, place = np.unique(np.asarray(scenes, np.str_), return_inverse=True)
-    if len(names) < 2:
-        return [_NONE] * table.shape[1]
-    sums = np.zeros((len(names), table.shape[1]))
-    np.add.at(sums, place, table)
-    finite = np.isfinite(sums).all(0)
-    weights = _weights(len(names), draws, seed)
-    means = (weights @ sums[:, finite]) / (weights @ np.bincount(place))[:, None]
-    ends = np.full((2, table.shape[1]), np.nan)
-    ends[:, finite] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [Interval(float(low), float(high)) for low, high in ends.T]
+    held, usable = ~np.isnan(table), ~np.isinf(table).any(axis=0)
+    ends = np.full((table.shape[1], 2), np.nan)
+    for images in np.unique(held.T[usable], axis=0):  # columns of the same images are drawn together
+        columns = np.flatnonzero(usable & (images == held.T).all(axis=1))
+        names, place = np.unique(np.asarray(scenes, np.str_)[images], return_inverse=True)
+        if len(names) > 1:
+            sums = np.zeros((len(names), len(columns)))
+            np.add.at(sums, place, table[np.ix_(images, columns)])
+            weights = _weights(len(names), draws, seed)
+            means = (weights @ sums) / (weights @ np.bincount(place))[:, None]
+            ends[columns] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    return [Interval(*row) for row in ends.tolist()]
 
 
 @lru_cache(maxsize=1)  # protocols and networks that are compared have the same scenes

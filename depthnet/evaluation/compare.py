@@ -1,4 +1,4 @@
-"""Put evaluated runs side by side: figures with intervals, and each run's differences from the first, image by image.
+"""Put evaluated runs side by side: metrics with intervals, and each run's differences from the first, image by image.
 
     depthnet compare RUN RUN...
     depthnet compare RUN RUN... --metrics delta1,abs_rel --format markdown --output comparison.md
@@ -8,7 +8,7 @@ sharpness of depth boundaries, which `depthnet report` stores; and, of what `dep
 which is how far delta1 changes when images are corrupted; robustness_light, the same in varying light; and
 robustness_dark and its like.
 
-Intervals are of 95 %, by bootstrap over scenes. A difference is a run's figure less the first one's, image by image, so
+Intervals are of 95 %, by bootstrap over scenes. A difference is a run's metric less the first one's, image by image, so
 that what makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called
 better or worse only where the interval of its difference excludes 0.
 
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.tables import WIDTH, Table, count_in_words, interval_in_words, to_csv
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
@@ -70,7 +70,7 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
 
     Args:
         runs: By name; the others are compared with the first.
-        metrics: The figures to compare.
+        metrics: The metrics to compare.
         protocol: Only this one.
 
     Returns:
@@ -124,7 +124,7 @@ def _compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str) -> 
         table = np.array([[own[key][metric] for key in images[0]] for own in images])
         valid = ~np.isnan(table).any(axis=0)
         scenes = [scene for (_, scene), counts in zip(images[0], valid, strict=True) if counts]
-        # figures and differences together, so that all are seen under the same draws of scenes
+        # metrics and differences together, so that all have the same draws of scenes
         columns = np.concatenate([table, table - table[0]])[:, valid]
         figures = list(zip(map(exact_mean, columns.tolist()), bootstrap(columns.T, scenes), strict=True))
         counts = len(scenes), len(set(scenes)), int((~valid).sum())
@@ -160,7 +160,7 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 
 
 def _document(rows: Sequence[Row], runs: Mapping[str, Run], show: Callable[[Table], str], heading: str) -> str:
-    """Everything that is to be read: a table for each protocol, and how the runs were made."""
+    """The text of a comparison: a table for each protocol, and how the configs differ."""
     first, baseline = next(iter(runs.items()))
     data, parts = baseline.metrics["data"], []
     for protocol in dict.fromkeys(row.protocol for row in rows):
@@ -169,11 +169,11 @@ def _document(rows: Sequence[Row], runs: Mapping[str, Run], show: Callable[[Tabl
         counts = count_in_words(most.images + most.empty, baseline.metrics["expected"])
         parts.append(f"{heading}{protocol} (digest {most.digest})")
         parts.append(
-            f"{most.split}: {counts} of {most.scenes} scenes, {data.get('truth')} truth; {data['description']}"
+            f"{most.split}: {counts} of {most.scenes} scenes, {data.get('truth')} ground truth; {data['description']}"
         )
         for empty in sorted({row.empty for row in some} - {0}):
             lacking = ", ".join(dict.fromkeys(row.metric for row in some if row.empty == empty))
-            parts.append(f"{empty} images of which some run has no figure are left out: {lacking}")
+            parts.append(f"{empty} images without a value in some run are left out: {lacking}")
         if most.scenes < _FEW_SCENES:
             parts.append(f"fewer than {_FEW_SCENES} scenes: intervals are too narrow, and one scene gives none")
         parts.append(show(_figures(some, first)))
@@ -216,15 +216,13 @@ def name_runs(paths: Sequence[Path]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet compare", description=__doc__, formatter_class=style)
+    parser = tool_parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("--protocol", metavar="NAME", help="only this one (default: all that the runs share)")
     parser.add_argument("--metrics", default=_METRICS, metavar="NAMES", help=f"with commas (default: {_METRICS})")
     parser.add_argument("--format", choices=("terminal", "markdown", "csv"), default="terminal")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, not to the terminal")
-    options = parser.parse_args(arguments)
-    return finish("depthnet compare", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:

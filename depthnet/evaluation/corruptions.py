@@ -1,8 +1,8 @@
 """What can be wrong with a photograph: darkness, glare, haze, blur, noise and compression, at one stated strength each.
 
-A corruption changes the photograph alone, at its full size; the truth stays. Light is changed in linear light, as an
-exposure would. Source: the kinds are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations", ICLR 2019; the strengths are ours and stated here.
+A corruption changes the photograph alone, at its full size; the ground truth stays. Light is changed in linear light,
+as an exposure would. Source: the kinds are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness
+to Common Corruptions and Perturbations", ICLR 2019; the strengths are ours and stated here.
 """
 
 from __future__ import annotations

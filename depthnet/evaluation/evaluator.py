@@ -1,7 +1,7 @@
 """From predictions to figures and files: every number with the protocol that made it, a row per image.
 
 evaluation = Evaluation(protocols)
-evaluation.update(pred, depth, mask, frame)      # each batch once, whatever the number of protocols
+evaluation.update(pred, depth, mask, frame)      # each batch once, for all protocols
 evaluation.figures()                             # {"nyu_eigen": {"delta1": 0.86, ...}}
 evaluation.intervals(scenes)                     # {"nyu_eigen": {"delta1": Interval(low=0.84, high=0.88), ...}}
 evaluation.write(directory, split="val", ...)    # metrics.json and per_image.csv
@@ -23,7 +23,7 @@ from torch import Tensor
 from depthnet.core.atomic_io import write_json
 from depthnet.core.images import resize_nearest
 from depthnet.core.tables import Table
-from depthnet.core.types import HIGHER_IS_BETTER, InputError
+from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Layout
 from depthnet.data.layouts.official import TEST_FRAMES
 from depthnet.data.layouts.scenes import frame_number
@@ -60,12 +60,12 @@ class Evaluation:
         """Evaluate a batch.
 
         Args:
-            pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized to the truth's size, once for all protocols.
+            pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized to the size of ``depth``, once for all protocols.
             depth: True depth [m], shape ``(B, 1, H, W)``.
             mask: Valid pixels, bool, shape ``(B, 1, H, W)``.
             frame: Each image's place in its split, int64, shape ``(B,)``.
             flipped: The mirrored images' prediction, mirrored back, shape of ``pred``; needed if ``flip_test`` is true,
-                which says that some protocol averages it with ``pred``.
+                that is, if some protocol averages it with ``pred``.
 
         Raises:
             ValueError: If ``flipped`` is needed and missing, or shapes do not fit.
@@ -110,9 +110,8 @@ class Evaluation:
         """
         found: dict[str, dict[str, Interval]] = {}
         for name in self.protocols:
-            frames, table = (np.array(part) for part in self.rows(name))
-            valid = ~np.isnan(table[:, 0])
-            ends = bootstrap(table[valid], [scenes[frame] for frame in frames[valid]])
+            frames, table = self.rows(name)
+            ends = bootstrap(table, [scenes[frame] for frame in frames])
             found[name] = dict(zip(METRIC_NAMES, ends, strict=True))
         return found
 
@@ -169,11 +168,11 @@ class Evaluation:
 
 
 def describe_frames(layout: Layout, split: str, frames: Sequence[int]) -> str:
-    """Say which frames of a split figures are of, for NYU how many official test frames, and of how many scenes.
+    """Describe the evaluated frames of a split: which, of NYU how many official test frames, and of how many scenes.
 
     Args:
         layout: The data.
-        split: The split that is evaluated.
+        split: The split to evaluate.
         frames: Places in it, ascending, one or more.
 
     Returns:
@@ -197,18 +196,18 @@ def describe_frames(layout: Layout, split: str, frames: Sequence[int]) -> str:
 def metrics_table(
     figures: Mapping[str, Figures], title: str, intervals: Mapping[str, Intervals] | None = None
 ) -> Table:
-    """Lay out figures for the terminal: under each protocol a row for each who was evaluated.
+    """Lay out metrics for the terminal: under each protocol a row for each predictor.
 
     Args:
         figures: ``{who: {protocol: {metric: value}}}``, such as the network's and the mean map's.
-        title: What was evaluated: data, split, number of images, truth.
+        title: What was evaluated: data, split, number of images, ground truth.
         intervals: ``{who: {protocol: {metric: (low, high)}}}`` of those who have them, two dim lines below their row;
             an end that is None or NaN stays blank.
 
     Returns:
-        The best value of a protocol is bold where several were evaluated. It fits 80 columns.
+        It fits 80 columns.
     """
-    table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, HIGHER_IS_BETTER, _short)
+    table = Table(("protocol", *METRIC_NAMES), "l" + "r" * len(METRIC_NAMES), title, _short)
     for protocol in dict.fromkeys(name for one in figures.values() for name in one):
         table.section()
         table.add(protocol, *[None] * len(METRIC_NAMES), style="bold")
@@ -225,7 +224,7 @@ def metrics_table(
 
 
 def _short(value: float) -> str:
-    """Three decimals, fewer where a figure is large: at most six characters for what networks score."""
+    """Three decimals, fewer where a value is large: at most six characters for usual values."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
@@ -248,11 +247,11 @@ def training_mean(layout: Layout, split: str) -> Tensor | None:
 
 
 def mean_map(depths: Iterable[npt.NDArray[np.floating]], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Average depth pixel by pixel: the constant answer that every network must beat.
+    """Average depth pixel by pixel: the constant prediction that every network must beat.
 
     Args:
         depths: Training depth [m], each of any shape ``(H, W)``, 0 where it is missing; taken one at a time.
-        size: (height, width) of the answer.
+        size: (height, width) of the map.
 
     Returns:
         The mean of the valid depths at each pixel [m], ``float32``, shape ``size``; where none is valid, the mean of

@@ -33,7 +33,7 @@ _SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit"
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A frame and what a network made of it.
+    """A frame and a network's prediction of it.
 
     Attributes:
         frame: Its number.
@@ -52,7 +52,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class FrameResults:
-    """What an evaluation of a run's frames found.
+    """The results of evaluating a run's frames.
 
     Attributes:
         metrics: The nine metrics of each frame, by its number.
@@ -80,7 +80,7 @@ def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = Non
     maker = str(data["_target_"]).rpartition(".")[2]
     if maker == "rooms":
         if root is not None:
-            raise InputError("--root: the run was judged on built-in rooms, which have no folder; leave it out")
+            raise InputError("--root: the run was evaluated on built-in rooms, which have no folder; leave it out")
         size, depth_range = read_size("data.image_size", data["image_size"]), DepthRange.of(data["depth_range"])
         return RoomsLayout(data["frames"], size, data.get("scene_seed", 0), depth_range, data.get("holes", False))
     if maker == "from_root":
@@ -95,7 +95,7 @@ class FrameEvaluator:
         run: The run.
         checkpoint: What is evaluated; None: the run's best checkpoint, or the one that it was given to evaluate.
         root: Where the data is now, if it moved.
-        limit: Only so many frames, evenly spaced.
+        limit: Only this many frames, evenly spaced.
 
     Raises:
         InputError: If checkpoint or data are not there, or the data is not what the run was evaluated on.
@@ -117,7 +117,7 @@ class FrameEvaluator:
         for frame, (label, _, _) in self.rows.items():
             if frame >= total or self.layout.label(self.split, frame) != label:
                 where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
-                raise InputError(f"{where}, which the run was judged on; name that data with --root")
+                raise InputError(f"{where}, which the run was evaluated on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
         self._device = "cpu" if find_gpu().reason else "cuda"
         self._network = load_network(self.checkpoint, self._device, size=run.config["data"]["image_size"])
@@ -172,14 +172,14 @@ def evaluate_frames(evaluator: FrameEvaluator, advance: Callable[[int, int], Non
 
 
 def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict[str, list[int]]:
-    """Choose frames to be shown, by AbsRel.
+    """Choose frames to show, by AbsRel.
 
     Args:
         figures: The nine figures of each frame, by its number; a frame with NaN is left out.
-        most: Frames of each kind; fewer where there are not so many.
+        most: Frames of each kind; at most a third of the frames.
 
     Returns:
-        Frames by "Best", "Median" and "Worst", the most telling first; none twice.
+        Frames by "Best", "Median" and "Worst", the clearest first; none twice.
 
     Example:
         >>> choose_frames({frame: [0.0, 0.0, 0.0, float(frame)] for frame in range(6)}, most=1)
@@ -195,7 +195,7 @@ def choose_frames(figures: Mapping[int, Sequence[float]], most: int = 3) -> dict
 
 
 def evaluated_checkpoint(run: Run, stated: str | os.PathLike[str] | None = None) -> Path:
-    """Return the checkpoint that is stated, else the one that a run has evaluated: its best, or its ``ckpt``.
+    """Return the stated checkpoint, else the one that a run evaluated: its best, or its ``ckpt``.
 
     Raises:
         InputError: If it is not there.

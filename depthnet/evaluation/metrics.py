@@ -1,9 +1,9 @@
-r"""The field's nine figures of depth, one row per image, as functions and as a torchmetrics Metric.
+r"""The field's nine metrics of depth, one row per image, as functions and as a torchmetrics Metric.
 
     table = depth_metrics(pred, target, mask)          # nine names, each of shape (B,): the fused pass
     metrics = DepthMetrics(); metrics.update(pred, target, mask, frame); metrics.compute()
 
-Every figure comes from one image's valid pixels alone, in float64; a set's figure is the mean of its rows. So the same
+Every metric comes from one image's valid pixels alone, in float64; a set's metric is the mean of its rows. So the same
 predictions give the same bits in every order, grouping and number of processes or threads.
 
 NaN means one thing only: the image has no valid pixel. A prediction there that is NaN, infinite or not positive is
@@ -110,7 +110,7 @@ def mean_rows(rows: Iterable[Sequence[float]]) -> dict[str, float]:
 
 
 def depth_metrics(pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """All nine figures of each image in one pass; their formulas and sources stand with the single functions.
+    """Compute all nine metrics of each image in one pass; the single functions state formulas and sources.
 
     Args:
         pred: Predicted depth [m], shape ``(B, 1, H, W)``, positive.
@@ -159,7 +159,7 @@ def delta_accuracy(pred: Tensor, target: Tensor, mask: Tensor, power: int = 1) -
 
 
 def abs_rel(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    r"""Absolute relative error, :math:`\mathrm{mean}\,|p - t| / t`; the truth divides, never the prediction.
+    r"""Absolute relative error, :math:`\mathrm{mean}\,|p - t| / t`; the ground truth divides, never the prediction.
 
     Args, Returns and Raises as :func:`delta_accuracy`, the values from 0.
 
@@ -318,7 +318,7 @@ class DepthMetrics(Metric):
         repeat[:1] = False
         if (repeat & ~close).any():
             number = int(table[repeat & ~close][0, 0])
-            raise ValueError(f"frame {number} came twice with other figures; frame has to number the images of a split")
+            raise ValueError(f"frame {number} came twice with other metrics; frame has to number the images of a split")
         table = table[~repeat]
         return table[:, 0].long(), table[:, 1:]
 

@@ -1,14 +1,14 @@
-"""Evaluate anybody's prediction files against a data root.
+"""Evaluate prediction files of any network against a data root.
 
     depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
 
-PREDICTIONS is a folder of .npy files (floats, metres, HxW or 1xHxW) or 16-bit PNG files (--scale levels per metre). A
+PREDICTIONS is a folder of .npy files (floats, meters, HxW or 1xHxW) or 16-bit PNG files (--scale levels per meter). A
 frame's file is found by the frame's label, the path of its image below ROOT without the suffix: that of train/rgb_00018
 is rgb_00018.npy or rgb_00018_depth.npy, in PREDICTIONS itself or in folders that end as the label's do; else the same
 with .png. So what predict.py writes is found.
 
-Exit code: 0, every frame was found and judged; 1, some frames have no file, and the figures are those of the others; 2,
-something is wrong, and nothing was judged; 130, interrupted.
+Exit code: 0, every frame was found and evaluated; 1, some frames have no file, and the metrics are of the others; 2,
+something is wrong, and nothing was evaluated; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import argparse
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.atomic_io import require_writable, write_json
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import count_in_words
@@ -56,48 +56,46 @@ def find_predictions(folder: str | os.PathLike[str], labels: Sequence[str]) -> t
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of predictions")
-    files: dict[str, list[PurePath]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix in _SUFFIXES and path.name[0] != "." and not path.name.endswith("_color.png"):
-            files.setdefault(path.name, []).append(path.relative_to(root))
-    count = sum(map(len, files.values()))
-
-    fitting: dict[str, list[PurePath]] = {label: [] for label in labels}
-    owners: dict[PurePath, str] = {}
-    for exact in (True, False):  # a file in just the folder of one frame is no other frame's
-        free = {name: [path for path in paths if path not in owners] for name, paths in files.items()}
-        for label, found in fitting.items():
-            frame = PurePath(label)
-            named = [path for suffix in _SUFFIXES for end in _ENDS for path in free.get(frame.name + end + suffix, ())]
-            for file in named:
-                if file.parent == frame.parent if exact else _agree(file.parent.parts, frame.parent.parts):
-                    found.append(file)
-                    if owners.setdefault(file, label) != label:
-                        both = f"{owners[file]} and {label}"
-                        raise InputError(
-                            f"{root / file}: fits both {both}; put predictions in folders as the data's are"
-                        )
-    if not owners:
+    kept = [path for path in root.rglob("*") if path.suffix in _SUFFIXES and path.name[0] != "."]
+    files = [path.relative_to(root) for path in kept if not path.name.endswith("_color.png")]
+    frames = defaultdict(list)
+    for label in labels:
+        frames[PurePath(label).name].append(label)
+    found: dict[str, list[PurePath]] = {label: [] for label in labels}
+    for file in sorted(files, key=lambda file: (file.suffix, file)):  # .npy before .png
+        names = [file.stem.removesuffix(end) for end in _ENDS if file.stem.endswith(end)]
+        fitting = [label for name in names for label in frames.get(name, ()) if _agree(file, PurePath(label))]
+        # a file in just the folder of one frame is no other frame's
+        fitting = [label for label in fitting if PurePath(label).parent == file.parent] or fitting
+        if len(fitting) > 1:
+            both = " and ".join(fitting[:2])
+            raise InputError(f"{root / file}: fits both {both}; put predictions in folders as the data's are")
+        for label in fitting:
+            found[label].append(file)
+    count = sum(map(len, found.values()))
+    if not count:
         example = f"{labels[0]}.npy or {PurePath(labels[0]).name}_depth.npy" if labels else "no frame"
-        raise InputError(f"{root}: none of its {count} .npy and .png files fits a frame (looked for {example}, ...)")
-    for label, found in fitting.items():
-        for other in found[1:]:
-            if other.parent != found[0].parent or other.suffix == found[0].suffix:
-                raise InputError(f"{root / found[0]} and {root / other} both fit {label}; take one of them away")
-    return [root / found[0] if found else None for found in fitting.values()], count - len(owners)
+        raise InputError(
+            f"{root}: none of its {len(files)} .npy and .png files fits a frame (looked for {example}, ...)"
+        )
+    for label, (first, *others) in ((label, some) for label, some in found.items() if some):
+        for other in others:
+            if other.parent != first.parent or other.suffix == first.suffix:
+                raise InputError(f"{root / first} and {root / other} both fit {label}; take one of them away")
+    return [root / some[0] if some else None for some in found.values()], len(files) - count
 
 
-def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether the shorter of two folder paths is the end of the longer one."""
-    return all(map(str.__eq__, reversed(one), reversed(other)))
+def _agree(file: PurePath, label: PurePath) -> bool:
+    """Whether the shorter of two folders is the end of the longer one."""
+    return all(map(str.__eq__, reversed(file.parts[:-1]), reversed(label.parts[:-1])))
 
 
 def read_prediction(path: str | os.PathLike[str], scale: float = 1000.0) -> npt.NDArray[np.float32]:
     """Read a prediction.
 
     Args:
-        path: A ``.npy`` file of floats in metres, shape ``(H, W)`` or ``(1, H, W)``; else a 16-bit PNG.
-        scale: A PNG's levels per metre.
+        path: A ``.npy`` file of floats in meters, shape ``(H, W)`` or ``(1, H, W)``; else a 16-bit PNG.
+        scale: A PNG's levels per meter.
 
     Returns:
         Depth [m], ``float32``, shape ``(H, W)``.
@@ -148,7 +146,7 @@ def score_predictions(
     from depthnet.evaluation.protocols import choose_protocols, default_protocol
 
     if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"--scale {scale}: needs a number of levels per metre above 0")
+        raise InputError(f"--scale {scale}: needs a number of levels per meter above 0")
     data = open_root(root, **source)
     require_sound(cheap_findings(data), allow, (split,))
     evaluation = Evaluation(choose_protocols(protocol or "auto", data, split))
@@ -190,30 +188,26 @@ def score_predictions(
     }
 
 
-def _check_aspect(path: Path, size: tuple[int, ...], truth: tuple[int, ...]) -> None:
+def _check_aspect(path: Path, size: tuple[int, ...], true_size: tuple[int, ...]) -> None:
     """Refuse a prediction of another aspect than the ground truth, but for rounding: it is cropped or turned."""
-    (height, width), (tall, wide) = size, truth
+    (height, width), (tall, wide) = size, true_size
     if abs(height * wide / (width * tall) - 1) > max(0.05, 1 / min(height, width)):
-        raise InputError(
-            f"{path}: {height}x{width} values for a truth of {tall}x{wide}; another aspect, so it is cropped or turned"
-        )
+        sizes = f"{height}x{width} values for ground truth of {tall}x{wide}"
+        raise InputError(f"{path}: {sizes}; another aspect, so it is cropped or turned")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("evaluate", __doc__)
     parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of .npy or .png files")
     parser.add_argument("root", metavar="ROOT", help="folder of the data")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--protocol", metavar="NAME", help="a protocol, or all (default: what follows from the data)")
-    parser.add_argument("--output", metavar="FILE", help="write the figures there, to full precision")
-    parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per metre (default: 1000)")
+    parser.add_argument("--output", metavar="FILE", help="write the metrics there, to full precision")
+    parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per meter (default: 1000)")
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
-    options = parser.parse_args(arguments)
-    return finish("depthnet evaluate", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -229,8 +223,8 @@ def _run(options: argparse.Namespace) -> int:
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
-    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} truth)"
-    print(f"judged: {result['judged']}")
+    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} ground truth)"
+    print(f"evaluated: {result['judged']}")
     who = Path(options.predictions).resolve().name
     metrics_table({who: result["protocols"]}, title, {who: result["intervals"]}).print()
     if options.output is not None:
@@ -239,13 +233,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _warn(result: dict[str, Any]) -> int:
-    """Say what the figures alone do not, and return the exit code."""
+    """Warn about what the metrics do not show, and return the exit code."""
     for name, empty in result["empty"].items():
         print(f"warning: {name}: {len(empty)} frames have no valid pixel and count in no mean", file=sys.stderr)
     if result["median"] > 100:
-        unit = "a .npy holds metres; for PNG, --scale gives the levels per metre"
+        unit = "a .npy holds meters; for PNG, --scale gives the levels per meter"
         print(f"warning: the predictions' median is {result['median']:.0f} m; {unit}", file=sys.stderr)
     if result["missing"]:
         missing = f"{len(result['missing'])} frames have no prediction ({result['missing'][0]}, ...)"
-        print(f"warning: {missing}; the figures are of the others", file=sys.stderr)
+        print(f"warning: {missing}; the metrics are of the others", file=sys.stderr)
     return int(bool(result["missing"]))

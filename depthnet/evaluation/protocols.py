@@ -4,8 +4,8 @@
     protocol.check(truth="raw", size=(480, 640))
     pred, depth, mask = protocol(pred, depth, mask)          # comparable; now the metrics, per image
 
-The same predictions score 0.903 or 0.887 by protocol alone (AdaBins on raw and on filled truth). So a protocol states
-everything between a network's output and the metrics, refuses data that it is not made for, and has a digest.
+The same predictions score 0.903 or 0.887 by protocol alone (AdaBins on raw and on filled ground truth). So a protocol
+states everything between a network's output and the metrics, refuses other data, and has a digest.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jinja2 import Template
 from torch import Tensor
 
 from depthnet.core.types import Crop, DepthRange, InputError, RelativeCrop
@@ -32,63 +34,31 @@ _FLIP = "_flip"
 _WORDS = ("name", "source")  # fields by which nothing is computed
 _MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
 
-_TRUTHS = {"raw": "Raw sensor depth, with holes", "filled": "Filled (in-painted) depth", "any": "Any truth"}
-_ALIGNED = {
-    "none": "",
-    "median": ", multiplied per image by median depth / median prediction over the pixels that count",
-    "scale_shift": (
-        ", given per image the factor, at least 0, and offset that fit it to the depth by least squares over those "
-        "that count (a prediction that runs the wrong way becomes the mean depth)"
-    ),
-    "disparity_scale_shift": (
-        ", taken as depth and inverted, given per image the factor, at least 0, and offset that fit it to 1 / depth"
-        " by least squares over those that count with a finite prediction above 0 (one that runs the wrong way "
-        "becomes the mean), clamped to 1 / max to 1 / min, inverted again"
-    ),
-}
-_COMPARED = (
-    "{truth}; {limits}. The prediction is resized bilinearly (align_corners=True) to the truth's size{aligned}, NaN "
-    "becomes the minimum and infinity the maximum, and it is clamped to the range. A pixel counts if min < depth < max "
-    "strictly{crop}."
-)
-_COMPARED_MIN_MAX = (
-    "Not a result on the NYU test set: the published delta1 of 0.893 is over frames 0 to 653 of the labelled file, of "
-    "which 386 are official training frames; this is its scale, crop and averaging on the frames judged. {truth}. The "
-    "prediction is resized bilinearly (align_corners=True) to the truth's size. Then prediction and truth are scaled, "
-    "each image and each of the two by its own extremes, so absolute depth does not count: 7.5 (x - min) / (max - "
-    "min), the prediction's extremes over its finite pixels, the truth's over those with 0.001 < depth < 10 m; a map "
-    "of one value becomes 0. The scaled prediction is clamped to 0.001 to 10, NaN becomes 0.001 and infinity 10. A "
-    "pixel counts if its scaled truth is strictly above 0.001{crop}. RMSE and SqRel are in the scaled unit, not metres."
-)
-_AVERAGED = (
-    " Every metric is computed per image and then averaged over the images. SILog = 100 sqrt(E[e^2] - E[e]^2), "
-    "e = log pred - log depth. "
-)
-_FLIPPED = "Flip averaging: first, the prediction is averaged with the mirrored image's, which is mirrored back."
+_DEFINITION = Template(Path(__file__).with_name("protocol.txt.j2").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to make prediction and truth comparable.
+    """One way to make prediction and ground truth comparable.
 
     Args:
-        name: What stands beside its numbers.
-        source: Where it comes from.
-        truth: The truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
-        size: The (height, width) of truth it is made for [pixels]; None for any.
+        name: Printed beside its numbers.
+        source: The paper or code that it is from.
+        truth: The ground truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
+        size: The (height, width) of ground truth it is made for [pixels]; None for any.
         crop: The pixels that count, as pixels or as shares of height and width; None for all.
         depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
             for the data's own, which :meth:`within` fills in.
         align: What is done to an image before clamping. ``median`` (one factor: the ratio of the medians),
             ``scale_shift`` (factor and offset by least squares) and ``disparity_scale_shift`` (the same of 1 / pred to
             1 / depth, clamped to 1 / max to 1 / min and inverted: ``pred`` is depth, up to a factor) fit the prediction
-            to the truth over the pixels that count. A least-squares factor below 0 becomes 0, the best that is not
-            negative, so a prediction that runs the wrong way is worth the constant that fits best. Where nothing can be
-            fitted (no such pixel, a median that is not above 0) the prediction stays as it is; so does a pixel that
-            holds no number, or none above 0 where it is inverted.
-            ``min_max`` scales prediction and truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
-        flip_test: Whether the prediction is the mean of the image's and the mirrored image's. A statement: who runs the
-            network does it.
+            to the ground truth over the pixels that count. A least-squares factor below 0 becomes 0, the best that is
+            not negative, so a prediction that runs the wrong way is worth the constant that fits best. Where nothing
+            can be fitted (no such pixel, a median that is not above 0) the prediction stays as it is; so does a pixel
+            that holds no number, or none above 0 where it is inverted.
+            ``min_max`` scales prediction and ground truth, each by itself, to 0 to 7.5 over the whole map. ``none``.
+        flip_test: Whether the prediction is the mean of the image's and the mirrored image's. The caller runs the
+            network, so it averages them.
 
     Example:
         >>> depth = torch.tensor([[[[1.0, 2.0, 10.0]]]])
@@ -110,14 +80,7 @@ class Protocol:
     @property
     def definition(self) -> str:
         """All of this in words, for reports."""
-        limits = self.depth_range
-        text = (_COMPARED_MIN_MAX if self.align == "min_max" else _COMPARED).format(
-            truth=f"{_TRUTHS[self.truth]}{f', at {_pixels(self.size)}' if self.size else ' of any size'}",
-            limits=f"range {limits.min:g} to {limits.max:g} m" if limits else "the data's own depth range",
-            aligned=_ALIGNED.get(self.align, ""),
-            crop=f" inside {self.crop}" if self.crop else "",
-        )
-        return text + _AVERAGED + (_FLIPPED if self.flip_test else "No flip averaging.")
+        return str(_DEFINITION.render(protocol=self))
 
     @property
     def digest(self) -> str:
@@ -129,31 +92,31 @@ class Protocol:
         return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
     def fits(self, truth: str, size: tuple[int, int]) -> bool:
-        """Whether it is made for data of this truth (``raw`` or ``filled``) and (height, width)."""
+        """Whether it is made for data of this ground truth (``raw`` or ``filled``) and (height, width)."""
         return self.truth in ("any", truth) and self.size in (None, tuple(size))
 
     def check(self, truth: str, size: tuple[int, int]) -> None:
         """Refuse data that the protocol is not made for.
 
         Args:
-            truth: The data's truth, ``raw`` or ``filled``.
-            size: The truth's (height, width) [pixels].
+            truth: The data's ground truth, ``raw`` or ``filled``.
+            size: The ground truth's (height, width) [pixels].
 
         Raises:
             InputError: If they are not what the protocol needs; the message names the protocols that fit.
         """
         if self.fits(truth, size):
             return
-        needs = [f"{self.truth} truth"] if self.truth != "any" else []
+        needs = [f"{self.truth} ground truth"] if self.truth != "any" else []
         needs += [f"{_pixels(self.size)} pixels"] if self.size is not None else []
         fitting = ", ".join(protocol.name for protocol in PROTOCOLS.values() if protocol.fits(truth, size))
         raise InputError(
-            f"protocol {self.name} needs {' of '.join(needs)}; this is {truth} truth of {_pixels(size)} pixels, "
+            f"protocol {self.name} needs {' of '.join(needs)}; this is {truth} ground truth of {_pixels(size)} pixels, "
             f"for which there is {fitting}"
         )
 
     def within(self, depth_range: DepthRange) -> Protocol:
-        """The protocol for data of this depth range; it may narrow the range, never widen it.
+        """Return the protocol for data of this depth range; it may narrow the range, never widen it.
 
         Args:
             depth_range: The data's depths that count as valid [m].
@@ -177,7 +140,7 @@ class Protocol:
 
         Args:
             pred: Predicted depth [m], shape ``(B, 1, h, w)``; resized bilinearly (``align_corners=True``) to the
-                truth's size if it has another. Afterwards NaN becomes the minimum, an infinity the end on its side.
+                ground truth's size if it has another. Then NaN becomes the minimum, an infinity the end on its side.
             depth: True depth [m], shape ``(B, 1, H, W)``; read only where ``mask`` is true.
             mask: Valid pixels, bool, shape of ``depth``.
 
@@ -186,7 +149,7 @@ class Protocol:
             and ``mask``, narrowed to min < depth < max, before and after scaling, and to the crop.
 
         Raises:
-            InputError: If the truth's size is not the protocol's.
+            InputError: If the ground truth's size is not the protocol's.
             ValueError: If the range is still open.
         """
         if self.depth_range is None:
@@ -218,7 +181,7 @@ def resize_prediction(pred: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         pred: Shape ``(B, 1, h, w)``.
-        size: The truth's (height, width) [pixels].
+        size: The ground truth's (height, width) [pixels].
 
     Returns:
         float32, shape ``(B, 1, H, W)``; the same values where they have that size already.
@@ -292,57 +255,25 @@ _NYU_SIZE = (480, 640)
 _EIGEN_CROP = Crop(45, 471, 41, 601)
 _nyu = partial(Protocol, size=_NYU_SIZE, depth_range=DepthRange(1e-3, 10.0))
 
+_MIDAS = "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020"
 _PROTOCOLS = (
-    _nyu(
-        "nyu_eigen",
-        "Crop: Eigen et al., NeurIPS 2014. As evaluated by BTS (Lee et al., 2019, eval_with_pngs.py) and AdaBins "
-        "(Bhat et al., CVPR 2021, evaluate.py, which averages flips).",
-        truth="raw",
-        crop=_EIGEN_CROP,
-    ),
-    _nyu(
-        "nyu_eigen_filled",
-        "nyu_eigen on in-painted truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
-        truth="filled",
-        crop=_EIGEN_CROP,
-    ),
-    _nyu(
-        "nyu_center",
-        "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who halve frames to 240x320, keep the centre 228x304 "
-        "and compare there; this is the same part of the frame, 456x608, compared at full size.",
-        truth="raw",
-        crop=Crop(12, 468, 16, 624),
-    ),
-    _nyu(
-        "nyu_densedepth",
-        "Truth and crop of DenseDepth (Alhashim and Wonka, 2018, utils.py), which also averages flips, pools the "
-        "pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
-        truth="filled",
-        crop=Crop(20, 460, 24, 616),
-    ),
-    Protocol("uncropped", "One's own pairs: all that the data calls valid."),
-    Protocol(
-        "median_scaled",
-        "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
-        align="median",
-    ),
-    Protocol(
-        "scale_shift",
-        "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, there in disparity.",
-        align="scale_shift",
-    ),
-    Protocol(
-        "disparity_scale_shift",
-        "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020, whose networks give disparity.",
-        align="disparity_scale_shift",
-    ),
-    _nyu(
-        "published_keras",
-        "The evaluation of the published Keras project that this one re-implements.",
-        crop=Crop(20, 461, 24, 617),
-        align="min_max",
-    ),
-)
+    _nyu("nyu_eigen", "Crop: Eigen et al., NeurIPS 2014. As BTS (2019) and AdaBins (CVPR 2021) evaluate; the latter "
+         "also averages flips.", truth="raw", crop=_EIGEN_CROP),
+    _nyu("nyu_eigen_filled", "nyu_eigen on in-painted ground truth, where AdaBins' own predictions have delta1 0.887 "
+         "instead of 0.903.", truth="filled", crop=_EIGEN_CROP),
+    _nyu("nyu_center", "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who keep the center 228x304 of halved "
+         "frames; this is the same part, compared at full size.", truth="raw", crop=Crop(12, 468, 16, 624)),
+    _nyu("nyu_densedepth", "Ground truth and crop of DenseDepth (Alhashim and Wonka, 2018), which also averages flips, "
+         "pools the pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.", truth="filled",
+         crop=Crop(20, 460, 24, 616)),
+    Protocol("uncropped", "Your own pairs: all pixels that the data has as valid."),
+    Protocol("median_scaled", "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
+             align="median"),
+    Protocol("scale_shift", f"{_MIDAS}, there in disparity.", align="scale_shift"),
+    Protocol("disparity_scale_shift", f"{_MIDAS}, whose networks predict disparity.", align="disparity_scale_shift"),
+    _nyu("published_keras", "The evaluation of the published Keras project that this one re-implements.",
+         crop=Crop(20, 461, 24, 617), align="min_max"),
+)  # fmt: skip
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 """Every protocol by its name; with ``_flip`` after it, :func:`find_protocols` gives it with flip averaging."""
@@ -354,8 +285,8 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
     Args:
         names: A name, several, or ``all`` for every one of :data:`PROTOCOLS` that fits the data. With ``_flip`` after
             it, a name stands for the same protocol with flip averaging; ``all`` holds none of these.
-        truth: The data's truth, ``raw`` or ``filled``.
-        size: The truth's (height, width) [pixels].
+        truth: The data's ground truth, ``raw`` or ``filled``.
+        size: The ground truth's (height, width) [pixels].
 
     Raises:
         InputError: If a name is unknown, one does not fit the data, or none is given.
@@ -404,7 +335,7 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
         split: Which split is evaluated.
 
     Raises:
-        InputError: If the split is empty, a name is unknown, or one is not made for this truth or size.
+        InputError: If the split is empty, a name is unknown, or one is not made for this ground truth or size.
     """
     count, limits = layout.count(split), layout.depth_range
     if not count:
@@ -417,6 +348,6 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
         for protocol in found:
             protocol.check(layout.truth, size)
     if names == "all":
-        own = [protocol.depth_range or limits for protocol in found]
-        found = [p for p, r in zip(found, own, strict=True) if limits.min <= r.min and r.max <= limits.max]
+        own = {protocol.name: protocol.depth_range or limits for protocol in found}
+        found = [p for p in found if limits.min <= own[p.name].min and own[p.name].max <= limits.max]
     return [protocol.within(limits) for protocol in found]

@@ -1,9 +1,9 @@
-"""How the figures of a run fall when its images are corrupted.
+"""How the metrics of a run fall when its images are corrupted.
 
     depthnet robustness RUN --corrupt dark,bright,contrast,blur,noise,jpeg
 
 RUN is the directory of a run that was evaluated. Its checkpoint evaluates the same frames under the run's first
-protocol, as they are and with each corruption, the ground truth unchanged. Beside each figure stands its difference
+protocol, as they are and with each corruption, the ground truth unchanged. Beside each metric is its difference
 from the clean one, image by image, with a 95 % interval by bootstrap over scenes. RUN/robustness.json holds them;
 RUN/per_image_robustness.csv holds the differences of delta1 of each image, for `depthnet compare`.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.atomic_io import require_writable, write_json
-from depthnet.core.errors import add_run_options, finish
+from depthnet.core.errors import run_tool
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import Table, count_in_words
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
 from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from depthnet.run.files import read_run, store_measured
+from depthnet.evaluation.run_options import run_parser
+from depthnet.run.files import exact_mean, read_run, store_measured
 
 if TYPE_CHECKING:
     from depthnet.evaluation.frames import FrameEvaluator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 LIGHT = ("dark", "bright", "contrast")
-"""The corruptions that are another light."""
+"""The corruptions of light."""
 
 _SHOWN = ("delta1", "delta2", "abs_rel", "rmse", "log10")
 
@@ -75,25 +75,22 @@ def evaluate(
 
 
 def summarize(evaluator: FrameEvaluator, found: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
-    """Average what :func:`evaluate` found.
+    """Average the results of :func:`evaluate`.
 
     Returns:
         For "clean" and each corruption, ``{metric: {"mean", "difference", "interval"}}``: the mean over images, its
         difference from the clean one, and that difference's interval (None for the clean one, and where there is one
         scene only).
     """
-    clean = found["clean"]
-    kept = ~np.isnan(clean[:, 0])  # an image without a valid pixel has no metrics, however it is corrupted
-    scenes = [evaluator.rows[frame][1] for frame, keep in zip(evaluator.frames, kept, strict=True) if keep]
+    scenes = [evaluator.rows[frame].scene for frame in evaluator.frames]
     summary: dict[str, dict[str, Any]] = {}
     for kind, table in found.items():
-        own, differences = table[kept], (table - clean)[kept]
+        differences = table - found["clean"]
         intervals = [None if kind == "clean" or np.isnan(i).any() else list(i) for i in bootstrap(differences, scenes)]
+        columns = zip(HIGHER_IS_BETTER, table.T.tolist(), differences.T.tolist(), intervals, strict=True)
         summary[kind] = {
-            metric: {"mean": float(mean.mean()), "difference": float(difference.mean()), "interval": interval}
-            for metric, mean, difference, interval in zip(
-                HIGHER_IS_BETTER, own.T, differences.T, intervals, strict=True
-            )
+            metric: {"mean": exact_mean(own), "difference": exact_mean(difference), "interval": interval}
+            for metric, own, difference, interval in columns
         }
     return summary
 
@@ -132,14 +129,9 @@ def _table(found: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_run_options(parser)
+    parser = run_parser("robustness", __doc__, "robustness.json")
     parser.add_argument("--corrupt", default=",".join(CORRUPTIONS), metavar="NAMES", help="default: all of them")
-    parser.add_argument("--output", metavar="FILE", help="the figures as JSON (default: RUN/robustness.json)")
-    options = parser.parse_args(arguments)
-    return finish("depthnet robustness", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -158,9 +150,7 @@ def _run(options: argparse.Namespace) -> int:
     counts = count_in_words(len(evaluator.frames), run.metrics["expected"])
     _table(figures, f"{evaluator.layout.description}, {split}: {counts}, {protocol}").print()
     print(path)
-    why = "--ckpt names another checkpoint"
-    if not options.ckpt:
-        why = store_measured(run, "robustness", losses(evaluator, found))
-    if why:
+    other = "--ckpt names another checkpoint" if options.ckpt else ""
+    if why := other or store_measured(run, "robustness", losses(evaluator, found)):
         print(f"nothing is stored for depthnet compare: {why}")
     return 0

@@ -2,9 +2,9 @@
 
     depthnet runs DIR
 
-DIR is any folder that holds runs, or the directory of a sweep that has ended, was killed, or is under way. Runs are
-ranked by the figure that they watch, under their first protocol; those of other data, splits or protocols have a table
-of their own. The 95 % interval is over scenes, as metrics.json has it. Runs that differ in the seed alone make one row:
+DIR is any folder that holds runs, or the directory of a sweep that has ended, was killed, or is running. Runs are
+ranked by the metric that they watch, under their first protocol; those of other data, splits or protocols have another
+table. The 95 % interval is over scenes, as metrics.json has it. Runs that differ in the seed alone make one row:
 their mean, and ± the standard deviation over the seeds. A sweep's sweep.csv is written anew, a row for each job.
 
 Exit code: 0, done; 1, some job has failed; 2, there are no runs.
@@ -12,18 +12,16 @@ Exit code: 0, done; 1, some job has failed; 2, there are no runs.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from depthnet.core.atomic_io import write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.tables import Table, interval_in_words, to_csv
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.run.files import JOB, METRICS, RECORD, read_config, read_json, read_metrics, read_record, reading
@@ -34,14 +32,14 @@ SWEEP = "sweep.csv"
 
 @dataclass(frozen=True)
 class Entry:
-    """A run of a folder, whatever became of it.
+    """A run of a folder: finished, failed or unfinished.
 
     Attributes:
         path: Its directory.
         overrides: What it changes, by key.
         metric: What it is ranked by.
         error: Why it failed, or cannot be read.
-        title: What its figures are of; runs of one title are ranked together. Empty where it is not finished.
+        title: What was evaluated; runs of one title are ranked together. Empty where it is not finished.
         protocol: The first that it was evaluated by.
         seed: Its seed.
         figures: By metric, under that protocol.
@@ -60,12 +58,12 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """What became of it; an unfinished run was killed, stopped or is at work."""
+        """Its state; an unfinished run was killed, was stopped or is running."""
         return "failed" if self.error else "finished" if self.figures else "unfinished"
 
 
 def read_runs(directory: Path) -> list[Entry]:
-    """Return the runs in a folder and below it, whatever became of them.
+    """Return the runs in a folder and below it, in any state.
 
     Raises:
         InputError: If there are none.
@@ -121,8 +119,8 @@ def print_runs(directory: Path) -> int:
         if len(failed) == len(entries):
             print(f"error: every job of the sweep has failed: {failed[0].error}", file=sys.stderr)
         elif len(found["finished"]) < len(entries):
-            again = ", and tries again what failed" if failed else ""
-            print(f"the same command with hydra.sweep.dir={directory} goes on{again}")
+            again = ", and retries what failed" if failed else ""
+            print(f"the same command with hydra.sweep.dir={directory} resumes{again}")
     sys.stdout.flush()
     return len(failed)
 
@@ -157,12 +155,6 @@ def _line(entry: Entry) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet runs", description=__doc__, formatter_class=style)
+    parser = tool_parser("runs", __doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a folder of runs, or a sweep's directory")
-    options = parser.parse_args(arguments)
-    return finish("depthnet runs", partial(_run, options.directory))
-
-
-def _run(directory: Path) -> int:
-    return int(print_runs(directory) > 0)
+    return run_tool(parser, arguments, lambda options: int(print_runs(options.directory) > 0))

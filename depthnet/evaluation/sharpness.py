@@ -1,21 +1,19 @@
-"""How sharp depth is: boundaries as jumps between neighbouring pixels, and as edges found in the map of depth.
+"""How sharp depth is: boundaries as jumps between neighboring pixels, and as edges found in the map of depth.
 
     boundary_f1(pred, depth, mask)                                    # after Depth Pro, from 0 to 1
     edge_f1(pred, depth, mask)                                        # after Hu et al., from 0 to 1
     boundary_errors(depth_edges(pred, mask), depth_edges(depth, mask))    # after iBims-1, in pixels
 
-All depth is in metres, ``(H, W)``; what counts are the pixels of ``mask``.
+All depth is in meters, ``(H, W)``; the pixels of ``mask`` count.
 """
 
 from __future__ import annotations
 
 import math
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
+from scipy import ndimage
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
@@ -33,24 +31,24 @@ EDGE_F1 = (
     "Boundary F1 (Hu et al., Revisiting Single Image Depth Estimation, 2019) of the maps that the protocol compares, "
     f"thinned to about {EDGE_ROWS} rows: a pixel is an edge where Sobel's gradient of depth, unscaled, is longer than "
     f"{EDGE_STEP} m; the harmonic mean of precision and recall, pixel by pixel; per image, then averaged over the "
-    "images whose truth has an edge."
+    "images whose ground truth has an edge."
 )
-"""What the figure ``edge_f1`` is, wherever it is shown."""
+"""The definition of ``edge_f1``, for reports and tables."""
 
-_RATIOS = np.linspace(1.05, 1.25, 10)  # of neighbouring depths, as Depth Pro's reference code has them
+_RATIOS = np.linspace(1.05, 1.25, 10)  # of neighboring depths, as Depth Pro's reference code has them
 _SIGMA, _WEAK, _STRONG = math.sqrt(2.0), 0.15, 0.3  # of Canny's method, as iBims-1's evaluation has them
-_SLOPE = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's
+_SQUARE = np.ones((3, 3), bool)  # a pixel and its eight neighbors
 
 
 def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
-    """Scale-invariant boundary F1: do depths of neighbouring pixels jump where, and as, those of the truth do?
+    """Scale-invariant boundary F1: do depths of neighboring pixels jump where, and as, those of the ground truth do?
 
-    Between neighbours there is a boundary at t if the farther is more than t times as deep. Precision and recall are
+    Between neighbors there is a boundary at t if the farther is more than t times as deep. Precision and recall are
     the shares of predicted and of true boundaries that are both, averaged over the four directions in which the jump
     may go; F1 is their harmonic mean, averaged over ten t from 1.05 to 1.25 with weights proportional to t.
 
     Unlike the reference, a direction, or a t, in which there is no boundary to find is left out instead of counting 0,
-    so that the truth itself scores 1; only pairs of valid pixels count.
+    so that the ground truth itself scores 1; only pairs of valid pixels count.
 
     Args:
         pred: Predicted depth [m], above 0, shape ``(H, W)``.
@@ -58,7 +56,7 @@ def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
         mask: Valid pixels, bool, same shape.
 
     Returns:
-        From 0 to 1; NaN if the truth has no boundary.
+        From 0 to 1; NaN if the ground truth has no boundary.
 
     Source:
         Bochkovskii et al., "Depth Pro", 2024, section 4 and its ``boundary_metrics.py``.
@@ -71,11 +69,11 @@ def boundary_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
     steps = []
     for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         both = mask[one] & mask[other]
-        said, true = (np.log(values[other][both] / values[one][both]) for values in (pred, depth))
-        steps += [(said, true), (-said, -true)]
+        found, true = (np.log(values[other][both] / values[one][both]) for values in (pred, depth))
+        steps += [(found, true), (-found, -true)]
     total = weights = 0.0
     for ratio in _RATIOS:
-        edges = [(said > math.log(ratio), true > math.log(ratio)) for said, true in steps]
+        edges = [(found > math.log(ratio), true > math.log(ratio)) for found, true in steps]
         both, predicted, wanted = np.array([((p & t).sum(), p.sum(), t.sum()) for p, t in edges], float).T
         recall, precision = _mean_share(both, wanted), _mean_share(both, predicted)
         if not math.isnan(recall):
@@ -92,7 +90,7 @@ def _mean_share(counts: npt.NDArray[np.float64], totals: npt.NDArray[np.float64]
 def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
     """F1 of edge pixels: those at which the length of Sobel's gradient of depth is above :data:`EDGE_STEP`.
 
-    Unlike :func:`boundary_f1`, which asks for a jump between neighbours of the full map and is 0 for networks that draw
+    Unlike :func:`boundary_f1`, which asks for a jump between neighbors of the full map and is 0 for networks that draw
     smoothly, it gives part of the credit for a slope at the right place. Maps are thinned to about :data:`EDGE_ROWS`
     rows first: every second pixel of 480x640. Pixels beside a missing one do not count.
 
@@ -102,7 +100,7 @@ def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
         mask: Valid pixels, bool, same shape.
 
     Returns:
-        From 0 to 1; NaN if the truth has no edge.
+        From 0 to 1; NaN if the ground truth has no edge.
 
     Source:
         Hu et al., "Revisiting Single Image Depth Estimation", WACV 2019, section 4.2.
@@ -113,14 +111,15 @@ def edge_f1(pred: FloatArray, depth: FloatArray, mask: BoolArray) -> float:
         (1.0, 0.0)
     """
     every = max(1, round(len(mask) / EDGE_ROWS))
-    maps = np.stack([pred, depth, mask]).astype(np.float32)[:, None, ::every, ::every]
-    planes = torch.from_numpy(maps)
-    across, down = (F.conv2d(planes[:2], kernel[None, None]) for kernel in (_SLOPE, _SLOPE.T))
-    counts = F.conv2d(planes[2:], torch.ones(1, 1, 3, 3)) > 8.5
-    said, true = (torch.hypot(across, down) > EDGE_STEP) & counts
-    if not true.any():
-        return math.nan
-    return 2 * int((said & true).sum()) / int(said.sum() + true.sum())
+    thin = np.s_[::every, ::every]
+    counts = ndimage.binary_erosion(mask[thin], _SQUARE)
+    found, true = (counts & (np.hypot(*_gradient(values[thin])) > EDGE_STEP) for values in (pred, depth))
+    return 2 * int((found & true).sum()) / int(found.sum() + true.sum()) if true.any() else math.nan
+
+
+def _gradient(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sobel's gradient, unscaled: across, and down."""
+    return ndimage.sobel(values, axis=1, mode="constant"), ndimage.sobel(values, axis=0, mode="constant")
 
 
 def depth_edges(depth: FloatArray, mask: BoolArray) -> BoolArray:
@@ -144,46 +143,19 @@ def depth_edges(depth: FloatArray, mask: BoolArray) -> BoolArray:
     if not low < high:
         return np.zeros_like(mask)
     scaled = np.where(mask, (depth - low) / (high - low), 0.0)
-    planes = torch.from_numpy(np.stack([scaled, mask]).astype(np.float32))[:, None]
-    reach = math.ceil(4 * _SIGMA)
-    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _SIGMA).square())
-    blurred = F.conv2d(planes, (bell / bell.sum()).view(1, 1, -1, 1), padding=(reach, 0))
-    blurred = F.conv2d(blurred, (bell / bell.sum()).view(1, 1, 1, -1), padding=(0, reach))
-    smooth = blurred[:1] / blurred[1:].clamp(min=1e-6)  # so missing pixels weigh nothing
-    across, down = (F.conv2d(smooth, kernel[None, None], padding=1)[0, 0].numpy() for kernel in (_SLOPE, _SLOPE.T))
-    inside = F.conv2d(planes[1:], torch.ones(1, 1, 3, 3), padding=1)[0, 0].numpy() > 8.5
-    strength = np.hypot(across, down) * inside
+    planes = scaled, mask.astype(float)
+    blurred, weight = (ndimage.gaussian_filter(plane, _SIGMA, mode="constant") for plane in planes)
+    across, down = _gradient(blurred / np.maximum(weight, 1e-6))  # so missing pixels weigh nothing
+    strength = np.hypot(across, down) * ndimage.binary_erosion(mask, _SQUARE)
 
-    peaks = _thinned(strength, across, down)
-    weak = peaks & (strength >= _WEAK)
-    edges: BoolArray = weak & (strength >= _STRONG)
-    while True:  # edges grow into their eight neighbors
-        around = F.max_pool2d(torch.from_numpy(edges).float()[None], 3, stride=1, padding=1)[0].bool().numpy()
-        grown = weak & around
-        if (grown == edges).all():
-            return edges
-        edges = grown
-
-
-def _thinned(strength: FloatArray, across: FloatArray, down: FloatArray) -> BoolArray:
-    """Where the strength is greatest along the gradient's direction, to the nearest of four."""
-    height, width = strength.shape
-    padded = np.pad(strength, 1)
-    tangent = math.tan(math.pi / 8)
-    flat, steep = np.abs(down) <= tangent * np.abs(across), np.abs(across) < tangent * np.abs(down)
-    slanted = ~flat & ~steep
-    peaks = np.zeros(strength.shape, bool)
-    for (dy, dx), chosen in {
-        (0, 1): flat,
-        (1, 0): steep,
-        (1, 1): slanted & (across * down > 0),
-        (1, -1): slanted & (across * down <= 0),
-    }.items():
-        ahead = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
-        behind = padded[1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
+    peaks = np.zeros_like(mask)
+    direction = np.rint(np.arctan2(down, across) * (4 / math.pi)) % 4  # to the nearest of four
+    for number, step in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        behind, ahead = np.roll(strength, step, (0, 1)), np.roll(strength, (-step[0], -step[1]), (0, 1))
         # a step lies between two pixels that are equally strong but for rounding: the first of them is its edge
-        peaks |= chosen & (strength >= ahead - 1e-5) & (strength > behind + 1e-5)
-    return peaks
+        peaks |= (direction == number) & (strength >= ahead - 1e-5) & (strength > behind + 1e-5)
+    edges: BoolArray = ndimage.binary_propagation(peaks & (strength >= _STRONG), _SQUARE, peaks & (strength >= _WEAK))
+    return edges
 
 
 def edge_distance(edges: BoolArray, limit: int) -> FloatArray:
@@ -193,12 +165,10 @@ def edge_distance(edges: BoolArray, limit: int) -> FloatArray:
         >>> edge_distance(np.array([[False, False, False, True]]), 2).tolist()
         [[2.0, 2.0, 1.0, 0.0]]
     """
-    squared = np.where(edges, 0, limit**2).astype(np.float32)
-    for _ in range(2):  # down the columns, then along the rows
-        height, padded = len(squared), np.pad(squared, ((limit, limit), (0, 0)), constant_values=limit**2)
-        shifted = (padded[limit + by : limit + by + height] + np.float32(by**2) for by in range(-limit, limit + 1))
-        squared = reduce(np.minimum, shifted).T
-    return np.sqrt(squared)
+    if not edges.any():
+        return np.full(edges.shape, float(limit))
+    distance: FloatArray = ndimage.distance_transform_edt(~edges)
+    return distance.clip(max=limit)
 
 
 def boundary_errors(predicted: BoolArray, true: BoolArray) -> tuple[float, float]:
@@ -213,7 +183,7 @@ def boundary_errors(predicted: BoolArray, true: BoolArray) -> tuple[float, float
         true: Edges of the true depth, same shape.
 
     Returns:
-        Accuracy and completeness [pixels]; NaN, both, if the truth has no edge.
+        Accuracy and completeness [pixels]; NaN, both, if the ground truth has no edge.
 
     Source:
         Koch et al., "Evaluation of CNN-based Single-Image Depth Estimation Methods" (iBims-1), 2018, and its Python

@@ -17,7 +17,7 @@ from depthnet.core.visualize import (
 
 
 def lab(colors: np.ndarray) -> np.ndarray:
-    """CIELAB of sRGB colours, from the definition."""
+    """CIELAB of sRGB colors, from the definition."""
     c = colors / 255.0
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
     xyz = linear @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
@@ -37,16 +37,16 @@ def find(picture: np.ndarray, tile: np.ndarray) -> tuple[int, int]:
 
 
 def bar_levels(picture: np.ndarray) -> np.ndarray:
-    """The levels of a depth bar from top to bottom, without its outline, read back from its colours."""
-    coloured = np.ptp(picture.astype(int), axis=2).max(axis=0)
-    column = picture[:, int(np.flatnonzero(coloured > 100)[3])].astype(int)
+    """The levels of a depth bar from top to bottom, without its outline, read back from its colors."""
+    colored = np.ptp(picture.astype(int), axis=2).max(axis=0)
+    column = picture[:, int(np.flatnonzero(colored > 100)[3])].astype(int)
     distance = np.abs(column[:, None] - DEPTH_COLORS.astype(int)).sum(axis=2)
     inside = np.flatnonzero(distance.min(axis=1) == 0)[1:-1]
     return distance[inside].argmin(axis=1)
 
 
 @pytest.mark.parametrize(("colors", "rises"), [(DEPTH_COLORS, False), (ERROR_COLORS, True)])
-def test_the_colour_maps_are_perceptually_uniform_and_hold_no_grey(colors: np.ndarray, rises: bool) -> None:
+def test_the_color_maps_are_perceptually_uniform_and_hold_no_gray(colors: np.ndarray, rises: bool) -> None:
     lightness = lab(colors)[:, 0]
     assert (np.diff(lightness if rises else -lightness) > -0.05).all()
     assert abs(lightness[-1] - lightness[0]) > 70
@@ -63,13 +63,13 @@ def test_colorize_is_linear_and_clamps() -> None:
     assert (picture[0] == DEPTH_COLORS[[0, 0, 128, 255, 255]]).all()
 
 
-def test_what_is_missing_is_grey_and_only_that() -> None:
+def test_what_is_missing_is_gray_and_only_that() -> None:
     depth = np.array([[0.0, np.nan, np.inf, -1.0, 2.0, 1.5]], np.float32)
-    grey = (colorize(depth, 1.0, 3.0) == MISSING).all(axis=2)[0]
-    assert grey.tolist() == [True, True, True, True, False, False]
+    gray = (colorize(depth, 1.0, 3.0) == MISSING).all(axis=2)[0]
+    assert gray.tolist() == [True, True, True, True, False, False]
     mask = np.array([[True, True, True, True, False, True]])
-    grey = (colorize(depth, 1.0, 3.0, mask) == MISSING).all(axis=2)[0]
-    assert grey.tolist() == [False, True, True, False, True, False]
+    gray = (colorize(depth, 1.0, 3.0, mask) == MISSING).all(axis=2)[0]
+    assert gray.tolist() == [False, True, True, False, True, False]
 
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)])
@@ -109,7 +109,7 @@ def test_depth_limits_of_a_large_photograph_need_no_copy_of_it() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 10.0), (1.0, 1.3), (0.9, 7.5), (0.0, 0.5), (2.0, 80.0), (0.001, 0.01)])
-def test_ticks_are_round_inside_and_told_apart(low: float, high: float) -> None:
+def test_ticks_are_round_inside_and_distinct(low: float, high: float) -> None:
     marks, texts = _ticks(low, high)
     assert 3 <= len(marks) <= 7
     assert all(low - 1e-9 <= mark <= high + 1e-9 for mark in marks)
@@ -137,9 +137,9 @@ def test_the_bar_has_ticks_where_their_values_are() -> None:
     right = max(x for x in range(barred.shape[1]) if (barred[:, x] == DEPTH_COLORS[128]).all(axis=1).any())
     ticks = np.flatnonzero(dark[:, right + 3])
     assert len(ticks) == 5, "0, 1, 2, 3 and 4 m"
-    for y, metres in zip(ticks[1:-1], (3, 2, 1), strict=True):
+    for y, meters in zip(ticks[1:-1], (3, 2, 1), strict=True):
         level = int(np.abs(DEPTH_COLORS.astype(int) - barred[y, right]).sum(axis=1).argmin())
-        assert level / 255 * 4 == pytest.approx(metres, abs=0.03)
+        assert level / 255 * 4 == pytest.approx(meters, abs=0.03)
 
 
 def test_error_map() -> None:
@@ -159,7 +159,7 @@ def pair(size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, np.ndarray, np
     return image, np.where(mask, depth, 0), mask
 
 
-def test_truth_and_prediction_share_one_scale() -> None:
+def test_ground_truth_and_prediction_share_one_scale() -> None:
     image, depth, mask = pair()
     pred = np.where(depth > 0, depth * 1.3, 1.0).astype(np.float32)
     low, high = depth_limits(depth, mask)
@@ -173,7 +173,7 @@ def test_truth_and_prediction_share_one_scale() -> None:
     assert find(picture, with_scale_bar(tiles[3], 0, 0.5, "", ERROR_COLORS)[:, 320:])[1] == places[3][1] + 320
 
 
-def test_a_perfect_prediction_has_no_error_and_missing_truth_is_grey() -> None:
+def test_a_perfect_prediction_has_no_error_and_missing_depth_is_gray() -> None:
     image, depth, mask = pair()
     picture = panel(image, depth, mask, np.where(mask, depth, 3.0), "x")
     expected = np.where(mask[..., None], ERROR_COLORS[0], np.array(MISSING)).astype(np.uint8)

@@ -63,7 +63,7 @@ def test_only_valid_pixels_count_and_few_of_them_make_no_group():
     assert atlas.histogram.sum() == mask.sum()
 
 
-def test_errors_near_edges_are_told_from_those_far_away():
+def test_errors_near_edges_are_apart_from_those_far_away():
     size = (48, 96)
     depth = np.where(np.arange(96) < 48, 2.0, 5.0).astype(np.float32)[None].repeat(48, axis=0)
     near = np.abs(np.arange(96) - 47) < 4
@@ -129,7 +129,7 @@ def test_sharpness_of_a_perfect_and_of_a_flat_prediction():
     depth = halves(2.0, 5.0)
     atlas = Atlas(RANGE)
     atlas.add(depth, depth, ALL, "a")
-    atlas.add(flat(3.0), flat(3.0), ALL, "b")  # its truth has no boundary, so it counts nowhere
+    atlas.add(flat(3.0), flat(3.0), ALL, "b")  # its ground truth has no boundary, so it counts nowhere
     assert {name: figure.mean for name, figure in atlas.sharpness().items()} == dict(
         zip(SHARPNESS, (1, 1, 0, 0), strict=True)
     )

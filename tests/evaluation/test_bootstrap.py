@@ -52,7 +52,7 @@ def test_columns_share_their_draws_and_calls_share_nothing_else():
     assert bootstrap(values, scenes) == both[:2]
 
 
-def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
+def test_the_interval_holds_the_true_mean_at_about_its_level():
     held = 0
     for trial in range(200):
         values, scenes = images(trial, 25, 3, columns=1)
@@ -69,7 +69,7 @@ def test_a_higher_level_is_wider():
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-def test_where_nothing_can_be_said_the_ends_are_nan():
+def test_where_there_is_no_interval_the_ends_are_nan():
     for values, scenes in (([[1.0], [2.0]], ["a", "a"]), ([[1.0]], ["a"]), (np.empty((0, 1)), [])):
         (interval,) = bootstrap(values, scenes)
         assert np.isnan(interval).all()

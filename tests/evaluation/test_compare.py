@@ -144,7 +144,7 @@ def test_an_image_without_a_valid_pixel_is_left_out_for_all_and_counted(tmp_path
     assert (row["images"], row["scenes"], row["empty"]) == ("23", "8", "1")
     assert float(row["mean"]) == math.fsum(rest[:, 0]) / 23
     assert main([*map(str, runs)]) == 0
-    assert "1 images of which some run has no figure are left out: delta1, delta2" in capsys.readouterr().out
+    assert "1 images without a value in some run are left out: delta1, delta2" in capsys.readouterr().out
 
 
 def test_nothing_but_invalid_images_gives_no_figure(tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_nothing_but_invalid_images_gives_no_figure(tmp_path, capsys):
     assert {(row["mean"], row["low"], row["images"], row["verdict"]) for row in rows} == {("nan", "nan", "0", "")}
 
 
-def test_one_scene_has_no_interval_and_says_so(tmp_path, capsys):
+def test_one_scene_has_no_interval_and_a_warning(tmp_path, capsys):
     runs = [write(tmp_path / name, table(1, shift), scenes=["s"] * 24) for name, shift in (("a", 0.0), ("b", 0.1))]
     assert {(row["low"], row["verdict"]) for row in rows_of(capsys, *runs)} == {("nan", "")}
     assert main([*map(str, runs)]) == 0
@@ -209,7 +209,7 @@ def test_runs_of_different_things_are_refused(tmp_path, capsys, change, words):
     assert words in refusal(capsys, write(tmp_path / "a", table(1)), write(tmp_path / "b", table(1), **change))
 
 
-def test_runs_that_trained_on_more_and_judged_the_same_are_compared(tmp_path, capsys):
+def test_runs_that_trained_on_more_and_evaluated_the_same_are_compared(tmp_path, capsys):
     more = {"frames": {"train": 8, "val": 24, "test": 0}, "digest": "2" * 64}
     a = write(tmp_path / "a", table(1), data={"digest": "1" * 64})
     assert main([str(a), str(write(tmp_path / "b", table(2), data=more))]) == 0
@@ -247,7 +247,7 @@ def test_what_is_no_run_is_refused(pair, tmp_path, capsys):
 def test_damaged_files_are_refused(pair, capsys, damage):
     a, b = pair
     rows, content = (b / "per_image.csv").read_text(), (b / "metrics.json").read_text()
-    if damage == "stale":  # the run was judged again, and killed between the two files
+    if damage == "stale":  # the run was evaluated again, and killed between the two files
         (b / "per_image.csv").write_text((a / "per_image.csv").read_text())
     elif damage == "torn":
         (b / "per_image.csv").write_text(rows[: len(rows) // 2])
@@ -292,7 +292,7 @@ def test_what_the_configs_differ_in_is_printed(tmp_path, capsys):
     ]
 
 
-def test_equal_and_many_configs_are_said(tmp_path, capsys):
+def test_equal_and_many_configs_are_printed(tmp_path, capsys):
     plain, seeded = (write(tmp_path / f"s{seed}", table(1), config=config(seed=seed)) for seed in (0, 1))
     many = "\n".join(f"key{i:02d}: {i}" for i in range(15))
     full = write(tmp_path / "full", table(1), config=config(extra=many))
@@ -324,7 +324,7 @@ def test_the_terminal_form_is_aligned_and_fits_100_columns(tmp_path, capsys):
 def test_a_part_of_the_split_is_called_one(tmp_path, capsys):
     runs = [write(tmp_path / name, table(1), expected=96) for name in "ab"]
     assert main([*map(str, runs), "--metrics", "delta1"]) == 0
-    assert "val: 24 of 96 images of 8 scenes, filled truth" in capsys.readouterr().out
+    assert "val: 24 of 96 images of 8 scenes, filled ground truth" in capsys.readouterr().out
 
 
 def test_markdown_is_a_table_and_a_file_is_written(pair, tmp_path, capsys):
@@ -332,7 +332,9 @@ def test_markdown_is_a_table_and_a_file_is_written(pair, tmp_path, capsys):
     assert main([*map(str, pair), "--format", "markdown", "--output", str(output), "--metrics", "delta1"]) == 0
     assert capsys.readouterr().out == ""
     text = output.read_text()
-    assert text.startswith("### uncropped (digest 0b32ad8a6d43)\n\nval: 24 images of 8 scenes, filled truth; NYU")
+    assert text.startswith(
+        "### uncropped (digest 0b32ad8a6d43)\n\nval: 24 images of 8 scenes, filled ground truth; NYU"
+    )
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.count("|") for line in lines] == [8, 8, 8, 8]
     assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: | --- |"

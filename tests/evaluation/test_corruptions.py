@@ -11,18 +11,18 @@ IMAGE = np.clip(picture(3, (240, 320)) + TEXTURE, 0, 255).astype(np.uint8)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_gives_another_picture_of_the_same_form_every_time(name):
     before = IMAGE.copy()
-    spoilt = CORRUPTIONS[name](IMAGE, 1)
-    assert (spoilt.shape, spoilt.dtype) == (IMAGE.shape, np.uint8)
-    assert (spoilt == CORRUPTIONS[name](IMAGE, 1)).all()
+    corrupted = CORRUPTIONS[name](IMAGE, 1)
+    assert (corrupted.shape, corrupted.dtype) == (IMAGE.shape, np.uint8)
+    assert (corrupted == CORRUPTIONS[name](IMAGE, 1)).all()
     assert (before == IMAGE).all()
-    assert 1 < np.abs(spoilt.astype(int) - IMAGE).mean() < 120
+    assert 1 < np.abs(corrupted.astype(int) - IMAGE).mean() < 120
     assert name in STRENGTHS
 
 
 def test_light_is_a_factor_in_linear_light():
-    grey = np.full((2, 2, 3), 188, np.uint8)  # half of white's light
-    assert CORRUPTIONS["dark"](grey, 0)[0, 0, 0] == 99  # an eighth
-    assert CORRUPTIONS["bright"](grey, 0)[0, 0, 0] == 255
+    gray = np.full((2, 2, 3), 188, np.uint8)  # half of white's light
+    assert CORRUPTIONS["dark"](gray, 0)[0, 0, 0] == 99  # an eighth
+    assert CORRUPTIONS["bright"](gray, 0)[0, 0, 0] == 255
     assert CORRUPTIONS["bright"](np.zeros((2, 2, 3), np.uint8), 0).max() == 0
 
 

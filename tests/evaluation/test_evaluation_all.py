@@ -56,7 +56,7 @@ def test_all_protocols_in_one_pass_have_the_bits_of_each_alone() -> None:
         assert together.rows(protocol.name)[1] == alone.rows()[1].tolist(), protocol.name
 
 
-def test_flips_are_averaged_where_a_protocol_says_so_and_nowhere_else() -> None:
+def test_flips_are_averaged_where_a_protocol_states_it_and_nowhere_else() -> None:
     pred, depth, mask = pairs(3)
     both = Evaluation(protocols("uncropped", "uncropped_flip"))
     assert both.flip_test
@@ -149,7 +149,7 @@ class Named:
         (["a/1", "b/1"], "train", "a/1 to b/1, not numbered as the labelled set; 95% intervals by bootstrap over 2 "),
     ],
 )
-def test_which_frames_of_nyu_were_judged(labels: list[str], split: str, words: str) -> None:
+def test_which_frames_of_nyu_were_evaluated(labels: list[str], split: str, words: str) -> None:
     assert words in describe_frames(Named(labels), split, range(len(labels)))  # type: ignore[arg-type]
     elsewhere = describe_frames(Named(labels, nyu=False), split, [0])  # type: ignore[arg-type]
     assert elsewhere == f"1 frames, {labels[0]} to {labels[0]}; one scene, so no intervals (folders)"
@@ -181,7 +181,7 @@ def test_only_splits_numbered_as_the_labelled_set_hold_official_frames(
         assert "not numbered as the labelled set" in describe_frames(open_root(root), split, [0])
 
 
-def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:
+def evaluate(rank: int, processes: int, answers: Callable[[object], None]) -> None:
     """One process' share of 7, 8 and 9 images, one image or two at a time; then through a network."""
     for count in (7, 8, 9):
         pred, depth, mask = pairs(count)
@@ -191,7 +191,7 @@ def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:
         for start in range(0, len(own), 1 + count % 2):
             some = own[start : start + 1 + count % 2]
             found.update(pred[some], depth[some], mask[some], torch.tensor(some))
-        answers(told(found, count))
+        answers(results_of(found, count))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = DepthNet("test_resnet", depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
@@ -202,11 +202,11 @@ def judge(rank: int, processes: int, answers: Callable[[object], None]) -> None:
         for i in range(rank, count, processes):
             with torch.inference_mode():
                 found.update(network(images[i : i + 1]), depth[i : i + 1], mask[i : i + 1], torch.tensor([i]))
-        answers(told(found, count))
+        answers(results_of(found, count))
 
 
-def told(found: Evaluation, count: int) -> str:
-    """All that a judgement says, to the last bit."""
+def results_of(found: Evaluation, count: int) -> str:
+    """All results of an evaluation, to the last bit."""
     rows = {name: found.rows(name) for name in found.protocols}
     return repr((found.figures(), rows, found.intervals([f"scene {i // 2}" for i in range(count)])))
 
@@ -214,27 +214,27 @@ def told(found: Evaluation, count: int) -> str:
 @forks
 def test_two_processes_have_the_bits_of_one_for_7_8_and_9_images(tmp_path: Path) -> None:
     def work(rank: int) -> list[object]:
-        told: list[object] = []
-        judge(rank, 2, told.append)
-        return told
+        found: list[object] = []
+        evaluate(rank, 2, found.append)
+        return found
 
     alone: list[object] = []
-    judge(0, 1, alone.append)
+    evaluate(0, 1, alone.append)
     assert gloo(work, tmp_path) == [alone, alone]
     assert all("nan" in str(text) for text in alone[:3]), "the image without a valid pixel stays one on both"
     assert len(set(alone)) == 6
 
 
-def test_train_judges_under_all_protocols_in_one_pass(train: Callable, tmp_path: Path) -> None:
+def test_train_evaluates_under_all_protocols_in_one_pass(train: Callable, tmp_path: Path) -> None:
     rooms = ["data=rooms", "data.frames={train: 4, val: 3, test: 1}", "trainer=cpu", "logger=none"]
     rooms += ["data.num_workers=0"]
     small = ["model=tiny", "data.image_size=[48,64]", "data.batch_size=2", "trainer.max_epochs=1"]
     done = train(*rooms, *small, "hydra.run.dir=run")
     assert done.code == 0, done.err
-    test = ["mode=test", "split=val", "ckpt=run", "hydra.run.dir=judged"]
+    test = ["mode=test", "split=val", "ckpt=run", "hydra.run.dir=evaluated"]
     done = train(*rooms, *test, "protocols=[all,uncropped_flip]")
     assert done.code == 0, done.err
-    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    content = json.loads((tmp_path / "evaluated/metrics.json").read_text())
     names = {"uncropped", "median_scaled", "scale_shift", "disparity_scale_shift", "uncropped_flip"}
     assert content["protocols"].keys() == content["intervals"].keys() == content["mean_map"].keys() == names
     assert content["protocols"]["uncropped_flip"] != content["protocols"]["uncropped"]

@@ -49,7 +49,9 @@ def by_hand(pred: np.ndarray, depth: np.ndarray, mask: np.ndarray) -> list[float
     ]
 
 
-def judged(pred: torch.Tensor, depth: torch.Tensor, mask: torch.Tensor, sizes: list[int] | None = None) -> Evaluation:
+def evaluated(
+    pred: torch.Tensor, depth: torch.Tensor, mask: torch.Tensor, sizes: list[int] | None = None
+) -> Evaluation:
     found = Evaluation(protocols())
     frame = 0
     for size in sizes or [len(pred)]:
@@ -78,7 +80,7 @@ def written(found: Evaluation, directory: Path, count: int = 7, **extra: object)
 
 def test_figures_are_means_of_rows_by_an_independent_reference() -> None:
     pred, depth, mask = pairs()
-    figures = judged(pred, depth, mask).figures()
+    figures = evaluated(pred, depth, mask).figures()
     assert list(figures) == ["uncropped", "cropped", "median_scaled"]
     inside = torch.zeros_like(mask)
     inside[..., 2:9, 3:14] = True
@@ -92,7 +94,7 @@ def test_figures_are_means_of_rows_by_an_independent_reference() -> None:
 
 @pytest.mark.parametrize("sizes", [[1] * 7, [3, 4], [6, 1]])
 def test_grouping_changes_no_bit(sizes: list[int]) -> None:
-    whole, parts = judged(*pairs()), judged(*pairs(), sizes)
+    whole, parts = evaluated(*pairs()), evaluated(*pairs(), sizes)
     assert whole.figures() == parts.figures()
     assert whole.rows("cropped") == parts.rows("cropped")
 
@@ -102,7 +104,7 @@ def test_order_and_repeats_change_no_bit() -> None:
     other = Evaluation(protocols())
     for frame in (5, 2, 0, 6, 1, 3, 4, 0, 5):
         other.update(pred[frame : frame + 1], depth[frame : frame + 1], mask[frame : frame + 1], frame)
-    assert other.figures() == judged(pred, depth, mask).figures()
+    assert other.figures() == evaluated(pred, depth, mask).figures()
     assert other.rows("uncropped")[0] == list(range(7))
 
 
@@ -110,17 +112,17 @@ def test_a_prediction_of_another_size_is_resized_by_the_protocol() -> None:
     pred, depth, mask = pairs()
     small = torch.nn.functional.interpolate(pred, (6, 8), mode="bilinear", align_corners=True)
     big = torch.nn.functional.interpolate(small, (12, 16), mode="bilinear", align_corners=True)
-    assert judged(small, depth, mask).figures() == judged(big, depth, mask).figures()
+    assert evaluated(small, depth, mask).figures() == evaluated(big, depth, mask).figures()
 
 
 def test_an_empty_image_is_named_and_counts_in_no_mean(tmp_path: Path) -> None:
     pred, depth, mask = pairs()
     mask[4] = False
     mask[2, :, 2:9, 3:14] = False
-    found = judged(pred, depth, mask)
+    found = evaluated(pred, depth, mask)
     assert found.empty() == {"uncropped": [4], "cropped": [2, 4], "median_scaled": [4]}
     kept = [0, 1, 2, 3, 5, 6]
-    without = judged(pred[kept], depth[kept], mask[kept])
+    without = evaluated(pred[kept], depth[kept], mask[kept])
     assert found.figures()["uncropped"] == without.figures()["uncropped"]
     content, rows = written(found, tmp_path)
     assert content["images"] == 7
@@ -130,7 +132,7 @@ def test_an_empty_image_is_named_and_counts_in_no_mean(tmp_path: Path) -> None:
 
 def test_nothing_valid_at_all_is_null_and_not_a_number_in_disguise(tmp_path: Path) -> None:
     pred, depth, mask = pairs()
-    found = judged(pred, depth, torch.zeros_like(mask))
+    found = evaluated(pred, depth, torch.zeros_like(mask))
     assert all(math.isnan(value) for value in found.figures()["uncropped"].values())
     content, _ = written(found, tmp_path)
     assert set(content["protocols"]["uncropped"].values()) == {None}
@@ -138,7 +140,7 @@ def test_nothing_valid_at_all_is_null_and_not_a_number_in_disguise(tmp_path: Pat
 
 
 def test_the_files_hold_everything_to_full_precision(tmp_path: Path) -> None:
-    found = judged(*pairs())
+    found = evaluated(*pairs())
     content, rows = written(found, tmp_path / "new/run", truth="filled", mean_map={"uncropped": {"delta1": 0.5}})
     needed = {"split", "images", "expected", "seed", "commit", "versions", "data", "protocols"}
     assert needed <= content.keys()
@@ -159,13 +161,13 @@ def test_the_files_hold_everything_to_full_precision(tmp_path: Path) -> None:
 
 
 def test_extra_entries_do_not_displace_figures(tmp_path: Path) -> None:
-    content, _ = written(judged(*pairs()), tmp_path, images=99, protocols={})
+    content, _ = written(evaluated(*pairs()), tmp_path, images=99, protocols={})
     assert content["images"] == 7
     assert content["protocols"]
 
 
 def test_labels_with_commas_quotes_and_line_breaks_survive(tmp_path: Path) -> None:
-    found = judged(*pairs())
+    found = evaluated(*pairs())
     labels = ['a,b "c"', "é\nf", "'", "", "=1+1", "\t", "日本"]
     found.write(
         tmp_path,
@@ -184,7 +186,7 @@ def test_labels_with_commas_quotes_and_line_breaks_survive(tmp_path: Path) -> No
 
 
 def test_the_rows_are_gathered_once_so_one_process_may_write_alone(tmp_path: Path) -> None:
-    found = judged(*pairs())
+    found = evaluated(*pairs())
     first = found.figures()
     for metrics in found._metrics.values():
         metrics.rows = None  # type: ignore[assignment,method-assign]  # a second gathering would wait for the others
@@ -194,21 +196,20 @@ def test_the_rows_are_gathered_once_so_one_process_may_write_alone(tmp_path: Pat
 
 def test_an_update_after_the_figures_is_seen() -> None:
     pred, depth, mask = pairs()
-    found = judged(pred[:3], depth[:3], mask[:3])
+    found = evaluated(pred[:3], depth[:3], mask[:3])
     before = found.figures()
     found.update(pred[3:], depth[3:], mask[3:], torch.arange(3, 7))
     assert found.figures() != before
-    assert found.figures() == judged(pred, depth, mask).figures()
+    assert found.figures() == evaluated(pred, depth, mask).figures()
 
 
-def test_the_table_fits_80_columns_and_marks_the_best() -> None:
+def test_the_table_fits_80_columns() -> None:
     pred, depth, mask = pairs()
-    ours, worse = judged(pred, depth, mask).figures(), judged(pred * 1.5, depth, mask).figures()
+    ours, worse = evaluated(pred, depth, mask).figures(), evaluated(pred * 1.5, depth, mask).figures()
     worse["cropped"]["silog"] = 123456.0
-    shown = {"ours": ours, "mean training depth map": worse}
+    shown = {"ours": ours, "mean map": worse}
     text = io.StringIO()
-    table = metrics_table(shown, "nyu val, 96 images [filled] truth")
-    Console(file=text, width=80).print(table)
+    Console(file=text, width=80).print(metrics_table(shown, "nyu val, 96 images [filled] truth"))
     assert "nyu val, 96 images [filled] truth" in text.getvalue()
     assert "…" not in text.getvalue()
     for figures in shown.values():
@@ -219,9 +220,6 @@ def test_the_table_fits_80_columns_and_marks_the_best() -> None:
     assert text.getvalue().count("nyu val") == 1
     lines = [line.strip() for line in text.getvalue().splitlines()]
     assert {"uncropped", "cropped", "median_scaled"} <= set(lines), "a protocol's name is never broken"
-    delta1 = list(table.__rich__().columns[1].cells)
-    assert [cell.style for cell in delta1[1:3]] == ["bold", ""]
-    assert list(metrics_table({"ours": ours}, "t").__rich__().columns[1].cells)[1].style == ""
 
 
 def test_mean_map_against_numpy() -> None:

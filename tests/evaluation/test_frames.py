@@ -40,7 +40,7 @@ def test_a_run_is_evaluated_as_it_was(rooms):
 
 
 @pytest.mark.parametrize("protocols", [["median_scaled", "uncropped"], ["uncropped_flip"]])
-def test_the_first_protocol_judges(tmp_path, make_lists, protocols):
+def test_the_first_protocol_evaluates(tmp_path, make_lists, protocols):
     root = make_lists(val=3, holes=True)
     run = read_run(write_run(tmp_path / "run", from_root(root), open_root(root), protocols=protocols))
     assert run.protocol == protocols[0]
@@ -57,7 +57,7 @@ def test_data_that_moved_is_named_and_other_data_is_refused(tmp_path, make_lists
     assert len(evaluate(read_run(directory), root=tmp_path / "moved")) == 3
     rows = tmp_path / "moved/nyudepthv2_val_files_with_gt.txt"
     rows.write_text("".join(reversed(rows.read_text().splitlines(keepends=True))))
-    with pytest.raises(InputError, match=r"val frame 0 is not train/rgb_\d+, which the run was judged on; .*--root"):
+    with pytest.raises(InputError, match=r"val frame 0 is not train/rgb_\d+, which the run was evaluated on; .*--root"):
         evaluate(read_run(directory), root=tmp_path / "moved")
 
 
@@ -82,13 +82,13 @@ def test_some_frames_evenly_spaced(rooms):
         evaluate(run, limit=0)
 
 
-def test_which_checkpoint_judges(rooms, tmp_path):
+def test_which_checkpoint_is_evaluated(rooms, tmp_path):
     moved = shutil.move(rooms / "checkpoints/best.ckpt", tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"best\.ckpt: no such checkpoint; .*--ckpt"):
         evaluate(read_run(rooms))
     assert FrameEvaluator(read_run(rooms), checkpoint=moved).checkpoint == moved
     config = OmegaConf.load(rooms / "config.yaml")
-    config.ckpt = str(moved)  # a run that only judged
+    config.ckpt = str(moved)  # a run that only evaluated
     OmegaConf.save(config, rooms / "config.yaml")
     assert FrameEvaluator(read_run(rooms)).checkpoint == moved
     with pytest.raises(InputError, match=r"nothing\.ckpt: no such checkpoint file"):

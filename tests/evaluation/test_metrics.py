@@ -125,7 +125,7 @@ def test_single_functions_have_the_bits_of_the_fused_pass(case):
 
 
 @pytest.mark.parametrize("size", [(3, 5), (120, 161), (480, 640)])
-def test_bits_know_no_neighbour_order_layout_or_threads(size):
+def test_bits_know_no_neighbor_order_layout_or_threads(size):
     batch = tensors(*batches(3, 3, *size, 0.2, False))
     table = torch.stack(list(depth_metrics(*batch).values()))
     backwards = torch.stack(list(depth_metrics(*(tensor.flip(0) for tensor in batch)).values())).flip(1)
@@ -363,7 +363,7 @@ def test_two_processes_with_uneven_shares_have_the_bits_of_one(tmp_path):
 
     def work(rank):
         """In three rounds the shares are uneven, padded, and all on one side."""
-        told = []
+        answers = []
         for shares in ([[0, 2, 4, 6], [1, 3, 5]], [[0, 2, 4, 6], [1, 3, 5, 0]], [[5, 4, 3, 2, 1, 0, 6], []]):
             metrics = DepthMetrics()
             for place in shares[rank]:
@@ -371,10 +371,10 @@ def test_two_processes_with_uneven_shares_have_the_bits_of_one(tmp_path):
             kept = len(metrics.depth_metrics)
             figures = hexed(metrics)
             frames, rows = metrics.rows()
-            told.append((figures, frames.tolist(), frames[rows.isnan().any(1)].tolist()))
+            answers.append((figures, frames.tolist(), frames[rows.isnan().any(1)].tolist()))
             left = len([row for row in metrics.depth_metrics if len(row)])
             assert kept == left, "the rows of the other stayed behind"
-        return told
+        return answers
 
     metrics = DepthMetrics()
     metrics.update(*batch, frame)

@@ -36,12 +36,12 @@ def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def smooth(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """What a network might say; between values far apart torch's own float32 interpolation is off by 1e-4 m."""
+    """What a network might predict; between values far apart torch's own float32 interpolation is off by 1e-4 m."""
     return bilinear(rng.uniform(0.5, 9, (5, 6)), size).astype(np.float32)
 
 
 def reference(pred: np.ndarray, depth: np.ndarray, crop: tuple[slice, slice] | None = None) -> list[float]:
-    """One image's nine figures, in plain NumPy."""
+    """One image's nine metrics, in plain NumPy."""
     p = bilinear(pred.astype(np.float64), depth.shape) if pred.shape != depth.shape else pred.astype(np.float64)
     p = np.clip(np.nan_to_num(p, nan=1e-3, posinf=10, neginf=1e-3), 1e-3, 10)
     t = depth.astype(np.float64)
@@ -61,7 +61,7 @@ def reference(pred: np.ndarray, depth: np.ndarray, crop: tuple[slice, slice] | N
     ]
 
 
-def truths(root: Path, split: str = "val") -> list[np.ndarray]:
+def depths(root: Path, split: str = "val") -> list[np.ndarray]:
     data = open_root(root)
     return [data.read(split, frame)[1] for frame in range(data.count(split))]
 
@@ -97,7 +97,7 @@ def test_figures_equal_an_independent_numpy_script(
             preds[-1][0, :4] = np.nan, np.inf, -np.inf, -1
         save(tmp_path / "p" / f"{label}.npy", preds[-1][None])
     result = score_predictions(tmp_path / "p", root)
-    expected = np.mean([reference(pred, depth) for pred, depth in zip(preds, truths(root), strict=True)], axis=0)
+    expected = np.mean([reference(pred, depth) for pred, depth in zip(preds, depths(root), strict=True)], axis=0)
     assert result["protocol"] == "uncropped"
     assert result["truth"] == ("raw" if holes else "filled")
     assert (result["found"], result["expected"], result["split"]) == (3, 3, "val")
@@ -112,7 +112,7 @@ def test_the_protocol_follows_from_the_data(make_lists: Roots, tmp_path: Path, h
     for pred, number in zip(preds, (3, 4), strict=True):
         save(tmp_path / "p" / f"rgb_{number:05d}_depth.npy", pred)
     crop = (slice(45, 471), slice(41, 601))
-    rows = [reference(pred.astype(np.float32), depth, crop) for pred, depth in zip(preds, truths(root), strict=True)]
+    rows = [reference(pred.astype(np.float32), depth, crop) for pred, depth in zip(preds, depths(root), strict=True)]
     result = score_predictions(tmp_path / "p", root)
     assert result["protocol"] == protocol
     assert list(result["metrics"].values()) == pytest.approx(np.mean(rows, axis=0), abs=1e-6, rel=1e-6)
@@ -291,7 +291,7 @@ def test_scale(make_lists: Roots, tmp_path: Path) -> None:
 
 def test_an_empty_frame_is_named_and_averaged_nowhere(make_lists: Roots, tmp_path: Path) -> None:
     root = make_lists(holes=True)
-    depth = truths(root)
+    depth = depths(root)
     Image.fromarray(np.zeros((48, 64), np.uint16)).save(root / "train/sync_depth_00008.png")
     for label in LABELS:
         save(tmp_path / "p" / f"{label}.npy", np.full((48, 64), 3.0, np.float32))
@@ -310,21 +310,21 @@ def test_the_command_line(make_lists: Roots, tmp_path: Path, capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert "found predictions of 3 of 3 val frames; 1 files belong to none" in out
     assert "uncropped" in out
-    assert "filled truth" in out
+    assert "filled ground truth" in out
     assert err == ""
     result = json.loads(output.read_text())
     assert {"protocol", "truth", "found", "expected", "metrics", "split"} <= result.keys()
     assert result["metrics"]["delta1"] == 1.0
     assert result == score_predictions(folder, root), "JSON holds every bit"
     perfect(root, tmp_path / "t", split="test")
-    judged = [str(tmp_path / "t"), str(root), "--split", "test", "--protocol", "all"]
-    assert main(judged) == 2  # the fixture's test frames are not the official ones
+    test = [str(tmp_path / "t"), str(root), "--split", "test", "--protocol", "all"]
+    assert main(test) == 2  # the fixture's test frames are not the official ones
     assert "--allow test_list" in capsys.readouterr().err
-    assert main([*judged, "--allow", "test_list"]) == 0
+    assert main([*test, "--allow", "test_list"]) == 0
     assert "scale_shift" in capsys.readouterr().out
 
 
-def test_missing_frames_are_said_and_change_the_exit_code(
+def test_missing_frames_are_named_and_change_the_exit_code(
     make_lists: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lists()
@@ -339,16 +339,16 @@ def test_missing_frames_are_said_and_change_the_exit_code(
     assert (result["found"], result["expected"], result["missing"]) == (2, 3, ["train/rgb_00007"])
 
 
-def test_a_wrong_unit_is_told(make_lists: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_unit_is_warned_about(make_lists: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_lists()
-    for label, depth in zip(LABELS, truths(root), strict=True):
+    for label, depth in zip(LABELS, depths(root), strict=True):
         save(tmp_path / "p" / f"{label}.npy", depth * 1000)
     assert main([str(tmp_path / "p"), str(root)]) == 0
     assert "median is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["{p}", "{tmp}/nowhere"], "nowhere"),
         (["{p}", "{p}"], "no data there"),
@@ -362,13 +362,13 @@ def test_a_wrong_unit_is_told(make_lists: Roots, tmp_path: Path, capsys: pytest.
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(
-    make_lists: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    make_lists: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     root = make_lists()
     folder = perfect(root, tmp_path / "p")
     assert main([text.format(tmp=tmp_path, p=folder, root=root) for text in arguments]) == 2
     out, err = capsys.readouterr()
-    assert says in err
+    assert message in err
     assert err.count("\n") == 1
     assert out == ""
 

@@ -1,4 +1,4 @@
-"""The protocols that scale each map by itself, that look at the centre, and that average flips."""
+"""The protocols that scale each map by itself, that crop to the center, and that average flips."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ def maps(*values):
     return torch.tensor(values, dtype=torch.float32).view(1, 1, 1, -1)
 
 
-def test_the_centre_is_that_of_the_halved_frame():
+def test_the_center_is_that_of_the_halved_frame():
     crop = PROTOCOLS["nyu_center"].crop
     assert (crop.height // 2, crop.width // 2) == (228, 304)
     assert (crop.top, crop.left) == (NYU[0] - crop.bottom, NYU[1] - crop.right)
@@ -34,7 +34,7 @@ def test_min_max_by_hand():
     got = min_max()(maps(20.0, 30.0, 60.0, math.nan, math.inf), depth, mask)
     low = np.float32(1e-3).item()
     assert got[0].flatten().tolist() == [low, 1.875, 7.5, low, 10.0]  # nan is the floor, infinity the range's end
-    assert got[1].flatten().tolist()[:4] == [0.0, 1.875, 3.75, 7.5]  # what is no truth takes no part in its extremes
+    assert got[1].flatten().tolist()[:4] == [0.0, 1.875, 3.75, 7.5]  # what is no depth takes no part in its extremes
     assert got[2].flatten().tolist() == [False, True, True, True, False]  # the nearest pixel is nothing to divide by
 
 
@@ -52,10 +52,10 @@ def test_a_constant_prediction_cannot_slip_out_of_min_max():
         assert mask.sum() == 2
         assert pred.flatten().tolist() == [np.float32(1e-3).item()] * 3
     _, _, mask = min_max()(depth, torch.full_like(depth, 2.0), depth > 0)
-    assert not mask.any()  # a truth of one value has nothing to compare with
+    assert not mask.any()  # a ground truth of one value has nothing to compare with
 
 
-def test_published_keras_says_what_it_is_not():
+def test_published_keras_states_what_it_is_not():
     published = PROTOCOLS["published_keras"]
     assert published.definition.startswith("Not a result on the NYU test set")
     assert "of which 386 are official training frames" in published.definition

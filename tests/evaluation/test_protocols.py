@@ -157,7 +157,7 @@ def test_known_mistake_resize_without_aligned_corners():
     assert pred.flatten().tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
-def test_a_prediction_of_the_truths_size_keeps_its_bits():
+def test_a_prediction_of_the_depths_size_keeps_its_bits():
     pred = torch.rand(2, 1, 7, 9) + 1.0
     mask = torch.ones_like(pred, dtype=torch.bool)
     assert torch.equal(protocol()(pred, pred, mask)[0], pred)
@@ -291,13 +291,13 @@ def test_a_median_that_is_not_positive_scales_nothing(middle):
 @pytest.mark.parametrize(
     ("name", "truth", "size", "message"),
     [
-        ("nyu_eigen", "filled", NYU, "protocol nyu_eigen needs raw truth of 480x640 pixels; this is filled truth of "
-         "480x640 pixels, for which there is nyu_eigen_filled, nyu_densedepth, uncropped"),
-        ("nyu_eigen_filled", "raw", NYU, "needs filled truth .* for which there is nyu_eigen, nyu_center, .*uncropped"),
-        ("nyu_eigen_filled", "filled", (240, 320), "this is filled truth of 240x320 pixels, .* there is uncropped"),
+        ("nyu_eigen", "filled", NYU, "protocol nyu_eigen needs raw ground truth of 480x640 pixels; this is "
+         "filled ground truth of 480x640 pixels, for which there is nyu_eigen_filled, nyu_densedepth, uncropped"),
+        ("nyu_eigen_filled", "raw", NYU, "needs filled ground truth .* for which there is nyu_eigen, nyu_center, "),
+        ("nyu_eigen_filled", "filled", (240, 320), "this is filled ground truth of 240x320 .* there is uncropped"),
     ],
 )  # fmt: skip
-def test_other_truth_or_size_is_refused_by_name(name, truth, size, message):
+def test_other_ground_truth_or_size_is_refused_by_name(name, truth, size, message):
     with pytest.raises(InputError, match=message):
         PROTOCOLS[name].check(truth, size)
     with pytest.raises(InputError, match=message):
@@ -306,7 +306,7 @@ def test_other_truth_or_size_is_refused_by_name(name, truth, size, message):
 
 def test_a_frame_of_another_size_is_refused_when_it_comes():
     depth = torch.full((1, 1, 240, 320), 2.0)
-    with pytest.raises(InputError, match="needs filled truth of 480x640 pixels; this is filled truth of 240x320"):
+    with pytest.raises(InputError, match=r"needs filled .* 480x640 pixels; this is filled ground truth of 240x320"):
         PROTOCOLS["nyu_eigen_filled"](depth, depth, depth > 0)
 
 
@@ -361,7 +361,7 @@ def test_digest_covers_what_is_computed_and_no_prose():
     assert re.fullmatch("[0-9a-f]{12}", base.digest)
 
 
-def test_every_protocol_says_what_it_is():
+def test_every_protocol_is_defined_in_words():
     for name, value in PROTOCOLS.items():
         assert value.name == name
         assert value.source
@@ -397,7 +397,7 @@ def test_unknown_names_are_refused_with_the_nearest():
     for name in ("all_flip", "uncropped_flip_flip", "_flip"):
         with pytest.raises(InputError, match=f"{name} is unknown"):
             find_protocols(name, "raw", NYU)
-    with pytest.raises(InputError, match="needs filled truth"):
+    with pytest.raises(InputError, match="needs filled ground truth"):
         find_protocols("nyu_densedepth_flip", "raw", NYU)
     with pytest.raises(InputError, match="none is named"):
         find_protocols([], "raw", NYU)

@@ -76,8 +76,8 @@ def test_the_command_line(run, capsys, tmp_path):
 )
 def test_a_mistake_is_one_line(run, capsys, words, message):
     assert main([str(run), *words]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
-    assert not said.out
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not printed.out
     assert main(["nowhere"]) == 2

@@ -39,7 +39,7 @@ def table_of(text):
     return [line.split() for line in text.splitlines()]
 
 
-def test_a_sweep_is_ranked_by_the_mean_over_seeds_and_says_what_failed(tmp_path, capsys):
+def test_a_sweep_is_ranked_by_the_mean_over_seeds_and_names_what_failed(tmp_path, capsys):
     good = [make_job(tmp_path, ["loss=l1", f"seed={seed}"], 0.5 + 0.1 * seed) for seed in (10, 2)]
     better = make_job(tmp_path, ["loss=silog", "seed=2"], 1.2)
     failed = make_job(tmp_path, ["loss=berhu", "seed=2"], error="out of memory")
@@ -53,7 +53,7 @@ def test_a_sweep_is_ranked_by_the_mean_over_seeds_and_says_what_failed(tmp_path,
     assert "by val/delta1, uncropped: rooms" in out
     assert f"failed: {failed}: out of memory" in out
     assert "3 finished, 1 failed, 1 unfinished" in out
-    assert f"hydra.sweep.dir={tmp_path} goes on" in out
+    assert f"hydra.sweep.dir={tmp_path} resumes" in out
     assert not err
     assert len({len(row) for row in csv.reader((tmp_path / "sweep.csv").open())}) == 1
     table = {row["job"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
@@ -104,7 +104,7 @@ def test_any_folder_of_runs_is_ranked_with_a_table_for_each_data_set(tmp_path, c
     assert "0.4000" in capsys.readouterr().out
 
 
-def test_where_all_failed_that_is_said(tmp_path, capsys):
+def test_where_all_failed_there_is_an_error(tmp_path, capsys):
     for seed in (1, 2):
         make_job(tmp_path, [f"seed={seed}"], error="data.root=nowhere: no such folder")
     assert main([str(tmp_path)]) == 1

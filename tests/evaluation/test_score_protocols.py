@@ -1,4 +1,4 @@
-"""Scores under all protocols at once: their intervals, which frames they are of, and what files cannot be judged by."""
+"""Scores under all protocols at once: their intervals, their frames, and protocols that files cannot serve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Roots = Callable[..., Path]
 
 
 def noisy(root: Path, folder: Path, split: str = "val") -> Path:
-    """Predictions that are wrong by a factor of their own for each frame."""
+    """Scores under all protocols at once: their intervals, their frames, and protocols that files cannot serve."""
     data = open_root(root)
     folder.mkdir()
     for frame in range(data.count(split)):
@@ -57,8 +57,8 @@ def test_the_matrix_of_all_protocols_is_printed_and_written(
     plain = ["uncropped", "median_scaled", "scale_shift", "disparity_scale_shift"]
     names = ["nyu_eigen_filled", "nyu_densedepth", *plain, "published_keras"]
     assert [line.strip() for line in out.splitlines() if line.strip() in names] == names
-    assert "judged: 3 frames, train/rgb_00005 to train/rgb_00007, none of the official test frames; one scene" in out
-    assert "95% from" not in out, "one scene says nothing of others"
+    assert "evaluated: 3 frames, train/rgb_00005 to train/rgb_00007, none of the official test frames; one scene" in out
+    assert "95% from" not in out, "one scene gives no interval"
     result = json.loads(output.read_text())
     assert result["intervals"]["published_keras"]["delta1"] == [None, None]
     assert result["definitions"]["published_keras"].startswith("Not a result on the NYU test set")

@@ -30,14 +30,14 @@ def reference_f1(pred, depth, t):
         (np.s_[1:], np.s_[:-1]),
         (np.s_[:-1], np.s_[1:]),
     ):
-        said, true = pred[one] / pred[other] > t, depth[one] / depth[other] > t
-        recalls.append((said & true).sum() / true.sum())
-        precisions.append((said & true).sum() / said.sum())
+        found, true = pred[one] / pred[other] > t, depth[one] / depth[other] > t
+        recalls.append((found & true).sum() / true.sum())
+        precisions.append((found & true).sum() / found.sum())
     recall, precision = np.mean(recalls), np.mean(precisions)
     return 2 * recall * precision / (recall + precision)
 
 
-def test_the_truth_itself_is_perfectly_sharp_at_any_scale():
+def test_the_ground_truth_itself_is_perfectly_sharp_at_any_scale():
     depth = blocks()
     mask = np.ones(depth.shape, bool)
     edges = depth_edges(depth, mask)
@@ -69,7 +69,7 @@ def test_boundary_f1_is_the_reference_formula_where_that_is_defined():
     assert boundary_f1(pred, depth, np.ones(depth.shape, bool)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_ratios_that_the_truth_does_not_reach_are_left_out():
+def test_ratios_that_the_ground_truth_does_not_reach_are_left_out():
     depth = np.where(np.arange(20) < 10, 1.0, 1.1)[None].repeat(5, axis=0)  # a boundary only for ratios below 1.1
     mask = np.ones(depth.shape, bool)
     assert boundary_f1(depth, depth, mask) == 1.0
@@ -157,8 +157,8 @@ def sobel(depth):
 def test_edge_f1_is_that_of_pixels_with_a_steep_gradient(rows, every):
     depth = blocks(size=(rows, rows), cell=rows // 5)
     pred = blurred(depth, 2 * every) + np.random.default_rng(1).normal(0, 0.03, depth.shape)
-    said, true = (sobel(values[::every, ::every].astype(np.float32)) > 0.25 for values in (pred, depth))
-    precision, recall = (said & true).sum() / said.sum(), (said & true).sum() / true.sum()
+    found, true = (sobel(values[::every, ::every].astype(np.float32)) > 0.25 for values in (pred, depth))
+    precision, recall = (found & true).sum() / found.sum(), (found & true).sum() / true.sum()
     expected = 2 * precision * recall / (precision + recall)
     assert 0.05 < expected < 0.95
     assert edge_f1(pred, depth, depth > 0) == pytest.approx(expected, abs=1e-3)

@@ -1,4 +1,4 @@
-"""A run's error atlas: one HTML file that says what a network gets wrong, and where.
+"""A run's error atlas: one HTML file that shows what a network gets wrong, and where.
 
     depthnet report RUN
 
@@ -16,19 +16,18 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from depthnet.core.atomic_io import require_writable, write_text
-from depthnet.core.errors import add_run_options, finish
+from depthnet.core.errors import run_tool
 from depthnet.core.progress import progress_bar
+from depthnet.evaluation.run_options import run_parser
 from depthnet.run.files import METRICS, read_run, reading, store_measured
 
 
 def write_report(
     directory: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
-    *,
     checkpoint: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
     limit: int | None = None,
@@ -49,7 +48,6 @@ def write_report(
         InputError: If a file of the run, the checkpoint or the data is missing or not what it was, or nothing can be
             written.
     """
-
     from depthnet.evaluation.frames import FrameEvaluator, evaluate_frames
     from depthnet.evaluation.report.page import page
 
@@ -68,18 +66,11 @@ def write_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_run_options(parser)
-    parser.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
-    options = parser.parse_args(arguments)
-    return finish("depthnet report", partial(_run, options))
+    return run_tool(run_parser("report", __doc__, "report.html"), arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
     with progress_bar("images evaluated") as advance:
-        choices = {"checkpoint": options.ckpt, "root": options.root, "limit": options.limit}
-        path = write_report(options.run, options.output, advance=advance, **choices)
+        path = write_report(options.run, options.output, options.ckpt, options.root, options.limit, advance)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -11,10 +11,17 @@ from PIL import Image
 from depthnet.core.visualize import DEPTH_COLORS
 from depthnet.evaluation.atlas import Figure
 from depthnet.evaluation.bootstrap import Interval
-from depthnet.evaluation.report.charts import Bar, Cell, gradient, number, picture, scatter
-from depthnet.evaluation.report.page import templates
+from depthnet.evaluation.report.page import gradient, scatter, templates
 
-MACROS = templates().get_template("charts.html.j2").module
+PAGE = templates()
+MACROS = PAGE.get_template("charts.html.j2").module
+
+
+def table(header, rows, caption=""):
+    """A table whose cells are macros' names, each with its arguments."""
+    source = """{% import "charts.html.j2" as charts %}{% call charts.table(header, caption) %}{% for row in rows %}
+<tr>{% for cell in row %}{{ charts[cell[0]](*cell[1:]) }}{% endfor %}</tr>{% endfor %}{% endcall %}"""
+    return PAGE.from_string(source).render(header=header, rows=rows, caption=caption)
 
 
 def decoded(markup):
@@ -23,29 +30,32 @@ def decoded(markup):
 
 
 def test_numbers_have_as_many_places_as_matter():
-    assert [number(value) for value in (0.12345, 9.9994, 28.303, 1234.5)] == ["0.123", "9.999", "28.30", "1234"]
-    assert [number(value, signed=True) for value in (0.1, -0.1, -0.0001)] == ["+0.100", "−0.100", "+0.000"]
+    assert [MACROS.number(value) for value in (0.12345, 9.9994, 28.303, 1234.5)] == ["0.123", "9.999", "28.30", "1234"]
+    signed = [MACROS.number(value, signed=True) for value in (0.1, -0.1, -0.0001)]
+    assert signed == ["+0.100", "−0.100", "+0.000"]
     for missing in (math.nan, None):
-        assert 'data-sort="Infinity">–<' in MACROS.table(["a"], [[missing]], "")
-    assert 'data-sort="0.25">25 %<' in MACROS.table(["a"], [[Cell(0.25, "25 %")]], "")
-    assert 'data-sort="3">3<' in MACROS.table(["a"], [[3]], "")
+        assert 'data-sort="Infinity">–<' in MACROS.cell(missing)
+    assert 'data-sort="Infinity"' in MACROS.cell(math.inf)
+    assert 'data-sort="0.25">25 %<' in MACROS.cell(0.25, "25 %")
+    assert 'data-sort="3">3<' in MACROS.cell(3)
 
 
-def test_a_table_escapes_what_is_given_and_says_what_to_sort_by():
-    rows = [["<b>&", 0.5], ["b", Figure(-1.5, Interval(-2.0, -1.0))]]
-    root = ElementTree.fromstring(MACROS.table(["<name>", "value"], rows, 'what "it" holds'))
+def test_a_table_escapes_its_text_and_has_keys_to_sort_by():
+    figure = Figure(-1.5, Interval(-2.0, -1.0))
+    rows = [[("text", "<b>&"), ("cell", 0.5)], [("text", "b"), ("figure", figure)], [("text", "c"), ("figure", None)]]
+    root = ElementTree.fromstring(table(["<name>", "value"], rows, 'what "it" holds'))
     assert [head.text for head in root.iter("button")] == ["<name>", "value"]
     assert [head.get("class") for head in root.iter("th")] == ["text", "number"]
-    assert [data.text for data in root.iter("td")] == ["<b>&", "0.500", "b", "−1.500"]
-    assert [data.get("data-sort") for data in root.iter("td")] == [None, "0.5", None, "-1.5"]
+    assert [data.text for data in root.iter("td")] == ["<b>&", "0.500", "b", "−1.500", "c", "–"]
+    assert [data.get("data-sort") for data in root.iter("td")] == [None, "0.5", None, "-1.5", None, "Infinity"]
     assert root.find(".//small").text == "−2.000 to\N{NO-BREAK SPACE}−1.000"
     assert root.find(".//caption").text == 'what "it" holds'
-    assert [head.get("class") for head in ElementTree.fromstring(MACROS.table(["a"], [], "")).iter("th")] == ["text"]
+    assert [head.get("class") for head in ElementTree.fromstring(table(["a"], [])).iter("th")] == ["text"]
 
 
 def test_a_bar_is_as_long_as_its_value_and_its_line_as_its_interval():
-    def drawn(*values):
-        return MACROS.table(["a"], [[Bar(*values)]], "")
+    def drawn(mean, low, high, top):
+        return MACROS.bar(Figure(mean, Interval(low, high)), top)
 
     assert 'data-sort="0.2"' in drawn(0.2, 0.1, 0.3, 0.4)
     assert 'rect width="50.0"' in drawn(0.2, 0.1, 0.3, 0.4)
@@ -56,14 +66,14 @@ def test_a_bar_is_as_long_as_its_value_and_its_line_as_its_interval():
 
 
 def test_curves_span_their_frame():
-    series = {"train": [(1, 0.5), (3, 0.1)], "val": [(1, 0.3), (3, 0.2)]}
+    series = [("train", [(1, 0.5), (3, 0.1)]), ("val", [(1, 0.3), (3, 0.2)])]
     root = ElementTree.fromstring(MACROS.curves("a < b", series))
     first, second = (line.get("points") for line in root.iter("polyline"))
     assert first == "54.0,14.0 290.0,118.0"
     assert second.startswith("54.0,66.0 ")
     assert [line.get("class") for line in root.iter("polyline")] == ["other", "accent"]
     assert root.find("svg").get("aria-label") == "a < b by epoch: train 0.1 at the end, val 0.2 at the end"
-    assert "circle" in MACROS.curves("one epoch", {"loss": [(1, 0.5)]})
+    assert "circle" in MACROS.curves("one epoch", [("loss", [(1, 0.5)])])
 
 
 def test_the_histogram_has_true_depth_to_the_right_and_predicted_upwards():
@@ -81,7 +91,7 @@ def test_the_histogram_has_true_depth_to_the_right_and_predicted_upwards():
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_picture_is_whole_and_described(exact):
     pixels = np.kron(np.arange(4, dtype=np.uint8).reshape(2, 2, 1) * 60, np.ones((16, 16, 3), np.uint8))
-    markup = MACROS.picture(picture(pixels, exact), 'a "wall" & more', "below")
+    markup = MACROS.picture(pixels, 'a "wall" & more', "below", exact)
     found = decoded(markup)
     assert np.abs(found.astype(int) - pixels).max() <= (0 if exact else 6)
     assert 'alt="a &#34;wall&#34; &amp; more"' in markup

@@ -32,7 +32,7 @@ def report(run) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled_report(tmp_path_factory) -> str:
-    """The report of a run on a labelled set of two images a scene, judged on test, with raw truth."""
+    """The report of a run on a labelled set of two images a scene, evaluated on test, with raw ground truth."""
     folder = tmp_path_factory.mktemp("labelled")
     names = ("book", "chair <i>", "cabinet", "wall")
     blocks = np.kron(np.arange(20, dtype=np.uint16).reshape(4, 5) % 5, np.ones((12, 13), np.uint16))[:, :64]
@@ -64,9 +64,7 @@ def test_the_matrix_holds_the_figures_of_every_protocol(report, run):
         line = re.search(rf'<tr><td class="text">{protocol}</td>(.*?)</tr>', text).group(1)
         found = [float(value) for value in re.findall(r'data-sort="([^"]*)"', line)]
         assert found == pytest.approx([figures[name] for name in METRIC_NAMES], rel=1e-5)
-        assert line.count(" to\N{NO-BREAK SPACE}") == len(
-            METRIC_NAMES
-        )  # an interval each: every room is a scene of its own
+        assert line.count(" to&#160;") == len(METRIC_NAMES)  # an interval each: every room is another scene
         assert f"{protocol}: mean map" in text
 
 
@@ -86,7 +84,7 @@ def test_the_headline_is_the_edge_f1_of_the_results_table(report, run):
     ]
 
 
-def test_every_section_says_its_protocol_split_and_images(report):
+def test_every_section_names_its_protocol_split_and_images(report):
     sections = re.findall(r'<section><h2>(.*?)</h2><p class="under">(.*?)</p>', report.read_text())
     assert [title for title, under in sections if under == "uncropped · val · 5 images"] == [
         "Where the error is",
@@ -99,7 +97,7 @@ def test_every_section_says_its_protocol_split_and_images(report):
     assert dict(sections)["Training"] == "each epoch, as logged; val/ under uncropped"
 
 
-def test_it_says_what_was_judged_by_what_and_what_the_figures_mean(report, run):
+def test_it_names_data_checkpoint_and_sources(report, run):
     text = report.read_text()
     for words in (
         "c0ffee",
@@ -113,7 +111,7 @@ def test_it_says_what_was_judged_by_what_and_what_the_figures_mean(report, run):
         assert source in text
     assert "By object class" not in text  # rooms have none
     assert "test split" not in text
-    assert "quick look" not in text
+    assert "Only some images" not in text
     assert "scene_seed: 3" in text
 
 
@@ -124,10 +122,10 @@ def test_kinds_classes_and_scenes_where_the_data_has_them(labelled_report):
     assert "Training" not in labelled_report
 
 
-def test_a_test_split_a_quick_look_and_another_checkpoint_are_said(labelled_report, run, tmp_path):
+def test_a_test_split_a_limit_and_another_checkpoint_are_named(labelled_report, run, tmp_path):
     assert '<li class="tag warn">test split</li>' in labelled_report
-    assert "Judged on the test split" in labelled_report
-    assert re.search(r"quick look: edge_f1 and all below Figures are of 5 of the \d+ images", labelled_report)
+    assert "Evaluated on the test split" in labelled_report
+    assert re.search(r"Only some images: edge_f1 and all below Figures are of 5 of the \d+ images", labelled_report)
     assert "per_image.csv on the same images: this checkpoint is not" not in labelled_report
     directory = shutil.copytree(run, tmp_path / "run")
     rows = (directory / "per_image.csv").read_text().splitlines()
@@ -140,7 +138,7 @@ def test_a_test_split_a_quick_look_and_another_checkpoint_are_said(labelled_repo
     assert "on the same images: this checkpoint is not the one" in text
     assert '<p class="under">val · 5 of 96 images</p>' in text
     assert '<li class="tag">uncropped · val · 5 of 96 images</li>' in text
-    assert "quick look" not in text  # the run itself looked at no more
+    assert "Only some images" not in text  # the run itself evaluated no more
 
 
 def test_the_same_run_gives_the_same_bytes(report, run, tmp_path):
@@ -182,14 +180,14 @@ def browser():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it(browser, report, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages, asked = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     for fold in page.query_selector_all("summary"):
         fold.click()
-    assert said == []
+    assert messages == []
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.images].length") == 1 + 4 * 3
