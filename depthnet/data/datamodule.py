@@ -20,9 +20,9 @@ from depthnet.core.atomic_io import cache_folder
 from depthnet.core.images import is_stretched
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
-from depthnet.data.cache import CachedLayout, Size
+from depthnet.data.cache import PairCache, Size
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
+from depthnet.data.layouts.layout import SPLITS, Finding, Layout, Pair, SourceLayout, describe_camera, sample_frames
 from depthnet.data.layouts.official import NYU_CAMERA
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
@@ -191,7 +191,8 @@ class DepthDataModule(LightningDataModule):
         self._require_sound(split)
         image_sizes = self._image_sizes(split)
         depth_sizes = [self.layout.size(split, frame) for frame in range(len(image_sizes))]
-        dataset = DepthDataset(self._cache(self.layout, split, image_sizes, depth_sizes), split, image_sizes)
+        read = self._cached_read(self.layout, split, image_sizes, depth_sizes)
+        dataset = DepthDataset(self.layout, split, image_sizes, read=read)
         batch_size = self._eval_batch_size if len(set(depth_sizes)) == 1 else 1
         return self._loader(dataset, batch_size=batch_size, sampler=EvalSampler(len(dataset)))
 
@@ -322,16 +323,19 @@ class DepthDataModule(LightningDataModule):
         require_sound(self._examined[0], self._allow, (split,))
 
     def _train_dataset(self, layout: Layout, sizes: list[Size]) -> DepthDataset:
-        return DepthDataset(self._cache(layout, "train", sizes, sizes), "train", sizes, self._augment, self._seed)
+        read = self._cached_read(layout, "train", sizes, sizes)
+        return DepthDataset(layout, "train", sizes, self._augment, self._seed, read=read)
 
-    def _cache(self, layout: Layout, split: str, image_sizes: list[Size], depth_sizes: list[Size]) -> Layout:
-        """Return a layout's split from the cache, which is made if it is wanted and not there."""
+    def _cached_read(
+        self, layout: Layout, split: str, image_sizes: list[Size], depth_sizes: list[Size]
+    ) -> Callable[[int], Pair] | None:
+        """Return what reads a split's pairs from the cache, which is completed first; None where there is none."""
         if not (self._cached and layout.identity()):
-            return layout
-        cached = CachedLayout(layout, split, self._cache_folder, image_sizes, depth_sizes)
+            return None
+        cache = PairCache(layout, split, self._cache_folder, image_sizes, depth_sizes)
         with progress_bar(f"{split} pairs decoded") as advance:
-            cached.build(self._spare_workers, advance)
-        return cached
+            cache.build(self._spare_workers, advance)
+        return cache.read
 
     @functools.cached_property
     def _examined(self) -> tuple[Sequence[Finding], str | None]:

@@ -102,10 +102,11 @@ class Layout(ABC):
     notes: Sequence[str] = ()
     object_names: Sequence[str] = ()
     camera: str = ""
+    _rows: Mapping[str, Sequence[Any]] = {}  # by split, for each frame: its scene, label and where
 
-    @abstractmethod
     def count(self, split: str) -> int:
         """Return the number of frames in a split; 0 where the data set has no such split."""
+        return len(self._rows.get(split, ()))
 
     @abstractmethod
     def read(self, split: str, frame: int) -> Pair:
@@ -122,17 +123,17 @@ class Layout(ABC):
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width) of a frame's truth without decoding it."""
 
-    @abstractmethod
     def scene(self, split: str, frame: int) -> str:
         """Return the name of the frame's scene; frames of one scene are not independent."""
+        return str(self._rows[split][frame].scene)
 
-    @abstractmethod
     def label(self, split: str, frame: int) -> str:
         """Return a name of the frame that is unique in its split, such as ``train/rgb_00018``."""
+        return str(self._rows[split][frame].label)
 
-    @abstractmethod
     def where(self, split: str, frame: int) -> str:
         """Return the place to look when something is wrong with a frame, such as ``nyu2_train.csv:12``."""
+        return str(self._rows[split][frame].where)
 
     def identity(self) -> str:
         """Return a digest of all that decides what :meth:`read` gives, without decoding: paths, sizes, times, unit."""
@@ -224,7 +225,6 @@ class SourceLayout(Layout):
     known_by: ClassVar[str]
     takes: ClassVar[frozenset[str]] = frozenset()
     notes: list[str]
-    _rows: Mapping[str, Sequence[Any]]  # one for each frame, with its scene, label and where
 
     @abstractmethod
     def __init__(self, source: Source) -> None: ...
@@ -233,22 +233,6 @@ class SourceLayout(Layout):
     @abstractmethod
     def holds(source: Source) -> bool:
         """Tell whether the source is of this layout, from the names that lie there."""
-
-    def count(self, split: str) -> int:
-        """Return the number of frames in a split; 0 where the data set has no such split."""
-        return len(self._rows.get(split, ()))
-
-    def scene(self, split: str, frame: int) -> str:
-        """Return the name of the frame's scene."""
-        return str(self._rows[split][frame].scene)
-
-    def label(self, split: str, frame: int) -> str:
-        """Return a name of the frame that is unique in its split."""
-        return str(self._rows[split][frame].label)
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the place to look when something is wrong with a frame."""
-        return str(self._rows[split][frame].where)
 
     def _hold_out_val(self, train: list[Row], val: list[Row], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
         """Return the rows to train on and those to validate on; as they are, and a note, where none can be held out."""
