@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -147,15 +147,13 @@ _STUFF: Mapping[str, Callable[[Room], Material]] = {
 }
 
 
-def _read(section: str) -> list[Row]:
-    """Read a section of furniture.txt, whose head states its form.
+def _read(table: str) -> list[Row]:
+    """Read a table of furniture.toml, whose head states its form.
 
     Lengths of parts are hundredths of those that :meth:`Room.build` is given.
     """
-    text = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
-    table = re.sub(r"^#.*\n", "", text.partition(f"[{section}]\n")[2].partition("\n\n")[0], flags=re.MULTILINE)
-    shapes, things = {"box": BOX, "tube": TUBE, "ball": BALL}, []
-    for row in table.strip().replace("\n ", "").splitlines():
+    things = []
+    for row in table.replace("\n ", "").splitlines():
         head, *rows = row.split("|")
         parts = []
         for shape, *fields in map(str.split, rows):
@@ -163,12 +161,13 @@ def _read(section: str) -> list[Row]:
             tilt, taper = map(float, fields[7:] + ["0", "1"][len(fields) - 7 :])
             sides = [(v, -v) if "~" in field else (v,) for v, field in zip((x, y), fields[3:5], strict=True)]
             for stuff, (x, y) in zip([fields[6], "-", "-", "-"], itertools.product(*sides), strict=False):
-                parts.append((shapes[shape], (x, y, z), (w, d, h), stuff, tilt, taper))
+                parts.append((Shape[shape.upper()], (x, y, z), (w, d, h), stuff, tilt, taper))
         things.append((head.split(), parts))
     return things
 
 
-_THINGS, _PIECES, _HUNG = map(_read, ("things", "pieces", "hung"))
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_THINGS, _PIECES, _HUNG = (_read(TABLES[name]) for name in ("things", "pieces", "hung"))
 
 
 def place(r: Room, name: str) -> None:

@@ -87,7 +87,7 @@ class RoomsLayout(Layout):
 
     def identity(self) -> str:
         """Return a digest of seed, size and holes, and of the code that makes the frames, how many there are or not."""
-        files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".txt")]
+        files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".toml")]
         sources = [path.read_text(encoding="utf-8") for path in files]
         return hashlib.sha256(repr((self._size, self._seed, self.truth, *sources)).encode()).hexdigest()
 

@@ -33,8 +33,8 @@ class Shape(IntEnum):
     """What a solid is in its own frame, where it spans [-1, 1] along each axis."""
 
     BOX = 0
-    CYLINDER = 1
-    ELLIPSOID = 2
+    TUBE = 1  # a cylinder, or a part of a cone
+    BALL = 2  # an ellipsoid
 
 
 class Solid(NamedTuple):
@@ -208,7 +208,7 @@ def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     """Return where rays enter a solid that spans [-1, 1], as a multiple of the ray, inf for a miss: ``(N,)``."""
     if shape == Shape.BOX:
         return enter_box(origin, ray)
-    if shape == Shape.ELLIPSOID:
+    if shape == Shape.BALL:
         # From the point nearest to the centre: the textbook discriminant loses all digits of a small far ball.
         length = (ray * ray).sum(0)
         closest = -(origin * ray).sum(0) / length
@@ -283,7 +283,7 @@ def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Fl
     if curved.size:
         here, size, solid = at[:, curved], half[:, curved], index[curved]
         outward = here / size
-        tube = scene.shape[solid] == Shape.CYLINDER
+        tube = scene.shape[solid] == Shape.TUBE
         cap = tube & (np.abs(here[2]) > 0.9999)
         middle, slope = scene.cone[:, solid]
         outward[2, tube] = (-slope * (middle + slope * here[2]) / size[2])[tube]

@@ -23,19 +23,6 @@ from depthnet.data.rooms.textures import Material
 
 _NEAREST, _FARTHEST = 0.5, 9.9  # no pixel is nearer or farther [m]
 
-_THEMES = (  # furniture by name; what is named twice is tried twice
-    "sofa sofa armchair television coffee bookcase table hearth lamp plant",
-    "sofa armchair piano desk bookcase sideboard bench lamp",
-    "bed dresser wardrobe desk bookcase rail lamp",
-    "bed bed desk television wardrobe dresser armchair",
-    "desk desk desk cabinet bookcase bookcase cabinet rack plant",
-    "kitchen fridge kitchen table island rack washer",
-    "kitchen fridge table cabinet sideboard",
-    "table table table table desk cabinet bookcase",
-    "bookcase bookcase bookcase bookcase bookcase bookcase island rack",
-    "basin toilet tub basin washer bench",
-)
-_EXTRAS = "plant lamp dresser sideboard bookcase armchair rack cabinet bench rail cooler television chair table bench"
 _PAINTS = tx.colours("e8e3d9 e0d4b5 ccba99 bdbdba d9bd80 b3a691")
 _BOLD = tx.colours("995947 597599 b8c9d6 b8c4a8 d6b39e 807361")
 _STILL = Camera(np.zeros(3), np.eye(3))
@@ -46,10 +33,10 @@ _EDGES = sight(_STILL, (480, 640))[:, ::479, ::639].reshape(3, -1)
 def furnish(room: Room) -> tuple[Scene, list[Material]]:
     """Return a furnished room with the material of each solid and wall."""
     walls = _shell(room)
-    for name in room.choice(_THEMES).split():
+    for name in room.choice(fn.TABLES["themes"]).split():
         fn.place(room, name)
     for _ in range(room.randint(2, 5) + int(room.size[0] * room.size[1] / 6)):
-        fn.place(room, room.choice(_EXTRAS.split()))
+        fn.place(room, room.choice(fn.TABLES["extras"].split()))
     for _ in range(room.randint(4, 12)):
         fn.decorate(room)
     for _ in range(room.choice((1, 2, 4, 6, 9))):

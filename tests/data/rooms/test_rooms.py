@@ -54,7 +54,7 @@ def inside(solid, points, shrink=1.0):
     x, y, z = ((points - np.array(solid.centre)) @ solid.axes / np.array(solid.half) / shrink).T
     if solid.shape == Shape.BOX:
         return np.maximum(np.maximum(abs(x), abs(y)), abs(z)) <= 1
-    if solid.shape == Shape.ELLIPSOID:
+    if solid.shape == Shape.BALL:
         return x * x + y * y + z * z <= 1
     upper, lower = min(solid.taper, 1), min(1 / solid.taper, 1)
     radius = (1 + z) / 2 * upper + (1 - z) / 2 * lower
@@ -234,7 +234,7 @@ def test_the_sun_comes_in_through_openings_only_and_casts_shadows():
     toward = np.array([0.8, 0.1, 0.6]) / math.sqrt(1.01)
     panes = [((3.5, 1.6, 1.0), (4.5, 2.4, 1.9)), ((3.5, 2.6, 1.0), (4.5, 3.4, 1.9))]
     sun = Light(tuple(toward), (0.0, 0.0, 0.0), (5.0, 5.0, 5.0), None, panes)
-    post = Solid(Shape.CYLINDER, (2.9, 2.0, 0.7), (0.15, 0.15, 0.7), np.eye(3))
+    post = Solid(Shape.TUBE, (2.9, 2.0, 0.7), (0.15, 0.15, 0.7), np.eye(3))
     scene = scene_of(post, lights=[sun])
     hits = cast(scene, camera_at((0.4, 2.4, 1.6), 0.0, 0.4), size)
     falls, _ = illuminate(scene, hits)
