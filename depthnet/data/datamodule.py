@@ -22,7 +22,16 @@ from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
 from depthnet.data.cache import PairCache, Size
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.layouts.layout import SPLITS, Finding, Layout, Pair, SourceLayout, describe_camera, sample_frames
+from depthnet.data.layouts.layout import (
+    SPLITS,
+    Finding,
+    Layout,
+    Pair,
+    SourceLayout,
+    describe_camera,
+    first_frames,
+    sample_frames,
+)
 from depthnet.data.layouts.official import NYU_CAMERA
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
@@ -306,8 +315,7 @@ class DepthDataModule(LightningDataModule):
         """Return the sizes of some images, in words."""
         found: Counter[Size] = Counter()
         stretched = ""
-        split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
-        for frame in sample_frames(self.layout, split):
+        for split, frame in first_frames(self.layout):
             with suppress(InputError):  # the data's check reports it
                 (height, width), size = self.layout.size(split, frame), self._image_size(split, frame)
                 found[size] += 1

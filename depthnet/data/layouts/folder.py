@@ -55,13 +55,12 @@ class FolderLayout(FileLayout):
         if source.lists is not None and not path.is_file():
             raise InputError(f"data.lists={path}: no such file; it is a CSV file of pairs")
         pairs = _read_csv(path, source, findings, notes) if path.is_file() else _pair_files(source, findings)
-        every = [row for _, row in pairs]
-        bits = common_bits(source.root, [row for row in every if not is_array(row.depth)], otherwise=16)
+        bits = common_bits(source.root, [row for _, row in pairs if not is_array(row.depth)], otherwise=16)
         rows: dict[str, list[FileRow]] = {split: [] for split in SPLITS}
         for split, row in pairs:
             rows[split].append(row._replace(bits=32 if is_array(row.depth) else bits))
         for option in ("focal", "fov_x"):
-            if getattr(source, option) is not None and all(row.intrinsics for row in every):
+            if getattr(source, option) is not None and all(row.intrinsics for _, row in pairs):
                 stated = f"data.{option}={getattr(source, option):g}"
                 raise InputError(f"{stated}: every row of {path} states its camera; leave it out")
         self._source = source
@@ -140,26 +139,19 @@ def _pair_files(source: Source, findings: list[Finding]) -> list[tuple[str, File
             stems[str(name.relative_to(folder).with_suffix(""))][folder].append(str(name))
     for stem, paths in sorted(stems.items()):
         split = next((split for split in SPLITS if stem.startswith(f"{split}/")), "train")
-        read = {
-            folder: [path for path in paths[folder] if path.lower().endswith(suffixes)]
-            for folder, suffixes in _SUFFIXES.items()
-        }
-        for other in (*read["images"][1:], *read["depths"][1:]):
+        images, depths = (
+            [path for path in paths[name] if path.lower().endswith(_SUFFIXES[name])] for name in _SUFFIXES
+        )
+        for other in (*images[1:], *depths[1:]):
             findings.append(Finding("duplicate_row", other, "another file has the same name; take one out", SPLITS))
-        if all(read.values()):
-            image, depth = read["images"][0], read["depths"][0]
-            pairs.append((split, FileRow(image, depth, where=image, metres_per_level=unit)))
+        if images and depths:
+            pairs.append((split, FileRow(images[0], depths[0], where=images[0], metres_per_level=unit)))
         elif all(paths.values()):
-            where = next(paths[folder][0] for folder in _SUFFIXES if not read[folder])
-            message = f"a file of a kind that is not read; {CONVERT}"
-            findings.append(Finding("unreadable", where, message, (split,)))
-        elif any(read.values()):
-            where = (read["images"] or read["depths"])[0]
+            where = paths["depths" if images else "images"][0]
+            findings.append(Finding("unreadable", where, f"a file of a kind that is not read; {CONVERT}", (split,)))
+        elif images or depths:
             message = "the other folder holds nothing of that name; restore the file or take this one out"
-            findings.append(Finding("missing", where, message, (split,)))
-    if not pairs:
-        first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
-        raise InputError(f"{source.root}: no pairs there{first}")
+            findings.append(Finding("missing", (images or depths)[0], message, (split,)))
     return pairs
 
 
@@ -185,4 +177,4 @@ def _read_csv(path: Path, source: Source, findings: list[Finding], notes: list[s
         image, depth = (path_inside(source.root, line[name]) for name in ("image", "depth"))
         return split, FileRow(image, depth, where, line["scene"], 16, _unit(source, line["unit"]), camera)
 
-    return parse_rows(path, lines, parse, findings)
+    return parse_rows(lines, parse, findings)

@@ -40,9 +40,7 @@ class KaggleLayout(FileLayout):
             return FileRow(image, depth, where)
 
         findings: list[Finding] = []
-        rows = {
-            split: parse_rows(path, split_rows(path, ","), parse, findings, (split,)) for split, path in lists.items()
-        }
+        rows = {split: parse_rows(split_rows(path, ","), parse, findings, (split,)) for split, path in lists.items()}
         notes = []
         if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
             rows["train"] = [row._replace(bits=8, metres_per_level=10 / 255) for row in rows["train"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
-from depthnet.core.types import DepthRange, InputError, RangeLike
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.layouts.scenes import part_val
 
 SPLITS = ("train", "val", "test")
@@ -24,33 +25,12 @@ Row = TypeVar("Row")
 Truth = Literal["raw", "filled"]
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
-FINDINGS = {
-    "row": "a row of a list that names no pair",
-    "leaves_root": "a path that leads out of the data's folder",
-    "missing": "a file that is not there",
-    "empty": "a file of no bytes",
-    "torn": "a file that ends too early or is damaged",
-    "unreadable": "a file that is no image, or of another kind than stated",
-    "bit_depth": "depth of another bit depth than its neighbours or the layout",
-    "coloured": "a coloured picture where depth should be",
-    "sizes_differ": "image and depth of different size",
-    "no_depth": "depth without one valid pixel",
-    "not_finite": "NaN or infinite depth",
-    "negative": "negative depth",
-    "unit": "depth whose median is no room's, or most of it beyond the depth range: the unit is wrong",
-    "constant": "depth that is the same everywhere",
-    "saturated": "depth that was cut off: much of it is the file's greatest",
-    "inverse": "inverse depth (disparity) where depth should be",
-    "shifted": "an image beside another frame's depth",
-    "duplicate_row": "a pair that is named twice",
-    "scene_leak": "one scene in two splits",
-    "near_duplicate": "nearly the same photograph in two splits",
-    "test_list": "a test split that is not the 654 official frames",
-    "no_frames": "no train or no val frames, without which nothing is trained",
-}
+_TABLES = tomllib.loads(Path(__file__).with_name("findings.toml").read_text(encoding="utf-8"))
+
+FINDINGS: dict[str, str] = _TABLES["findings"]
 """Everything that can be wrong with data, by the name under which ``data.allow`` lets it pass."""
 
-UNREADABLE = frozenset({"empty", "torn", "unreadable", "bit_depth", "coloured", "sizes_differ", "no_frames"})
+UNREADABLE = frozenset(_TABLES["unreadable"])
 """Those that leave no pair to train on, so that they cannot be allowed."""
 
 
@@ -204,14 +184,15 @@ class Source:
             raise InputError(f"data.focal={self.focal} and data.fov_x={self.fov_x}: give one of them")
 
     @classmethod
-    def of(cls, root: Any, depth_range: RangeLike | None = None, **options: Any) -> Source:
+    def of(cls, root: Any, **options: Any) -> Source:
         """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
+        read = {"depth_range": DepthRange.of, "test_root": _path, "lists": _path}
         given = {name: value for name, value in options.items() if value is not None}
-        for name in ("test_root", "lists"):
-            if name in given:
-                given[name] = Path(given[name]).expanduser()
-        limits = None if depth_range is None else DepthRange.of(depth_range)
-        return cls(Path(root).expanduser(), depth_range=limits, **given)
+        return cls(_path(root), **{name: read[name](value) if name in read else value for name, value in given.items()})
+
+
+def _path(value: Any) -> Path:
+    return Path(value).expanduser()
 
 
 class SourceLayout(Layout):
@@ -255,12 +236,12 @@ def read_unit(name: str, unit: str | float) -> float:
         (0.001, 0.03922)
     """
     try:
-        metres = float({"mm": 1e-3, "cm": 1e-2, "m": 1.0}.get(str(unit).strip()) or Fraction(str(unit).strip()))
+        level = float({"mm": 1e-3, "cm": 1e-2, "m": 1.0}.get(str(unit).strip()) or Fraction(str(unit).strip()))
     except (ValueError, ZeroDivisionError, OverflowError):
-        metres = 0.0
-    if not metres > 0:
-        raise InputError(f"{name}={unit}: it is mm, cm, m, or metres per level as a number above 0, such as 10/255")
-    return metres
+        level = 0.0
+    if not level > 0:
+        raise InputError(f"{name}={unit}: it is mm, cm, m, or meters per level as a number above 0, such as 10/255")
+    return level
 
 
 def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
@@ -269,23 +250,27 @@ def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist() if count else []
 
 
+def first_frames(layout: Layout, splits: Sequence[str] = SPLITS, most: int = 100) -> list[tuple[str, int]]:
+    """Return up to ``most`` frames, evenly spaced over the first of the splits that has any."""
+    split = next(filter(layout.count, splits), splits[0])
+    return [(split, frame) for frame in sample_frames(layout, split, most)]
+
+
 def describe_camera(layout: Layout) -> str:
     """Return in words which camera is known, of up to 100 frames of the first split that has any."""
-    split = next((split for split in SPLITS if layout.count(split)), SPLITS[0])
-    frames = sample_frames(layout, split)
+    frames = first_frames(layout)
     found: Counter[str] = Counter()
-    for frame in frames:
+    for split, frame in frames:
         with suppress(InputError):  # the data's check reports it
             if camera := layout.intrinsics(split, frame):
                 height, width = layout.size(split, frame)
                 found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
     if not found:
         return "unknown"
-    (words, _), *others = found.most_common()
+    words = found.most_common(1)[0][0] + (f" ({layout.camera})" if layout.camera else "")
+    words += f", {len(found) - 1} others" if len(found) > 1 else ""
     unknown = 1 - found.total() / len(frames)
-    source = f" ({layout.camera})" if layout.camera else ""
-    more = f", {len(others)} others" if others else ""
-    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
+    return words + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
 
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
@@ -299,8 +284,7 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
     """
     if stated != "auto":
         return "raw" if stated == "raw" else "filled"
-    split = next((split for split in ("val", "test", "train") if layout.count(split)), "train")
-    for frame in sample_frames(layout, split, samples):
+    for split, frame in first_frames(layout, ("val", "test", "train"), samples):
         with suppress(InputError):
             if (layout.read(split, frame)[1] <= 0).any():
                 return "raw"

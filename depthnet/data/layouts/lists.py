@@ -47,7 +47,7 @@ class ListsLayout(FileLayout):
             if path is None:
                 continue
             root = (source.test_root if split == "test" else None) or source.root
-            found = parse_rows(path, split_rows(path), functools.partial(_row, root), findings, (split,))
+            found = parse_rows(split_rows(path), functools.partial(_row, root), findings, (split,))
             rows[split] = [row for row in found if row.depth != "None"]
             if len(rows[split]) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(rows[split])} rows without depth (None) are left out")

@@ -24,5 +24,5 @@ def test_a_unit_is_metres_per_level(unit, metres):
 
 @pytest.mark.parametrize("unit", ["inch", "0", "-1", "1/0", "", "nan", "1e999"])
 def test_what_is_no_unit_is_refused(unit):
-    with pytest.raises(InputError, match=r"data\.unit=.*metres per level"):
+    with pytest.raises(InputError, match=r"data\.unit=.*meters per level"):
         read_unit("data.unit", unit)
