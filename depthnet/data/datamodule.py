@@ -35,7 +35,7 @@ from depthnet.data.layouts.layout import (
 from depthnet.data.layouts.official import NYU_CAMERA
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
-from depthnet.data.sampler import EvalSampler, TrainSampler
+from depthnet.data.sampler import TrainSampler, eval_frames
 from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
@@ -203,7 +203,7 @@ class DepthDataModule(LightningDataModule):
         read = self._cached_read(self.layout, split, image_sizes, depth_sizes)
         dataset = DepthDataset(self.layout, split, image_sizes, read=read)
         batch_size = self._eval_batch_size if len(set(depth_sizes)) == 1 else 1
-        return self._loader(dataset, batch_size=batch_size, sampler=EvalSampler(len(dataset)))
+        return self._loader(dataset, batch_size=batch_size, sampler=eval_frames(len(dataset)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return, for a checkpoint, how many batches of which epoch were trained on."""
