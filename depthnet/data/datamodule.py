@@ -100,7 +100,6 @@ class DepthDataModule(LightningDataModule):
         self._cached, self._cache_folder = cache == "disk", cache_folder(cache_dir)
         self._extra_rooms = extra_rooms
         self._size_for = functools.cache(size_for) if size_for else None
-        self._sizes: dict[str, list[Size]] = {}  # of the images of each split, once they were asked for
         self.batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._augment = augment or Augment()
         cores = os.cpu_count() or 1
@@ -142,7 +141,7 @@ class DepthDataModule(LightningDataModule):
 
         Args:
             frames: The number of rooms in each split.
-            image_size: (height, width) of images and truth.
+            image_size: (height, width) of images and ground truth.
             depth_range: Depths that count as valid [m].
             scene_seed: Which rooms; apart from the run's seed, so that runs are evaluated on the same ones.
             holes: Whether depth misses what a Kinect misses.
@@ -156,7 +155,7 @@ class DepthDataModule(LightningDataModule):
         """Examine the data, once per state of its files; Lightning calls this on one process of each machine.
 
         Raises:
-            InputError: If something was found that spoils training or validation, and a fit begins.
+            InputError: If a finding invalidates training or validation, and a fit begins.
         """
         splits: tuple[str, ...] = ()
         if self.trainer is None or self.trainer.state.fn == "fit":
@@ -192,7 +191,7 @@ class DepthDataModule(LightningDataModule):
         return self.eval_dataloader("test")
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
-        """Return a loader that gives every frame of a split once, in order, the truth at its own size.
+        """Return a loader that gives every frame of a split once, in order, the ground truth at its own size.
 
         Raises:
             InputError: If the data set has no such split, or it is unsound.
@@ -211,7 +210,7 @@ class DepthDataModule(LightningDataModule):
         return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.batch_idx + 1} if trainer else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the batches that were trained on before the checkpoint."""
+        """Resume after the batches that were trained on before the checkpoint."""
         self._done = (int(state_dict["epoch"]), int(state_dict["batches"]))
 
     def facts(self) -> dict[str, Any]:
@@ -235,13 +234,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If what is stated of a camera cannot be.
         """
-        cameras = {frame: self.layout.intrinsics("train", frame) for frame in sample_frames(self.layout, "train")}
-        focals = [
-            camera.resized(self.layout.size("train", frame), self._image_size("train", frame)).focal
-            for frame, camera in cameras.items()
-            if camera is not None
-        ]
-        return statistics.median(focals) if focals and 2 * len(focals) >= len(cameras) else None
+        focals, frames = [], sample_frames(self.layout, "train")
+        for frame in frames:
+            if camera := self.layout.intrinsics("train", frame):
+                camera = camera.resized(self.layout.size("train", frame), self._image_size("train", frame))
+                focals.append(camera.focal)
+        return statistics.median(focals) if focals and 2 * len(focals) >= len(frames) else None
 
     def beyond_range(self, low: float, high: float) -> float:
         """Return the share of the valid training depth that is outside [low, high] [m].
@@ -266,14 +264,16 @@ class DepthDataModule(LightningDataModule):
         return self.layout.label("train", frame)
 
     def describe(self) -> str:
-        """Return a line that says what this data is, and another for each thing one has to know."""
+        """Return a line that describes the data, and one for each note or warning."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
         if self._extra_rooms:
             counts += f", {self._share} of {self._extra_rooms} built-in rooms in each epoch"
-        line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {self._describe_sizes()}"
+        line = (
+            f"{self.layout.description} ({counts}; {self.layout.truth} ground truth), images {self._describe_sizes()}"
+        )
         notes = [f"camera: {describe_camera(self.layout)}", *(f"note: {note}" for note in self.layout.notes)]
         if self.layout.val == "random_frames":
-            notes.append("warning: val frames are drawn at random and have neighbours in train, so val figures flatter")
+            notes.append("warning: val frames are drawn at random and have neighbors in train, so val figures flatter")
         return "\n      ".join([line, *notes])
 
     def record(self) -> dict[str, Any]:
@@ -307,9 +307,7 @@ class DepthDataModule(LightningDataModule):
 
     def _image_sizes(self, split: str) -> list[Size]:
         """Return the (height, width) that each image of a split is resized to."""
-        if split not in self._sizes:
-            self._sizes[split] = [self._image_size(split, frame) for frame in range(self.layout.count(split))]
-        return self._sizes[split]
+        return [self._image_size(split, frame) for frame in range(self.layout.count(split))]
 
     def _describe_sizes(self) -> str:
         """Return the sizes of some images, in words."""

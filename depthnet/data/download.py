@@ -1,4 +1,4 @@
-"""Bring the official file of NYU Depth V2's labelled set, whole or not at all."""
+"""Download the official file of NYU Depth V2's labelled set, completely or not at all."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         The path of the file.
 
     Raises:
-        InputError: If the disk has too little room, the server fails, or what arrives is not the file; it says how to
-            bring the file by hand.
+        InputError: If the disk has too little room, the server fails, or what arrives is not the file; it states how to
+            download the file by hand.
     """
     from torchvision.datasets.utils import (  # type: ignore[import-untyped]  # imports torch: seconds
         check_integrity,
@@ -61,7 +61,7 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         try:
             download_url(url, path.parent, Path(file.name).name, md5)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the digest is wrong
-            by_hand = f"try again, or bring the file by hand ({size} bytes, MD5 {md5}) to {path}"
+            by_hand = f"try again, or download the file by hand ({size} bytes, MD5 {md5}) to {path}"
             raise InputError(f"{url}: {' '.join(str(error).split())}; {by_hand}") from error
         finally:
             socket.setdefaulttimeout(before)

@@ -24,7 +24,7 @@ Key = tuple[int, int]
 
 
 def derive_seed(*parts: int) -> int:
-    """Mix integers into one seed, 0 to 2**32 - 1; neighbours give unrelated seeds.
+    """Mix integers into one seed, 0 to 2**32 - 1; neighbors give unrelated seeds.
 
     Example:
         >>> derive_seed(0, 1, 2) == derive_seed(0, 1, 2), derive_seed(0, 1, 2) == derive_seed(0, 2, 1)

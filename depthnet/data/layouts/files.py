@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import depth_bits, image_size, read_depth, read_image
@@ -32,7 +32,7 @@ class FileRow(NamedTuple):
     where: str
     scene: str = ""
     bits: int = 16  # of a level of the depth file; 32 for floats
-    metres_per_level: float = 1e-3
+    meters_per_level: float = 1e-3
     intrinsics: Intrinsics | None = None
     focal: float | None = None  # as a list states it [px]
 
@@ -43,7 +43,7 @@ class FileRow(NamedTuple):
 
 
 class FileLayout(SourceLayout):
-    """A layout of image and depth files; a subclass only says how the rows are found.
+    """A layout of image and depth files; a subclass only finds the rows.
 
     Rows without a scene get one by their names, and whole scenes are held out where there are no val rows. Rows that
     name no pair of files are left out, with a finding.
@@ -56,12 +56,10 @@ class FileLayout(SourceLayout):
         notes: What was left out or assumed without being wrong.
 
     Attributes:
-        depth_range: The depths that count where the user states none [m]; NYU's, unless a subclass says otherwise.
-        scene_column: What states the scenes of rows that have one, in words.
+        depth_range: The depths that count where the user states none [m]; NYU's, unless a subclass states another.
     """
 
     depth_range = NYU_DEPTH_RANGE
-    scene_column: ClassVar[str] = "the scene column"
     findings: list[Finding]
     numbered: list[str]
     _rows: dict[str, list[FileRow]]
@@ -86,7 +84,7 @@ class FileLayout(SourceLayout):
             raise InputError(f"{source.root}: no pairs there{first}")
         scenes, self.scene_rule = name_scenes({split: [row.image for row in rows[split]] for split in rows}, self.nyu)
         if rows.get("train") and all(row.scene for row in rows["train"]):
-            self.scene_rule = self.scene_column
+            self.scene_rule = "the scene column"
         named = {
             split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
             for split, some in rows.items()
@@ -111,7 +109,7 @@ class FileLayout(SourceLayout):
         image_path, depth_path = self.files(split, frame)
         with explained(row.where):
             image = read_image(image_path)
-            depth = read_depth(depth_path, row.metres_per_level, row.bits)
+            depth = read_depth(depth_path, row.meters_per_level, row.bits)
             if image.shape[:2] != depth.shape:
                 (h, w), (dh, dw) = image.shape[:2], depth.shape
                 message = f"{row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree"
@@ -128,7 +126,7 @@ class FileLayout(SourceLayout):
     def identity(self) -> str:
         """Return a digest of the rows, and of each file's path, size and time of change."""
         order = {
-            split: [(row.image, (row.bits, row.metres_per_level)) for row in rows] for split, rows in self._rows.items()
+            split: [(row.image, (row.bits, row.meters_per_level)) for row in rows] for split, rows in self._rows.items()
         }
         forms = sorted({form for rows in order.values() for _, form in rows})
         return hashlib.sha256(json.dumps([self.name, forms, order, self._status]).encode()).hexdigest()
@@ -138,10 +136,10 @@ class FileLayout(SourceLayout):
         row, root = self._rows[split][frame], self._roots[split]
         return root / row.image, root / row.depth
 
-    def metres_per_level(self, split: str, frame: int) -> float | None:
+    def meters_per_level(self, split: str, frame: int) -> float | None:
         """Return what one level of the depth file stands for [m]; None for a file of floats."""
         row = self._rows[split][frame]
-        return None if row.bits == 32 else row.metres_per_level
+        return None if row.bits == 32 else row.meters_per_level
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
         """Return the camera that the row states; for NYU that of its focal length, else NYU's own."""

@@ -2,7 +2,7 @@
 
 Either ``images/`` and ``depths/`` with files of the same names, in folders that are scenes (below ``train``, ``val``
 and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth``
-(paths below the root, or absolute ones that lie there; slashes either way) and, as far as there is something to say,
+(paths below the root, or absolute ones that lie there; slashes either way) and, where there is something to state,
 ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8 or 16 bits, or ``.npy`` of floats. The
 unit and the depth range have to be stated: nobody can guess them.
 
@@ -33,7 +33,7 @@ class FolderLayout(FileLayout):
 
     Args:
         source: Its ``lists`` is the CSV file, if it is not ``root/pairs.csv``; its ``unit`` is what a level of depth
-            stands for, where the CSV file does not say; its ``focal`` or ``fov_x`` is the camera's, likewise.
+            stands for, where the CSV file does not state it; its ``focal`` or ``fov_x`` is the camera's, likewise.
 
     Raises:
         InputError: If there are no pairs, the CSV file is torn, or no unit or depth range is stated.
@@ -46,7 +46,7 @@ class FolderLayout(FileLayout):
     def __init__(self, source: Source) -> None:
         if source.depth_range is None:
             raise InputError(
-                f"{source.root}: say which depths your sensor measures, in metres: "
+                f"{source.root}: state which depths your sensor measures, in meters: "
                 "data.depth_range='{min: 0.1, max: 20}' of train.py, --depth-range 0.1 20 of the tools"
             )
         findings: list[Finding] = []
@@ -110,7 +110,7 @@ def _unit(source: Source, stated: str = "") -> float:
     unit = stated or source.unit
     if unit is None:
         raise InputError(
-            f"{source.root}: say what a level of depth stands for, mm, cm, m or metres per level: data.unit=mm of "
+            f"{source.root}: state what a level of depth stands for, mm, cm, m or meters per level: data.unit=mm of "
             "train.py, --unit mm of the tools"
         )
     return read_unit("unit", unit)
@@ -145,7 +145,7 @@ def _pair_files(source: Source, findings: list[Finding]) -> list[tuple[str, File
         for other in (*images[1:], *depths[1:]):
             findings.append(Finding("duplicate_row", other, "another file has the same name; take one out", SPLITS))
         if images and depths:
-            pairs.append((split, FileRow(images[0], depths[0], where=images[0], metres_per_level=unit)))
+            pairs.append((split, FileRow(images[0], depths[0], where=images[0], meters_per_level=unit)))
         elif all(paths.values()):
             where = paths["depths" if images else "images"][0]
             findings.append(Finding("unreadable", where, f"a file of a kind that is not read; {CONVERT}", (split,)))

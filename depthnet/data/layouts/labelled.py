@@ -119,7 +119,7 @@ class LabelledLayout(SourceLayout):
         return self._rows[split][frame].recording
 
     def identity(self) -> str:
-        """Return a digest of the file's name, size and time of change, of the truth, and of how val is held out."""
+        """Return a digest of the file (name, size, time of change), the ground truth and how val is held out."""
         return self._identity
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:

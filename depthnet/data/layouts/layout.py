@@ -1,4 +1,4 @@
-"""What a layout is: the one seam between files (or rays) and everything that learns from them."""
+"""What a layout is: the one seam between files (or rays) and everything that trains on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
         name: One of :data:`FINDINGS`.
         where: The place to look, such as ``nyu2_train.csv:12``.
         message: What is wrong there.
-        splits: The splits that it spoils.
+        splits: The splits that it invalidates.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 class Layout(ABC):
-    """Pairs of one data set, by split and number, whatever form they lie in.
+    """Pairs of one data set, by split and number, in any form.
 
     A frame is named by its split and its place in it, counted from 0. Nothing is decoded until :meth:`read`.
 
@@ -101,7 +101,7 @@ class Layout(ABC):
 
     @abstractmethod
     def size(self, split: str, frame: int) -> tuple[int, int]:
-        """Return (height, width) of a frame's truth without decoding it."""
+        """Return (height, width) of a frame's ground truth without decoding it."""
 
     def scene(self, split: str, frame: int) -> str:
         """Return the name of the frame's scene; frames of one scene are not independent."""
@@ -123,7 +123,7 @@ class Layout(ABC):
         """Return the files that hold this pair alone: image and depth; none where frames share a file or have none."""
         return ()
 
-    def metres_per_level(self, split: str, frame: int) -> float | None:
+    def meters_per_level(self, split: str, frame: int) -> float | None:
         """Return what one level of the stored depth stands for [m]; None where depth is stored as floats."""
         return None
 
@@ -136,7 +136,7 @@ class Layout(ABC):
         return None
 
     def scene_type(self, split: str, frame: int) -> str:
-        """Return what kind of room a frame shows, such as "kitchen"; empty where the data does not say."""
+        """Return what kind of room a frame shows, such as "kitchen"; empty where the data does not state it."""
         return ""
 
     def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16] | None:
@@ -155,7 +155,7 @@ class Source:
         val: "scenes": val frames as the data names them, else whole scenes held out; "random_frames": single frames.
         test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
         lists: The folder of the list files for ``lists``, the CSV file for ``folder``; ``root`` if not stated.
-        unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of metres such as "10/255".
+        unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of meters such as "10/255".
         focal: The focal length of the camera, for ``folder`` [px of the stored image].
         fov_x: Its horizontal field of view, for ``folder`` [degrees]; instead of ``focal``.
 
@@ -278,9 +278,9 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
 
     Args:
         layout: The data.
-        stated: "raw" or "filled" as the user says, or "auto": filled when no sampled frame has a hole.
+        stated: "raw" or "filled" as the user states, or "auto": filled when no sampled frame has a hole.
         samples: Frames looked at for "auto", evenly spaced over the first split among val, test and train that has any;
-            one that cannot be read tells nothing.
+            one that cannot be read is skipped.
     """
     if stated != "auto":
         return "raw" if stated == "raw" else "filled"

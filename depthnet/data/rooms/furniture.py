@@ -30,7 +30,7 @@ Part = tuple[Shape, Vector, Vector, str, float, float]
 
 
 class Room(tx.Palette):
-    """A room while it is being furnished, and its source of random numbers. All lengths are metres.
+    """A room while it is being furnished, and its source of random numbers. All lengths are meters.
 
     Pieces are built in ``frame`` (x, y, z, turn [radians]): x runs along the wall that a piece stands at, y out of it.
     """
@@ -51,7 +51,7 @@ class Room(tx.Palette):
 
     @contextmanager
     def at(self, x: float, y: float, turn: float = 0.0, z: float = 0.0) -> Iterator[None]:
-        """Build inside at a place of the current frame, turned anticlockwise [radians]."""
+        """Build inside at a place of the current frame, turned counterclockwise [radians]."""
         before = self.frame
         self.frame = (*self.world(x, y, z), before[3] + turn)
         yield
@@ -66,9 +66,9 @@ class Room(tx.Palette):
         """Add a solid of (width, depth, height), the middle of its foot here, leaning back by ``tilt`` [radians]."""
         c, s, ct, st = math.cos(self.frame[3]), math.sin(self.frame[3]), math.cos(tilt), math.sin(tilt)
         axes = np.array([[c, -s * ct, s * st], [s, c * ct, -c * st], [0, st, ct]])
-        centre = self.world(foot[0], foot[1], foot[2] + size[2] / 2)
+        center = self.world(foot[0], foot[1], foot[2] + size[2] / 2)
         half = (size[0] / 2, size[1] / 2, size[2] / 2)
-        self.solids.append(Solid(shape, centre, half, axes, taper, self.blocks and not stuff.glow))
+        self.solids.append(Solid(shape, center, half, axes, taper, self.blocks and not stuff.glow))
         self.materials.append(stuff)
 
     def light(self, place: Vector, spread: Vector, tone: Vector, power: float, facing: Vector | None = None) -> None:
@@ -114,7 +114,7 @@ class Room(tx.Palette):
         return True
 
     def hang(self, w: float, h: float, low: float, keep: float = 0.06) -> bool:
-        """Move the frame to the foot of a wall where a piece can hang with ``keep`` metres free in front of it."""
+        """Move the frame to the foot of a wall where a piece can hang with ``keep`` meters free in front of it."""
         if not self.stand(w, keep, h, low=low, gap=-0.01):
             return False
         self.frame, self.blocks = (*self.world(0, -keep / 2, 0), self.frame[3]), False

@@ -175,7 +175,7 @@ def _official_test(names: Sequence[_Name]) -> Iterator[Finding]:
         first = next((name for name in names if name.number not in TEST_FRAMES), names[0])
         message = (
             f"{first.label}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and {trained} "
-            f"official training frames among its {len(names)}; its figures compare with nobody's"
+            f"official training frames among its {len(names)}; its figures are not comparable"
         )
         yield Finding("test_list", first.where, message, ("test",))
 

@@ -102,7 +102,7 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> st
         examination: What was learned from it.
         limit: Findings shown of each kind; None for all.
     """
-    levels = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
+    levels = {layout.meters_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
     splits = {split: [pair for pair in examination.pairs if pair.split == split] for split in SPLITS}
     table = Table(_COLUMNS, "l" + "r" * 10, form="{:.3g}".format)
     for split in filter(layout.count, SPLITS):
@@ -136,7 +136,7 @@ def _wrapped(value: str, head: str) -> str:
 
 
 def _summarize(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> list[str | float | None]:
-    """Return what the table says of a split, in the order of its columns."""
+    """Return the row of a split, in the order of its columns."""
     count = layout.count(split)
     sizes = Counter(f"{pair.width}x{pair.height}" for pair in pairs).most_common()
     more = f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""

@@ -63,7 +63,7 @@ def fingerprint(image: UInt8Array, depth: Float32Array) -> Fingerprint:
 
     Args:
         image: RGB, ``uint8``, shape ``(H, W, 3)``.
-        depth: Metres, shape ``(H, W)``; what is not finite or not above 0 is a hole.
+        depth: Meters, shape ``(H, W)``; what is not finite or not above 0 is a hole.
     """
     rows, columns = (_EDGE_CELL * side for side in _SMALL)
     gray = Image.fromarray(image).convert("L").resize((columns, rows), Image.Resampling.BOX)
