@@ -123,6 +123,7 @@ def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> I
     height, width = size
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+        stated: dict[str, Any]
         rows = map(str.split, re.sub(r"[][,;]|#.*", " ", text).splitlines())
         stated = json.loads(text) if text.lstrip()[:1] == "{" else {"K": [row for row in rows if row]}
         found = _from_numbers(stated["K"] if "K" in stated else [stated[name] for name in Intrinsics._fields])

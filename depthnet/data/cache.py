@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,7 @@ class PairCache:
                 f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
                 f"{free / 1e9:.3g} GB are free; {_WAYS}"
             )
-        loader = DataLoader(
+        loader: DataLoader[Pair] = DataLoader(
             range(made, self._count),  # type: ignore[arg-type]  # all that a loader needs of a dataset
             batch_size=None,
             num_workers=workers,
@@ -143,7 +143,7 @@ class PairCache:
         os.fsync(pairs.fileno())
         write_text(self._progress, str(made))
 
-    def _decode(self, frame: int) -> Pair:
+    def _decode(self, frame: Any) -> Pair:
         image, depth = self._layout.read(self._split, frame)
         depth_size, image_size = map(tuple, self._sizes[:, frame].tolist())
         return resize_image(image, image_size), resize_nearest(depth, depth_size)

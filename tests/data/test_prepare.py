@@ -124,7 +124,7 @@ def test_other_files_are_not_mixed_in(mat, tmp_path):
     with pytest.raises(InputError, match="another ground truth"):
         prepare(mat, out, "filled")
     write_mat(tmp_path / LABELLED_FILE, FRAMES[:7])
-    with pytest.raises(InputError, match="or file"):
+    with pytest.raises(InputError, match="or source"):
         prepare(tmp_path / LABELLED_FILE, out, "raw")
     (out / "prepare.json").write_text("{")
     with pytest.raises(InputError, match="holds other files"):

@@ -186,9 +186,11 @@ class Source:
     @classmethod
     def of(cls, root: Any, **options: Any) -> Source:
         """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
-        read = {"depth_range": DepthRange.of, "test_root": _path, "lists": _path}
         given = {name: value for name, value in options.items() if value is not None}
-        return cls(_path(root), **{name: read[name](value) if name in read else value for name, value in given.items()})
+        for name, read in (("depth_range", DepthRange.of), ("test_root", _path), ("lists", _path)):
+            if name in given:
+                given[name] = read(given[name])
+        return cls(_path(root), **given)
 
 
 def _path(value: Any) -> Path:

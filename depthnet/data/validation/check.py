@@ -274,7 +274,7 @@ def _measure(layout: Layout, split: str, frame: int) -> tuple[_Measured | None, 
     small = fingerprint(image, depth)
     digest = hashlib.sha256(b"".join(contents)).hexdigest()
     names = (split, label, where, layout.scene(split, frame))
-    return (PairFacts(*names, digest, *depth.shape, bits, *stats, small.bits.tobytes().hex()), small), findings
+    return (PairFacts._make((*names, digest, *depth.shape, bits, *stats, small.bits.tobytes().hex())), small), findings
 
 
 def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[tuple[Any, ...], list[tuple[str, str]]]:
