@@ -120,29 +120,30 @@ def intrinsics_of_file(path: str | os.PathLike[str], size: tuple[int, int]) -> I
         InputError: If the file cannot be read or holds anything else, or its camera is of an image of another size or
             aspect; the message names it.
     """
-    stated = None
+    height, width = size
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        if text.lstrip()[:1] == "{":
-            found, stated = _parse_json(json.loads(text))
-        else:
-            rows = [line.split() for line in re.sub(r"[][,;]", " ", re.sub("#.*", "", text)).splitlines()]
-            found = _from_numbers([row for row in rows if row])
+        stated: dict[str, Any]
+        rows = map(str.split, re.sub(r"[][,;]|#.*", " ", text).splitlines())
+        stated = json.loads(text) if text.lstrip()[:1] == "{" else {"K": [row for row in rows if row]}
+        found = _from_numbers(stated["K"] if "K" in stated else [stated[name] for name in Intrinsics._fields])
+        sized = "width" in stated or "height" in stated
+        own_height, own_width = (int(stated["height"]), int(stated["width"])) if sized else size
+        if min(own_height, own_width) < 1:
+            raise ValueError("width and height are pixels, at least 1")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {_FORMS}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: no intrinsics of a camera ({reason}); {_FORMS}") from None
-    if stated is None:
+    if not sized:
         check_camera(found, size, str(path))
-        return found
-    height, width = size
-    if abs(width / height * stated[0] / stated[1] - 1) > _ASPECT:
+    if abs(width / height * own_height / own_width - 1) > _ASPECT:
         raise InputError(
-            f"{path}: its camera is of an image of {stated[1]}x{stated[0]}, and this one is {width}x{height}, of "
+            f"{path}: its camera is of an image of {own_width}x{own_height}, and this one is {width}x{height}, of "
             "another aspect; give each camera its own folder"
         )
-    return found.resized(stated, size)
+    return found.resized((own_height, own_width), size)
 
 
 def check_camera(camera: Intrinsics, size: tuple[int, int], where: str, cropped: bool = False) -> None:
@@ -210,25 +211,14 @@ def _centered(focal: float, size: tuple[int, int]) -> Intrinsics:
     return Intrinsics(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
 
 
-def _parse_json(stated: dict[str, Any]) -> tuple[Intrinsics, tuple[int, int] | None]:
-    size = None
-    if "width" in stated or "height" in stated:
-        size = int(stated["height"]), int(stated["width"])
-        if min(size) < 1:
-            raise ValueError("width and height are pixels, at least 1")
-    return _from_numbers(stated["K"] if "K" in stated else [stated[name] for name in Intrinsics._fields]), size
-
-
 def _from_numbers(numbers: Any) -> Intrinsics:
     """Return the intrinsics of a matrix, of all its numbers in a row, or of a row of fx, fy, cx and cy."""
-    values = np.array(numbers, np.float64)
+    values = np.array(numbers, np.float64).ravel()
     if values.size == 4:
-        fx, fy, cx, cy = values.ravel().tolist()
-    else:
-        shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size)
-        if shape is None:
-            raise ValueError(f"{values.size} numbers")
-        (fx, _, cx), (zero, fy, cy), last = values.reshape(shape)[:3, :3].tolist()
-        if (zero, *last) != (0, 0, 0, 1):
-            raise ValueError("its matrix is not fx 0 cx, 0 fy cy, 0 0 1")
+        return Intrinsics.of(*values)
+    if values.size not in (9, 12, 16):
+        raise ValueError(f"{values.size} numbers")
+    (fx, _, cx), (zero, fy, cy), last = values.reshape(4 if values.size == 16 else 3, -1)[:3, :3].tolist()
+    if (zero, *last) != (0, 0, 0, 1):
+        raise ValueError("its matrix is not fx 0 cx, 0 fy cy, 0 0 1")
     return Intrinsics.of(fx, fy, cx, cy)

@@ -1,4 +1,4 @@
-"""Pairs decoded and resized once, kept on disk behind the seam of a layout: what ``data.cache=disk`` chooses.
+"""Pairs decoded and resized once and kept on disk: what ``data.cache=disk`` chooses.
 
 A cache is a folder, named by a key that holds all sizes. In its ``pairs.bin`` the frames lie one behind the other, each
 as its depth, ``float32`` [m], and its image, ``uint8``; ``made.txt`` states how many of them are safe on the disk.
@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from depthnet.core.atomic_io import locked, write_text
-from depthnet.core.camera import Intrinsics
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Layout, Pair
@@ -35,25 +34,14 @@ IntArray = npt.NDArray[np.int64]
 Size = tuple[int, int]
 
 
-def _forward(name: str) -> Any:
-    """Return a method that asks the cached layout."""
-
-    def method(self: CachedLayout, *arguments: Any) -> Any:
-        return getattr(self._layout, name)(*arguments)
-
-    return method
-
-
-class CachedLayout(Layout):
-    """One split of a layout, with resized images; the other splits, and all but the pixels, are the layout's own.
-
-    A pair is bit-equal to the layout's own, resized.
+class PairCache:
+    """The pairs of one split, resized: bit-equal to the layout's own, resized.
 
     Args:
         layout: Where the pairs come from.
         split: The split that is cached.
         folder: The folder of all caches; this one's is ``path`` in it, named by the key.
-        image_size: (height, width) of the images [pixels], or of each one.
+        image_size: (height, width) of the images [px], or of each one.
         depth_size: (height, width) that depth is resized to, or each one: the images', as for training, or its own.
     """
 
@@ -65,7 +53,6 @@ class CachedLayout(Layout):
         image_size: Size | Sequence[Size],
         depth_size: Size | Sequence[Size],
     ) -> None:
-        vars(self).update({name: getattr(layout, name) for name in Layout.__annotations__})
         self._layout, self._split, self._count = layout, split, layout.count(split)
         self._sizes: IntArray = np.stack(  # of each frame's depth and image, (2, N, 2)
             [np.broadcast_to(np.array(size), (self._count, 2)) for size in (depth_size, image_size)]
@@ -78,9 +65,9 @@ class CachedLayout(Layout):
         self._whole = False
 
     def build(self, workers: int = 0, advance: Callable[[int, int], object] | None = None) -> None:
-        """Make what is missing of the cache; does nothing where it is whole.
+        """Complete the cache; do nothing where it is complete.
 
-        Another process that makes the same cache is waited for. After a kill or an error, what was made stays.
+        Wait for another process that makes the same cache. After a kill or an error, the finished frames stay.
 
         Args:
             workers: Processes that decode; 0 decodes here.
@@ -98,37 +85,20 @@ class CachedLayout(Layout):
         except OSError as error:
             raise InputError(f"{self.path}: the cache cannot be written: {error.strerror or error}; {_WAYS}") from error
 
-    def read(self, split: str, frame: int) -> Pair:
-        """Return one pair from the cache, as fresh arrays: the image at its size, depth [m] at its own.
+    def read(self, frame: int) -> Pair:
+        """Return one pair as fresh arrays: the image at its size, depth [m] at its own.
 
         Raises:
-            InputError: If the cache is not whole.
+            InputError: If the cache is incomplete.
         """
-        if split != self._split:
-            return self._layout.read(split, frame)
         if not self._whole and self._count_made() < self._count:
-            raise InputError(f"{self.path}: the cache is not whole; start again to make what is missing")
+            raise InputError(f"{self.path}: the cache is incomplete; start again to complete it")
         self._whole = True
         start, end = self._starts[frame : frame + 2]
         depth_size, image_size = self._sizes[:, frame]
         pixels = np.fromfile(self._pairs, np.uint8, end - start, offset=start)
         depth, image = np.split(pixels, [4 * depth_size.prod()])
         return image.reshape(*image_size, 3), depth.view(np.float32).reshape(depth_size)
-
-    def size(self, split: str, frame: int) -> tuple[int, int]:
-        """Return (height, width) of the depth that :meth:`read` gives."""
-        return _size(self._sizes[0, frame]) if split == self._split else self._layout.size(split, frame)
-
-    count, scene, label, where = map(_forward, ("count", "scene", "label", "where"))
-    identity, files, metres_per_level = map(_forward, ("identity", "files", "metres_per_level"))
-    scene_type, objects = map(_forward, ("scene_type", "objects"))
-
-    def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
-        """Return the camera of the image that :meth:`read` gives."""
-        camera = self._layout.intrinsics(split, frame)
-        if split != self._split or camera is None:
-            return camera
-        return camera.resized(self._layout.size(split, frame), _size(self._sizes[1, frame]))
 
     def _count_made(self) -> int:
         """Return how many frames are made, the first of the split."""
@@ -146,12 +116,11 @@ class CachedLayout(Layout):
                 f"{self.path}: the cache of {self._count} {self._split} frames needs {needed / 1e9:.3g} GB and "
                 f"{free / 1e9:.3g} GB are free; {_WAYS}"
             )
-        loader = DataLoader(
-            _Decoder(self._layout, self._split, self._sizes),
+        loader: DataLoader[Pair] = DataLoader(
+            range(made, self._count),  # type: ignore[arg-type]  # all that a loader needs of a dataset
             batch_size=None,
-            sampler=range(made, self._count),
             num_workers=workers,
-            collate_fn=tuple,  # as it is: arrays, not tensors
+            collate_fn=self._decode,  # in the worker
             generator=torch.Generator(),  # or it would draw from the run's
         )
         with self._pairs.open("ab") as pairs:
@@ -174,19 +143,7 @@ class CachedLayout(Layout):
         os.fsync(pairs.fileno())
         write_text(self._progress, str(made))
 
-
-class _Decoder(Dataset[Pair]):
-    """What is stored of each frame, for a loader's workers."""
-
-    def __init__(self, layout: Layout, split: str, sizes: IntArray) -> None:
-        self._layout, self._split, self._sizes = layout, split, sizes
-
-    def __getitem__(self, frame: int) -> Pair:
+    def _decode(self, frame: Any) -> Pair:
         image, depth = self._layout.read(self._split, frame)
-        depth_size, image_size = map(_size, self._sizes[:, frame])
+        depth_size, image_size = map(tuple, self._sizes[:, frame].tolist())
         return resize_image(image, image_size), resize_nearest(depth, depth_size)
-
-
-def _size(row: IntArray) -> Size:
-    height, width = row.tolist()
-    return height, width

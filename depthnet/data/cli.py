@@ -1,8 +1,8 @@
-"""Get data, look at it, and find what is wrong with it before a network is trained on it.
+"""Get data, view it, and find what is wrong with it before a network is trained on it.
 
     depthnet data check ROOT           one page on what lies there and everything wrong with it
     depthnet data show ROOT|rooms      a contact sheet of images and depth
-    depthnet data download ROOT        bring the official labelled file of NYU Depth V2 (3 GB)
+    depthnet data download ROOT        download the official labelled file of NYU Depth V2 (3 GB)
     depthnet data prepare MAT OUT      turn that file into list files and PNG pairs
 
 Exit code: 0, done, and nothing is wrong; 1, check found something wrong; 2, it could not be done; 130, interrupted.
@@ -29,7 +29,7 @@ from depthnet.data.rooms.layout import RoomsLayout
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
-    again = "every file written is whole, and the same command goes on"
+    again = "every file written is whole, and the same command resumes"
     return finish("depthnet data", partial(options.run, options), again)
 
 
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("depthnet data", description=__doc__, formatter_class=style)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    check = commands.add_parser("check", help="say what a data set is, and everything wrong with it")
+    check = commands.add_parser("check", help="report what a data set is, and everything wrong with it")
     check.add_argument("root", metavar="ROOT", help="folder of the data, or the labelled .mat file")
     check.add_argument("--manifest", metavar="FILE", help="write a CSV file with a row for each pair")
     check.add_argument("--all", action="store_true", help="list every finding, not the first 20 of a kind")
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add_source_options(show)
     show.set_defaults(run=_show)
 
-    download = commands.add_parser("download", help="bring the official labelled file of NYU Depth V2")
+    download = commands.add_parser("download", help="download the official labelled file of NYU Depth V2")
     download.add_argument("root", metavar="ROOT", help="folder to put it in")
     download.set_defaults(run=_download)
 
@@ -110,7 +110,7 @@ def _download(options: argparse.Namespace) -> int:
     from depthnet.data.download import download
 
     path = download(Path(options.root).expanduser())
-    print(f"{path}: whole, by its digest. Look at it with depthnet data check {options.root}")
+    print(f"{path}: complete, by its digest. Check it with depthnet data check {options.root}")
     return 0
 
 
@@ -119,5 +119,5 @@ def _prepare(options: argparse.Namespace) -> int:
 
     with progress_bar("pairs written") as advance:
         prepare(Path(options.mat).expanduser(), Path(options.out).expanduser(), options.truth, advance)
-    print(f"{options.out}: list files and pairs, {options.truth} depth in whole millimetres")
+    print(f"{options.out}: list files and pairs, {options.truth} depth in whole millimeters")
     return 0

@@ -20,13 +20,22 @@ from depthnet.core.atomic_io import cache_folder
 from depthnet.core.images import is_stretched
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import DepthRange, ImageSize, InputError, RangeLike, Sample, read_size
-from depthnet.data.cache import CachedLayout, Size
+from depthnet.data.cache import PairCache, Size
 from depthnet.data.dataset import DepthDataset, MixedDataset
-from depthnet.data.layouts.layout import SPLITS, Finding, Layout, SourceLayout, describe_camera, sample_frames
+from depthnet.data.layouts.layout import (
+    SPLITS,
+    Finding,
+    Layout,
+    Pair,
+    SourceLayout,
+    describe_camera,
+    first_frames,
+    sample_frames,
+)
 from depthnet.data.layouts.official import NYU_CAMERA
 from depthnet.data.layouts.registry import open_root
 from depthnet.data.rooms.layout import ROOMS_CAMERA, RoomsLayout
-from depthnet.data.sampler import EvalSampler, TrainSampler
+from depthnet.data.sampler import TrainSampler, eval_frames
 from depthnet.data.transforms import Augment
 from depthnet.data.validation.check import cheap_findings, examine, no_frames, require_sound
 
@@ -94,7 +103,6 @@ class DepthDataModule(LightningDataModule):
         self._cached, self._cache_folder = cache == "disk", cache_folder(cache_dir)
         self._extra_rooms = extra_rooms
         self._size_for = functools.cache(size_for) if size_for else None
-        self._sizes: dict[str, list[Size]] = {}  # of the images of each split, once they were asked for
         self.batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._augment = augment or Augment()
         cores = os.cpu_count() or 1
@@ -136,7 +144,7 @@ class DepthDataModule(LightningDataModule):
 
         Args:
             frames: The number of rooms in each split.
-            image_size: (height, width) of images and truth.
+            image_size: (height, width) of images and ground truth.
             depth_range: Depths that count as valid [m].
             scene_seed: Which rooms; apart from the run's seed, so that runs are evaluated on the same ones.
             holes: Whether depth misses what a Kinect misses.
@@ -150,7 +158,7 @@ class DepthDataModule(LightningDataModule):
         """Examine the data, once per state of its files; Lightning calls this on one process of each machine.
 
         Raises:
-            InputError: If something was found that spoils training or validation, and a fit begins.
+            InputError: If a finding invalidates training or validation, and a fit begins.
         """
         splits: tuple[str, ...] = ()
         if self.trainer is None or self.trainer.state.fn == "fit":
@@ -186,7 +194,7 @@ class DepthDataModule(LightningDataModule):
         return self.eval_dataloader(self.test_split)
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
-        """Return a loader that gives every frame of a split once, in order, the truth at its own size.
+        """Return a loader that gives every frame of a split once, in order, the ground truth at its own size.
 
         Raises:
             InputError: If the data set has no such split, or it is unsound.
@@ -194,9 +202,10 @@ class DepthDataModule(LightningDataModule):
         self._require_sound(split)
         image_sizes = self._image_sizes(split)
         depth_sizes = [self.layout.size(split, frame) for frame in range(len(image_sizes))]
-        dataset = DepthDataset(self._cache(self.layout, split, image_sizes, depth_sizes), split, image_sizes)
+        read = self._cached_read(self.layout, split, image_sizes, depth_sizes)
+        dataset = DepthDataset(self.layout, split, image_sizes, read=read)
         batch_size = self._eval_batch_size if len(set(depth_sizes)) == 1 else 1
-        return self._loader(dataset, batch_size=batch_size, sampler=EvalSampler(len(dataset)))
+        return self._loader(dataset, batch_size=batch_size, sampler=eval_frames(len(dataset)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return, for a checkpoint, how many batches of which epoch were trained on."""
@@ -204,7 +213,7 @@ class DepthDataModule(LightningDataModule):
         return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.batch_idx + 1} if trainer else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the batches that were trained on before the checkpoint."""
+        """Resume after the batches that were trained on before the checkpoint."""
         self._done = (int(state_dict["epoch"]), int(state_dict["batches"]))
 
     def facts(self) -> dict[str, Any]:
@@ -228,13 +237,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If what is stated of a camera cannot be.
         """
-        cameras = {frame: self.layout.intrinsics("train", frame) for frame in sample_frames(self.layout, "train")}
-        focals = [
-            camera.resized(self.layout.size("train", frame), self._image_size("train", frame)).focal
-            for frame, camera in cameras.items()
-            if camera is not None
-        ]
-        return statistics.median(focals) if focals and 2 * len(focals) >= len(cameras) else None
+        focals, frames = [], sample_frames(self.layout, "train")
+        for frame in frames:
+            if camera := self.layout.intrinsics("train", frame):
+                camera = camera.resized(self.layout.size("train", frame), self._image_size("train", frame))
+                focals.append(camera.focal)
+        return statistics.median(focals) if focals and 2 * len(focals) >= len(frames) else None
 
     def beyond_range(self, low: float, high: float) -> float:
         """Return the share of the valid training depth that is outside [low, high] [m].
@@ -259,14 +267,16 @@ class DepthDataModule(LightningDataModule):
         return self.layout.label("train", frame)
 
     def describe(self) -> str:
-        """Return a line that says what this data is, and another for each thing one has to know."""
+        """Return a line that describes the data, and one for each note or warning."""
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
         if self._extra_rooms:
             counts += f", {self._share} of {self._extra_rooms} built-in rooms in each epoch"
-        line = f"{self.layout.description} ({counts}; {self.layout.truth} truth), images {self._describe_sizes()}"
+        line = (
+            f"{self.layout.description} ({counts}; {self.layout.truth} ground truth), images {self._describe_sizes()}"
+        )
         notes = [f"camera: {describe_camera(self.layout)}", *(f"note: {note}" for note in self.layout.notes)]
         if self.layout.val == "random_frames":
-            notes.append("warning: val frames are drawn at random and have neighbours in train, so val figures flatter")
+            notes.append("warning: val frames are drawn at random and have neighbors in train, so val figures flatter")
         return "\n      ".join([line, *notes])
 
     def record(self) -> dict[str, Any]:
@@ -300,16 +310,13 @@ class DepthDataModule(LightningDataModule):
 
     def _image_sizes(self, split: str) -> list[Size]:
         """Return the (height, width) that each image of a split is resized to."""
-        if split not in self._sizes:
-            self._sizes[split] = [self._image_size(split, frame) for frame in range(self.layout.count(split))]
-        return self._sizes[split]
+        return [self._image_size(split, frame) for frame in range(self.layout.count(split))]
 
     def _describe_sizes(self) -> str:
         """Return the sizes of some images, in words."""
         found: Counter[Size] = Counter()
         stretched = ""
-        split = next((split for split in SPLITS if self.layout.count(split)), SPLITS[0])
-        for frame in sample_frames(self.layout, split):
+        for split, frame in first_frames(self.layout):
             with suppress(InputError):  # the data's check reports it
                 (height, width), size = self.layout.size(split, frame), self._image_size(split, frame)
                 found[size] += 1
@@ -325,16 +332,19 @@ class DepthDataModule(LightningDataModule):
         require_sound(self._examined[0], self._allow, (split,))
 
     def _train_dataset(self, layout: Layout, sizes: list[Size]) -> DepthDataset:
-        return DepthDataset(self._cache(layout, "train", sizes, sizes), "train", sizes, self._augment, self._seed)
+        read = self._cached_read(layout, "train", sizes, sizes)
+        return DepthDataset(layout, "train", sizes, self._augment, self._seed, read=read)
 
-    def _cache(self, layout: Layout, split: str, image_sizes: list[Size], depth_sizes: list[Size]) -> Layout:
-        """Return a layout's split from the cache, which is made if it is wanted and not there."""
+    def _cached_read(
+        self, layout: Layout, split: str, image_sizes: list[Size], depth_sizes: list[Size]
+    ) -> Callable[[int], Pair] | None:
+        """Return what reads a split's pairs from the cache, which is completed first; None where there is none."""
         if not (self._cached and layout.identity()):
-            return layout
-        cached = CachedLayout(layout, split, self._cache_folder, image_sizes, depth_sizes)
+            return None
+        cache = PairCache(layout, split, self._cache_folder, image_sizes, depth_sizes)
         with progress_bar(f"{split} pairs decoded") as advance:
-            cached.build(self._spare_workers, advance)
-        return cached
+            cache.build(self._spare_workers, advance)
+        return cache.read
 
     @functools.cached_property
     def _examined(self) -> tuple[Sequence[Finding], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from depthnet.core.images import resize_image, resize_nearest
 from depthnet.core.types import Sample
-from depthnet.data.layouts.layout import Layout
+from depthnet.data.layouts.layout import Layout, Pair
 from depthnet.data.sampler import derive_seed
 
 if TYPE_CHECKING:  # albumentations takes seconds
@@ -29,8 +30,8 @@ class DepthDataset(Dataset[Sample]):
     """The samples of one split.
 
     To train, image and depth are resized to ``image_size`` (depth by the nearest pixel) and augmented; depth outside
-    the layout's range is 0, missing. To evaluate, only the image is resized: the truth keeps its file's size and is
-    never touched.
+    the layout's range is 0, missing. To evaluate, only the image is resized: the ground truth keeps its
+    file's size and is never touched.
 
     Args:
         layout: Where the pairs come from.
@@ -39,6 +40,7 @@ class DepthDataset(Dataset[Sample]):
         augment: The augmentation of training; None to evaluate.
         seed: The run's seed, for the augmentation.
         change: What is done to each photograph at its full size, its frame's number the seed.
+        read: Reads a frame's pair in place of the layout, as a cache does, perhaps resized already.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DepthDataset(Dataset[Sample]):
         augment: Augment | None = None,
         seed: int = 0,
         change: Change | None = None,
+        read: Callable[[int], Pair] | None = None,
     ) -> None:
         self.layout = layout
         self.split = split
@@ -56,6 +59,7 @@ class DepthDataset(Dataset[Sample]):
         self._augment = augment
         self._seed = seed
         self._change = change
+        self._read = read or functools.partial(layout.read, split)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -72,10 +76,10 @@ class DepthDataset(Dataset[Sample]):
         """
         epoch, frame = key if isinstance(key, tuple) else (0, key)
         size: tuple[int, int] = tuple(self._sizes[frame].tolist())
-        image, depth = self.layout.read(self.split, frame)
+        image, depth = self._read(frame)
         camera = self.layout.intrinsics(self.split, frame)
         if camera is not None:
-            camera = camera.resized((image.shape[0], image.shape[1]), size)
+            camera = camera.resized(self.layout.size(self.split, frame), size)
         if self._change is not None:
             image = self._change(image, frame)
         image = resize_image(image, size)

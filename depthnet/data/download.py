@@ -1,4 +1,4 @@
-"""Bring the official file of NYU Depth V2's labelled set, whole or not at all."""
+"""Download the official file of NYU Depth V2's labelled set, completely or not at all."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         The path of the file.
 
     Raises:
-        InputError: If the disk has too little room, the server fails, or what arrives is not the file; it says how to
-            bring the file by hand.
+        InputError: If the disk has too little room, the server fails, or what arrives is not the file; it states how to
+            download the file by hand.
     """
     from torchvision.datasets.utils import (  # type: ignore[import-untyped]  # imports torch: seconds
         check_integrity,
@@ -51,19 +51,18 @@ def download(root: str | os.PathLike[str], url: str = URL, size: int = SIZE, md5
         return path
     require_writable(path.parent)
     remove_leftovers(path.parent)  # of a download that was killed: gigabytes
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        room = f"{free / 1e9:.1f} GB are free where {size / 1e9:.1f} GB are needed"
-        raise InputError(f"{path.parent}: {room}; make room, or name another folder")
+    if (free := shutil.disk_usage(path.parent).free) < size:
+        raise InputError(
+            f"{path.parent}: {free / 1e9:.1f} GB are free, {size / 1e9:.1f} GB needed; name another folder"
+        )
     before = socket.getdefaulttimeout()
     with open_durable(path) as file:
         socket.setdefaulttimeout(PATIENCE)
         try:
             download_url(url, path.parent, Path(file.name).name, md5)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the digest is wrong
-            by_hand = f"bring the file by hand ({size} bytes, MD5 {md5}) to {path}"
-            message = f"{' '.join(str(error).split())}; try again, or {by_hand}"
-            raise InputError(f"{url}: {message}; then run depthnet data check {path.parent}") from error
+            by_hand = f"try again, or download the file by hand ({size} bytes, MD5 {md5}) to {path}"
+            raise InputError(f"{url}: {' '.join(str(error).split())}; {by_hand}") from error
         finally:
             socket.setdefaulttimeout(before)
     return path

@@ -24,8 +24,8 @@ def prepare(
 ) -> None:
     """Write each frame as ``<recording>/rgb_NNNNN.png`` and ``sync_depth_NNNNN.png``, and the lists of the splits.
 
-    The numbers count from 0. Depth is 16-bit millimetres, so it moves by at most 0.5 mm. The lists come last, and that
-    of train last of all: until then ``out`` is no training set. Called again after an interruption, it goes on.
+    The numbers count from 0. Depth is 16-bit millimeters, so it moves by at most 0.5 mm. The lists come last, and that
+    of train last of all: until then ``out`` is no training set. Called again after an interruption, it resumes.
 
     Args:
         mat: The labelled file, or the folder that holds it.
@@ -71,6 +71,6 @@ def _claim(out: Path, marker: dict[str, str]) -> None:
         for left in out.glob("*/.*.part"):  # of a run that was killed
             left.unlink(missing_ok=True)
     elif any(out.iterdir()):
-        raise InputError(f"{out}: holds other files, or depth of another truth or file; name a new or empty folder")
+        raise InputError(f"{out}: holds other files, or another ground truth or source; name a new or empty folder")
     else:
         write_text(path, text)

@@ -24,7 +24,7 @@ Key = tuple[int, int]
 
 
 def derive_seed(*parts: int) -> int:
-    """Mix integers into one seed, 0 to 2**32 - 1; neighbours give unrelated seeds.
+    """Mix integers into one seed, 0 to 2**32 - 1; neighbors give unrelated seeds.
 
     Example:
         >>> derive_seed(0, 1, 2) == derive_seed(0, 1, 2), derive_seed(0, 1, 2) == derive_seed(0, 2, 1)
@@ -111,24 +111,7 @@ class TrainSampler(Sampler[list[Key]]):
         return frames // unit * unit
 
 
-class EvalSampler(Sampler[Key]):
-    """Every frame once, in order; several processes share them out without repeating any.
-
-    Args:
-        frames: How many frames there are.
-    """
-
-    def __init__(self, frames: int) -> None:
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[Key]:
-        """Yield the (0, frame) keys of this process."""
-        return ((0, frame) for frame in self._own())
-
-    def __len__(self) -> int:
-        """Return the number of keys that this process is given."""
-        return len(self._own())
-
-    def _own(self) -> range:
-        rank, processes = _place(self._frames)
-        return range(rank, self._frames, processes)
+def eval_frames(frames: int) -> range:
+    """Return the frames that this process evaluates, in order; several processes share them without repeating any."""
+    rank, processes = _place(frames)
+    return range(rank, frames, processes)

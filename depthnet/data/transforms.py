@@ -68,7 +68,7 @@ class Augment:
 
         Args:
             image: RGB, ``uint8``, shape ``(H, W, 3)``.
-            depth: Metres, ``float32``, shape ``(H, W)``, 0 = missing.
+            depth: Meters, ``float32``, shape ``(H, W)``, 0 = missing.
             seed: All that is random here follows from it; 0 to 2**32 - 1.
             camera: Of the image [px]; None where it is not known.
 
@@ -86,7 +86,7 @@ class Augment:
             return out["image"], out["depth"], None
         try:
             out = self._chain(image=image, depth=depth, keypoints=_PROBES)
-        except NotImplementedError:  # a transform of somebody's own that moves no points
+        except NotImplementedError:  # a transform of a user's own that moves no points
             return self(image, depth, seed)
         return out["image"], out["depth"], _moved(camera, np.asarray(out["keypoints"], np.float64))
 
@@ -156,18 +156,16 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
     def apply(self, img: npt.NDArray[Any], zoom: float, top: float, left: float, **params: Any) -> npt.NDArray[Any]:
         """Enlarge the image bilinearly."""
         pixel = 1 / zoom
-        centre = (pixel - 1) / 2  # OpenCV counts from the centre of the first pixel
-        window = np.array([[pixel, 0, left + centre], [0, pixel, top + centre]])
+        center = (pixel - 1) / 2  # OpenCV counts from the center of the first pixel
+        window = np.array([[pixel, 0, left + center], [0, pixel, top + center]])
         size = img.shape[1], img.shape[0]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(img, window, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def apply_to_mask(self, mask: Depth, zoom: float, top: float, left: float, **params: Any) -> Depth:
-        """Take the depth under each output pixel's centre, divided by the zoom."""
-        rows, columns = (
-            (start + (np.arange(side) + 0.5) / zoom).astype(np.intp)
-            for start, side in zip((top, left), mask.shape, strict=True)
-        )
+        """Take the depth under each output pixel's center, divided by the zoom."""
+        places = zip((top, left), mask.shape, strict=True)
+        rows, columns = ((start + (np.arange(side) + 0.5) / zoom).astype(np.intp) for start, side in places)
         return mask.take(rows, axis=0).take(columns, axis=1) / np.float32(zoom)
 
     def apply_to_keypoints(
@@ -182,11 +180,11 @@ class DepthZoom(A.DualTransform):  # type: ignore[misc]  # albumentations has no
 
 
 class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Replace a rectangle of the image by its depth, as grey; depth stays.
+    """Replace a rectangle of the image by its depth, as gray; depth stays.
 
     With a, b, c, d uniform in [0, 1], the rectangle begins at (a W, b H) and is share c (1 - a) W wide and
     share d (1 - b) H high, at least a pixel. White is the depth range's max, black is 0; where depth is missing or not
-    below the max, the image stays. For use with :class:`Augment`, as its last transform, so that nothing recolours the
+    below the max, the image stays. For use with :class:`Augment`, as its last transform, so that nothing recolors the
     depth.
 
     Args:
@@ -231,7 +229,7 @@ class CutDepth(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ha
         """Paste the depth."""
         most = self.depth_range.max
         valid = (depth > 0) & (depth < most)
-        grey = np.where(valid, depth, 0) * np.float32(255 / most)
+        gray = np.where(valid, depth, 0) * np.float32(255 / most)
         image = img.copy()
-        image[rectangle] = np.where(valid[..., None], np.rint(grey).astype(np.uint8)[..., None], image[rectangle])
+        image[rectangle] = np.where(valid[..., None], np.rint(gray).astype(np.uint8)[..., None], image[rectangle])
         return image

@@ -260,7 +260,7 @@ def test_a_cache_that_cannot_be_written_is_told(make_lists, tmp_path):
 
 def test_random_val_frames_are_told(make_lists):
     data = DepthDataModule.from_root(make_lists(train=30), val="random_frames", image_size=[24, 32])
-    assert "neighbours" in data.describe()
+    assert "neighbors" in data.describe()
     assert data.record()["val"] == "random_frames"
 
 

@@ -53,7 +53,7 @@ def test_a_row_names_image_depth_and_focal_length(mat, tmp_path):
         np.testing.assert_array_equal(np.asarray(depth), np.rint(FRAMES[8].depth * 1000))
 
 
-def test_depth_moves_by_at_most_half_a_millimetre(tmp_path):
+def test_depth_moves_by_at_most_half_a_millimeter(tmp_path):
     rng = np.random.default_rng(0)
     frames = [
         frame._replace(depth=rng.uniform(0.5, 10, frame.depth.shape).astype(np.float32)) for frame in random_frames(8)
@@ -121,10 +121,10 @@ def test_other_files_are_not_mixed_in(mat, tmp_path):
     out = tmp_path / "out"
     prepare(mat, out, "raw")
     before = all_files(out)
-    with pytest.raises(InputError, match="another truth"):
+    with pytest.raises(InputError, match="another ground truth"):
         prepare(mat, out, "filled")
     write_mat(tmp_path / LABELLED_FILE, FRAMES[:7])
-    with pytest.raises(InputError, match="or file"):
+    with pytest.raises(InputError, match="or source"):
         prepare(tmp_path / LABELLED_FILE, out, "raw")
     (out / "prepare.json").write_text("{")
     with pytest.raises(InputError, match="holds other files"):

@@ -3,7 +3,7 @@ import torch
 
 from depthnet.core.types import InputError
 from depthnet.data import sampler as sampling
-from depthnet.data.sampler import EvalSampler, TrainSampler, derive_seed
+from depthnet.data.sampler import TrainSampler, derive_seed, eval_frames
 
 
 def order(frames, batch_size, seed, epoch):
@@ -98,22 +98,19 @@ def test_evaluation_shares_out_every_frame_once(monkeypatch):
     frames = []
     for rank in range(3):
         monkeypatch.setattr(sampling, "_place", lambda frames, rank=rank: (rank, 3))
-        sampler = EvalSampler(7)
-        keys = list(sampler)
-        assert len(keys) == len(sampler)
-        frames += [frame for _, frame in keys]
+        frames += eval_frames(7)
     assert sorted(frames) == list(range(7))
 
 
-@pytest.mark.parametrize("sampler", [TrainSampler([0, 0], 4, 0), EvalSampler(2)])
-def test_a_process_without_a_frame_is_refused_instead_of_waited_for(monkeypatch, sampler):
+@pytest.mark.parametrize("share", [lambda: len(TrainSampler([0, 0], 4, 0)), lambda: eval_frames(2)])
+def test_a_process_without_a_frame_is_refused_instead_of_waited_for(monkeypatch, share):
     for name, value in {"is_initialized": True, "get_world_size": 3, "get_rank": 0}.items():
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     with pytest.raises(InputError, match=r"2 frames are too few for 3 processes; lower trainer\.devices"):
-        len(sampler)
+        share()
 
 
-def test_seeds_of_neighbours_are_spread():
+def test_seeds_of_neighbors_are_spread():
     seeds = {derive_seed(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
     assert max(seeds) > 2**31

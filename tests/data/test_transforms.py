@@ -61,7 +61,7 @@ def numbers_in(depth, transforms):
     ids=["flip", "crop", "zoom", "rotation", "all four", "strong"],
 )
 def test_image_depth_and_mask_agree_whatever_is_drawn(transforms, pixels):
-    """Depth takes the nearest pixel, half a pixel off at most for each resampling; colours are rounded."""
+    """Depth takes the nearest pixel, half a pixel off at most for each resampling; colors are rounded."""
     augment = Augment(transforms)
     seen = set()
     for seed in range(200):
@@ -91,14 +91,14 @@ def test_zoom_divides_depth_by_what_it_enlarges_by():
         assert len(np.unique(depth)) == 1
         assert (image[..., 2] == 255).all(), "nothing from outside the picture"
         zoom = 6 / depth[0, 0]
-        levels = image[HEIGHT // 2].astype(float)[[5, -6], 1]  # away from the rim, where the last colour is repeated
+        levels = image[HEIGHT // 2].astype(float)[[5, -6], 1]  # away from the rim, where the last color is repeated
         assert (WIDTH - 11) * 2 / (levels[1] - levels[0]) == pytest.approx(zoom, rel=0.03)
         factors.append(zoom)
     assert 1.0 <= min(factors) < 1.05
     assert 2.45 < max(factors) <= 2.5
 
 
-def test_zoom_takes_the_depth_under_the_centre_of_each_pixel():
+def test_zoom_takes_the_depth_under_the_center_of_each_pixel():
     depth = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     zoom = DepthZoom(scale=(2.0, 2.0))
     doubled = zoom.apply_to_mask(depth, zoom=2.0, top=0.0, left=1.0)
@@ -113,7 +113,7 @@ def test_zoom_reaches_every_part_of_the_picture():
     assert (corners.max(axis=0) > (HEIGHT / 2 - 4, WIDTH / 2 - 4)).all()
 
 
-def test_colour_blur_and_noise_leave_depth_alone():
+def test_color_blur_and_noise_leave_depth_alone():
     """All of the strong chain but its geometry, which comes first, so that both chains draw it alike."""
     whole, frame = Augment(strong()), Augment(geometric())
     changed = 0
@@ -128,14 +128,14 @@ def test_colour_blur_and_noise_leave_depth_alone():
 def test_cut_depth_pastes_the_depth_and_nothing_where_it_is_missing():
     augment = Augment([CutDepth((1e-3, 8.0), p=1.0)])
     depth = np.where(HOLES, 0, 1 + COLUMNS / WIDTH * 8).astype(np.float32)  # up to 9 m: more than white
-    grey = np.rint(np.where(depth < 8, depth, 0) * np.float32(255 / 8)).astype(np.uint8)[..., None].repeat(3, 2)
+    gray = np.rint(np.where(depth < 8, depth, 0) * np.float32(255 / 8)).astype(np.uint8)[..., None].repeat(3, 2)
     shares = []
     for seed in range(200):
         image, same, _ = augment(IMAGE, depth, seed)
         assert same.tobytes() == depth.tobytes()
         pasted = (image != IMAGE).any(axis=2)
         assert not (pasted & ((depth == 0) | (depth >= 8))).any()
-        assert (image[pasted] == grey[pasted]).all()
+        assert (image[pasted] == gray[pasted]).all()
         rows, columns = np.nonzero(pasted)
         if len(rows):  # all that is valid in the rectangle is pasted
             box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import depth_bits, image_size, read_depth, read_image
@@ -32,7 +32,7 @@ class FileRow(NamedTuple):
     where: str
     scene: str = ""
     bits: int = 16  # of a level of the depth file; 32 for floats
-    metres_per_level: float = 1e-3
+    meters_per_level: float = 1e-3
     intrinsics: Intrinsics | None = None
     focal: float | None = None  # as a list states it [px]
 
@@ -43,7 +43,7 @@ class FileRow(NamedTuple):
 
 
 class FileLayout(SourceLayout):
-    """A layout of image and depth files; a subclass only says how the rows are found.
+    """A layout of image and depth files; a subclass only finds the rows.
 
     Rows without a scene get one by their names, and whole scenes are held out where there are no val rows. Rows that
     name no pair of files are left out, with a finding.
@@ -56,12 +56,10 @@ class FileLayout(SourceLayout):
         notes: What was left out or assumed without being wrong.
 
     Attributes:
-        depth_range: The depths that count where the user states none [m]; NYU's, unless a subclass says otherwise.
-        scene_column: What states the scenes of rows that have one, in words.
+        depth_range: The depths that count where the user states none [m]; NYU's, unless a subclass states another.
     """
 
     depth_range = NYU_DEPTH_RANGE
-    scene_column: ClassVar[str] = "the scene column"
     findings: list[Finding]
     numbered: list[str]
     _rows: dict[str, list[FileRow]]
@@ -81,9 +79,12 @@ class FileLayout(SourceLayout):
         self._roots = dict(roots)
         self._sizes: dict[tuple[str, int], tuple[int, int]] = {}  # of the frames that were asked for
         self._status: list[tuple[str, str, int, int]] = []  # split, path, bytes, time of change: for identity()
+        if not any(rows.values()):
+            first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
+            raise InputError(f"{source.root}: no pairs there{first}")
         scenes, self.scene_rule = name_scenes({split: [row.image for row in rows[split]] for split in rows}, self.nyu)
         if rows.get("train") and all(row.scene for row in rows["train"]):
-            self.scene_rule = self.scene_column
+            self.scene_rule = "the scene column"
         named = {
             split: [row._replace(scene=row.scene or scene) for row, scene in zip(some, scenes[split], strict=True)]
             for split, some in rows.items()
@@ -108,7 +109,7 @@ class FileLayout(SourceLayout):
         image_path, depth_path = self.files(split, frame)
         with explained(row.where):
             image = read_image(image_path)
-            depth = read_depth(depth_path, row.metres_per_level, row.bits)
+            depth = read_depth(depth_path, row.meters_per_level, row.bits)
             if image.shape[:2] != depth.shape:
                 (h, w), (dh, dw) = image.shape[:2], depth.shape
                 message = f"{row.image} has {w}x{h} pixels and {row.depth} {dw}x{dh}; they must agree"
@@ -125,7 +126,7 @@ class FileLayout(SourceLayout):
     def identity(self) -> str:
         """Return a digest of the rows, and of each file's path, size and time of change."""
         order = {
-            split: [(row.image, (row.bits, row.metres_per_level)) for row in rows] for split, rows in self._rows.items()
+            split: [(row.image, (row.bits, row.meters_per_level)) for row in rows] for split, rows in self._rows.items()
         }
         forms = sorted({form for rows in order.values() for _, form in rows})
         return hashlib.sha256(json.dumps([self.name, forms, order, self._status]).encode()).hexdigest()
@@ -135,10 +136,10 @@ class FileLayout(SourceLayout):
         row, root = self._rows[split][frame], self._roots[split]
         return root / row.image, root / row.depth
 
-    def metres_per_level(self, split: str, frame: int) -> float | None:
+    def meters_per_level(self, split: str, frame: int) -> float | None:
         """Return what one level of the depth file stands for [m]; None for a file of floats."""
         row = self._rows[split][frame]
-        return None if row.bits == 32 else row.metres_per_level
+        return None if row.bits == 32 else row.meters_per_level
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
         """Return the camera that the row states; for NYU that of its focal length, else NYU's own."""
@@ -152,41 +153,37 @@ class FileLayout(SourceLayout):
         """Return the rows whose two files lie in the root; note the state of every file."""
         root, kept = self._roots[split], []
         for row in rows:
-            paths = [os.path.join(root, name) for name in (row.image, row.depth)]  # noqa: PTH118  100,000 of them
+            names = row.image, row.depth
             try:
-                states = [os.stat(path) for path in paths]  # noqa: PTH116
+                states = [os.stat(os.path.join(root, name)) for name in names]  # noqa: PTH116, PTH118  100,000 of them
             except (OSError, ValueError):
                 states = []
             if states and all(stat.S_ISREG(state.st_mode) for state in states):
                 kept.append(row)
-                self._status += [
-                    (split, name, state.st_size, state.st_mtime_ns)
-                    for name, state in zip((row.image, row.depth), states, strict=True)
-                ]
+                self._status += [(split, n, s.st_size, s.st_mtime_ns) for n, s in zip(names, states, strict=True)]
             else:
-                name = row.depth if os.path.isfile(paths[0]) else row.image  # noqa: PTH113  never raises
+                name = next((name for name in names if not os.path.isfile(root / name)), row.depth)  # noqa: PTH113
                 message = f"{name} is missing in {root}; restore the file or take out the row"
                 self.findings.append(Finding("missing", row.where, message, (split,)))
         return kept
 
     def _find_doubles(self) -> None:
         seen: dict[Path, tuple[str, FileRow]] = {}
-        for split, some in self._rows.items():
-            for row in some:
-                for name in (row.image, row.depth):
-                    other, first = seen.setdefault(self._roots[split] / name, (split, row))
-                    if first is not row:
-                        splits = tuple(dict.fromkeys((other, split)))
-                        message = f"{name} stands in {first.where} already; take one of the rows out"
-                        self.findings.append(Finding("duplicate_row", row.where, message, splits))
-                        break
+        for split, row in ((split, row) for split, some in self._rows.items() for row in some):
+            files = {name: self._roots[split] / name for name in (row.image, row.depth)}
+            for name in [name for name in files if files[name] in seen][:1]:
+                other, first = seen[files[name]]
+                message = f"{name} stands in {first.where} already; take one of the rows out"
+                self.findings.append(Finding("duplicate_row", row.where, message, tuple(dict.fromkeys((other, split)))))
+            for file in files.values():
+                seen.setdefault(file, (split, row))
 
     def _find_shifted(self) -> None:
         """Find rows whose two names hold different frame numbers, where nearly all rows agree."""
         for split, some in self._rows.items():
             odd = [row for row in some if frame_number(row.image) != frame_number(row.depth)]
             for row in odd if len(odd) <= len(some) / 2 else ():
-                message = f"{row.image} stands beside {row.depth}, another frame's depth; mend the list"
+                message = f"{row.image} stands beside {row.depth}, another frame's depth; correct the list"
                 self.findings.append(Finding("shifted", row.where, message, (split,)))
 
 
@@ -250,25 +247,17 @@ def split_rows(path: Path, delimiters: str = "") -> list[tuple[str, list[str]]]:
 
 
 def parse_rows(
-    path: Path,
     rows: Sequence[tuple[str, list[str]]],
     parse: Callable[[str, list[str]], Row],
     findings: list[Finding],
     splits: tuple[str, ...] = SPLITS,
 ) -> list[Row]:
-    """Return what ``parse`` makes of each row's place and fields; a row that it refuses becomes a finding.
-
-    Raises:
-        InputError: If no row is left.
-    """
+    """Return what ``parse`` makes of each row's place and fields; a row that it refuses becomes a finding."""
     parsed: list[Row] = []
     for where, fields in rows:
         try:
             parsed.append(parse(where, fields))
         except ValueError as error:
             name = "leaves_root" if isinstance(error, InputError) and error.finding == "leaves_root" else "row"
-            findings.append(Finding(name, where, f"{error}; mend or take out the row", splits))
-    if not parsed:
-        first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
-        raise InputError(f"{path}: the list names no pair{first}")
+            findings.append(Finding(name, where, f"{error}; correct or take out the row", splits))
     return parsed

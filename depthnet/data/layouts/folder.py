@@ -2,7 +2,7 @@
 
 Either ``images/`` and ``depths/`` with files of the same names, in folders that are scenes (below ``train``, ``val``
 and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth``
-(paths below the root, or absolute ones that lie there; slashes either way) and, as far as there is something to say,
+(paths below the root, or absolute ones that lie there; slashes either way) and, where there is something to state,
 ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8 or 16 bits, or ``.npy`` of floats. The
 unit and the depth range have to be stated: nobody can guess them.
 
@@ -33,7 +33,7 @@ class FolderLayout(FileLayout):
 
     Args:
         source: Its ``lists`` is the CSV file, if it is not ``root/pairs.csv``; its ``unit`` is what a level of depth
-            stands for, where the CSV file does not say; its ``focal`` or ``fov_x`` is the camera's, likewise.
+            stands for, where the CSV file does not state it; its ``focal`` or ``fov_x`` is the camera's, likewise.
 
     Raises:
         InputError: If there are no pairs, the CSV file is torn, or no unit or depth range is stated.
@@ -46,7 +46,7 @@ class FolderLayout(FileLayout):
     def __init__(self, source: Source) -> None:
         if source.depth_range is None:
             raise InputError(
-                f"{source.root}: say which depths your sensor measures, in metres: "
+                f"{source.root}: state which depths your sensor measures, in meters: "
                 "data.depth_range='{min: 0.1, max: 20}' of train.py, --depth-range 0.1 20 of the tools"
             )
         findings: list[Finding] = []
@@ -55,13 +55,12 @@ class FolderLayout(FileLayout):
         if source.lists is not None and not path.is_file():
             raise InputError(f"data.lists={path}: no such file; it is a CSV file of pairs")
         pairs = _read_csv(path, source, findings, notes) if path.is_file() else _pair_files(source, findings)
-        every = [row for _, row in pairs]
-        bits = common_bits(source.root, [row for row in every if not is_array(row.depth)], otherwise=16)
+        bits = common_bits(source.root, [row for _, row in pairs if not is_array(row.depth)], otherwise=16)
         rows: dict[str, list[FileRow]] = {split: [] for split in SPLITS}
         for split, row in pairs:
             rows[split].append(row._replace(bits=32 if is_array(row.depth) else bits))
         for option in ("focal", "fov_x"):
-            if getattr(source, option) is not None and all(row.intrinsics for row in every):
+            if getattr(source, option) is not None and all(row.intrinsics for _, row in pairs):
                 stated = f"data.{option}={getattr(source, option):g}"
                 raise InputError(f"{stated}: every row of {path} states its camera; leave it out")
         self._source = source
@@ -111,7 +110,7 @@ def _unit(source: Source, stated: str = "") -> float:
     unit = stated or source.unit
     if unit is None:
         raise InputError(
-            f"{source.root}: say what a level of depth stands for, mm, cm, m or metres per level: data.unit=mm of "
+            f"{source.root}: state what a level of depth stands for, mm, cm, m or meters per level: data.unit=mm of "
             "train.py, --unit mm of the tools"
         )
     return read_unit("unit", unit)
@@ -140,26 +139,19 @@ def _pair_files(source: Source, findings: list[Finding]) -> list[tuple[str, File
             stems[str(name.relative_to(folder).with_suffix(""))][folder].append(str(name))
     for stem, paths in sorted(stems.items()):
         split = next((split for split in SPLITS if stem.startswith(f"{split}/")), "train")
-        read = {
-            folder: [path for path in paths[folder] if path.lower().endswith(suffixes)]
-            for folder, suffixes in _SUFFIXES.items()
-        }
-        for other in (*read["images"][1:], *read["depths"][1:]):
+        images, depths = (
+            [path for path in paths[name] if path.lower().endswith(_SUFFIXES[name])] for name in _SUFFIXES
+        )
+        for other in (*images[1:], *depths[1:]):
             findings.append(Finding("duplicate_row", other, "another file has the same name; take one out", SPLITS))
-        if all(read.values()):
-            image, depth = read["images"][0], read["depths"][0]
-            pairs.append((split, FileRow(image, depth, where=image, metres_per_level=unit)))
+        if images and depths:
+            pairs.append((split, FileRow(images[0], depths[0], where=images[0], meters_per_level=unit)))
         elif all(paths.values()):
-            where = next(paths[folder][0] for folder in _SUFFIXES if not read[folder])
-            message = f"a file of a kind that is not read; {CONVERT}"
-            findings.append(Finding("unreadable", where, message, (split,)))
-        elif any(read.values()):
-            where = (read["images"] or read["depths"])[0]
+            where = paths["depths" if images else "images"][0]
+            findings.append(Finding("unreadable", where, f"a file of a kind that is not read; {CONVERT}", (split,)))
+        elif images or depths:
             message = "the other folder holds nothing of that name; restore the file or take this one out"
-            findings.append(Finding("missing", where, message, (split,)))
-    if not pairs:
-        first = f" ({findings[0].where}: {findings[0].message})" if findings else ""
-        raise InputError(f"{source.root}: no pairs there{first}")
+            findings.append(Finding("missing", (images or depths)[0], message, (split,)))
     return pairs
 
 
@@ -185,4 +177,4 @@ def _read_csv(path: Path, source: Source, findings: list[Finding], notes: list[s
         image, depth = (path_inside(source.root, line[name]) for name in ("image", "depth"))
         return split, FileRow(image, depth, where, line["scene"], 16, _unit(source, line["unit"]), camera)
 
-    return parse_rows(path, lines, parse, findings)
+    return parse_rows(lines, parse, findings)

@@ -1,7 +1,7 @@
 """The ``kaggle`` layout, ``nyu2_train.csv`` and ``nyu2_test.csv``: what the published project trained on.
 
 Rows are ``image,depth`` without a header, paths with their ``data/`` prefix. Training depth is 8-bit, 10/255 m a level,
-or in better copies 16-bit millimetres; test depth is 16-bit millimetres, the 654 official test frames. All may have one
+or in better copies 16-bit millimeters; test depth is 16-bit millimeters, the 654 official test frames. All may have one
 channel or three equal ones.
 Source: the archive of DenseDepth (Alhashim and Wonka, 2018), as Kaggle distributes it.
 """
@@ -40,12 +40,10 @@ class KaggleLayout(FileLayout):
             return FileRow(image, depth, where)
 
         findings: list[Finding] = []
-        rows = {
-            split: parse_rows(path, split_rows(path, ","), parse, findings, (split,)) for split, path in lists.items()
-        }
+        rows = {split: parse_rows(split_rows(path, ","), parse, findings, (split,)) for split, path in lists.items()}
         notes = []
         if rows.get("train") and common_bits(folder, rows["train"], otherwise=8) == 8:
-            rows["train"] = [row._replace(bits=8, metres_per_level=10 / 255) for row in rows["train"]]
+            rows["train"] = [row._replace(bits=8, meters_per_level=10 / 255) for row in rows["train"]]
             notes.append("training depth is 8-bit: steps of 3.9 cm up to 10 m")
         super().__init__(source, dict.fromkeys(SPLITS, folder), rows, findings, notes)
 

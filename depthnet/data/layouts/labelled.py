@@ -1,7 +1,7 @@
 """The ``labelled`` layout: ``nyu_depth_v2_labeled.mat``, the official file of NYU Depth V2, read as it lies.
 
 The file is MATLAB 7.3, which is HDF5 behind a header of 512 bytes, with every array's axes reversed. It holds both
-truths, a scene and a kind of room for each frame, and the object class of each pixel.
+kinds of ground truth, a scene and a kind of room for each frame, and the object class of each pixel.
 
 Source: Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012.
 """
@@ -34,7 +34,7 @@ from depthnet.data.layouts.scenes import scene_name
 
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 
-_MEND = "bring the official file again: depthnet data download FOLDER"
+_FIX = "download the official file again: depthnet data download FOLDER"
 _MAX_FRAME = 1 << 24  # pixels; the official frames have 640x480
 
 
@@ -82,7 +82,7 @@ class LabelledLayout(SourceLayout):
         with self._opened(str(self._path)) as file:
             status = self._path.stat()
             count, width, height = file[self._depths].shape
-            recordings, scene_types = (_texts(file, name, count) for name in ("scenes", "sceneTypes"))
+            recordings, scene_types = (_texts(file, name, (1, count)) for name in ("scenes", "sceneTypes"))
             self.object_names = ("unlabelled", *_texts(file, "names"))
         self._size = (height, width)
         about = [self.name, self._path.name, status.st_size, status.st_mtime_ns, self.truth, source.val]
@@ -119,7 +119,7 @@ class LabelledLayout(SourceLayout):
         return self._rows[split][frame].recording
 
     def identity(self) -> str:
-        """Return a digest of the file's name, size and time of change, of the truth, and of how val is held out."""
+        """Return a digest of the file (name, size, time of change), the ground truth and how val is held out."""
         return self._identity
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:
@@ -149,10 +149,10 @@ class LabelledLayout(SourceLayout):
         except InputError:
             raise
         except FileNotFoundError:
-            raise InputError(f"{where}: no such file; {_MEND}", "missing") from None
+            raise InputError(f"{where}: no such file; {_FIX}", "missing") from None
         except Exception as error:  # of h5py, in a dozen ways, and in several lines
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{where}: cannot be read: {reason}; {_MEND}", "torn") from None
+            raise InputError(f"{where}: cannot be read: {reason}; {_FIX}", "torn") from None
 
 
 def _mat_file(source: Source) -> Path:
@@ -160,49 +160,42 @@ def _mat_file(source: Source) -> Path:
 
 
 def _open_file(path: Path, depths_name: str) -> Any:
-    """Open the file and make sure that the arrays of frames are what they must be, without reading them."""
+    """Open the file and check the arrays of frames, without reading them."""
     import h5py
 
     if not h5py.is_hdf5(path):
         found = "empty" if not path.stat().st_size else "torn"
-        raise InputError(f"{path}: no MATLAB file of version 7.3 (HDF5); {_MEND}", found)
+        raise InputError(f"{path}: no MATLAB file of version 7.3 (HDF5); {_FIX}", found)
     file = h5py.File(path, "r", locking=False)  # nobody writes it, and file locks fail on network disks
-    depths = _dataset(file, depths_name, np.float32)
-    count, width, height = depths.shape if depths.ndim == 3 else (0, 0, 0)
+    shape = _dataset(file, depths_name, np.float32).shape
+    count, width, height = shape if len(shape) == 3 else (0, 0, 0)
     if not (0 < count <= LABELLED_FRAMES and 0 < width * height <= _MAX_FRAME):
-        raise _wrong(depths, f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels")
-    images, labels = _dataset(file, "images", np.uint8), _dataset(file, "labels", np.uint16)
-    for dataset, shape in ((images, (count, 3, width, height)), (labels, depths.shape)):
-        if dataset.shape != shape:
-            raise _wrong(dataset, shape)
+        limits = f"(1 to {LABELLED_FRAMES}, width, height) of at most {_MAX_FRAME} pixels"
+        raise InputError(f"{path}: {depths_name} has the shape {shape}, not {limits}; {_FIX}")
+    _dataset(file, "images", np.uint8, (count, 3, width, height))
+    _dataset(file, "labels", np.uint16, shape)
     return file
 
 
-def _dataset(file: Any, name: str, dtype: npt.DTypeLike) -> Any:
+def _dataset(file: Any, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...] | None = None) -> Any:
     """Return a dataset that lies in the file itself: a link or external storage could name any file of the machine."""
     import h5py
 
     if name not in file:
-        raise InputError(f"{file.filename}: has no {name}; {_MEND}")
+        raise InputError(f"{file.filename}: has no {name}; {_FIX}")
     node = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external is not None:
-        raise InputError(f"{file.filename}: {name} is no array in the file itself; {_MEND}")
+        raise InputError(f"{file.filename}: {name} is no array in the file itself; {_FIX}")
     if node.dtype != dtype:
-        raise InputError(f"{file.filename}: {name} holds {node.dtype}, not {np.dtype(dtype)}; {_MEND}", "bit_depth")
+        raise InputError(f"{file.filename}: {name} holds {node.dtype}, not {np.dtype(dtype)}; {_FIX}", "bit_depth")
+    if shape not in (None, node.shape):
+        raise InputError(f"{file.filename}: {name} has the shape {node.shape}, not {shape}; {_FIX}")
     return node
 
 
-def _wrong(dataset: Any, shape: object) -> InputError:
-    return InputError(
-        f"{dataset.file.filename}: {dataset.name[1:]} has the shape {dataset.shape}, not {shape}; {_MEND}"
-    )
-
-
-def _texts(file: Any, name: str, count: int | None = None) -> list[str]:
+def _texts(file: Any, name: str, shape: tuple[int, ...] | None = None) -> list[str]:
     """Read a cell array of strings: references to arrays of UTF-16 characters."""
     import h5py
 
-    cells = _dataset(file, name, h5py.ref_dtype)
-    if count not in (None, cells.size):
-        raise _wrong(cells, (1, count))
+    cells = _dataset(file, name, h5py.ref_dtype, shape)
     return [file[reference][()].tobytes().decode("utf-16-le") for reference in cells[()].ravel()]

@@ -1,7 +1,8 @@
-"""What a layout is: the one seam between files (or rays) and everything that learns from them."""
+"""What a layout is: the one seam between files (or rays) and everything that trains on them."""
 
 from __future__ import annotations
 
+import tomllib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
-from depthnet.core.types import DepthRange, InputError, RangeLike
+from depthnet.core.types import DepthRange, InputError
 from depthnet.data.layouts.scenes import part_val
 
 SPLITS = ("train", "val", "test")
@@ -24,33 +25,12 @@ Row = TypeVar("Row")
 Truth = Literal["raw", "filled"]
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
-FINDINGS = {
-    "row": "a row of a list that names no pair",
-    "leaves_root": "a path that leads out of the data's folder",
-    "missing": "a file that is not there",
-    "empty": "a file of no bytes",
-    "torn": "a file that ends too early or is damaged",
-    "unreadable": "a file that is no image, or of another kind than stated",
-    "bit_depth": "depth of another bit depth than its neighbours or the layout",
-    "coloured": "a coloured picture where depth should be",
-    "sizes_differ": "image and depth of different size",
-    "no_depth": "depth without one valid pixel",
-    "not_finite": "NaN or infinite depth",
-    "negative": "negative depth",
-    "unit": "depth whose median is no room's, or most of it beyond the depth range: the unit is wrong",
-    "constant": "depth that is the same everywhere",
-    "saturated": "depth that was cut off: much of it is the file's greatest",
-    "inverse": "inverse depth (disparity) where depth should be",
-    "shifted": "an image beside another frame's depth",
-    "duplicate_row": "a pair that is named twice",
-    "scene_leak": "one scene in two splits",
-    "near_duplicate": "nearly the same photograph in two splits",
-    "test_list": "a test split that is not the 654 official frames",
-    "no_frames": "no train or no val frames, without which nothing is trained",
-}
+_TABLES = tomllib.loads(Path(__file__).with_name("findings.toml").read_text(encoding="utf-8"))
+
+FINDINGS: dict[str, str] = _TABLES["findings"]
 """Everything that can be wrong with data, by the name under which ``data.allow`` lets it pass."""
 
-UNREADABLE = frozenset({"empty", "torn", "unreadable", "bit_depth", "coloured", "sizes_differ", "no_frames"})
+UNREADABLE = frozenset(_TABLES["unreadable"])
 """Those that leave no pair to train on, so that they cannot be allowed."""
 
 
@@ -61,7 +41,7 @@ class Finding(NamedTuple):
         name: One of :data:`FINDINGS`.
         where: The place to look, such as ``nyu2_train.csv:12``.
         message: What is wrong there.
-        splits: The splits that it spoils.
+        splits: The splits that it invalidates.
     """
 
     name: str
@@ -71,7 +51,7 @@ class Finding(NamedTuple):
 
 
 class Layout(ABC):
-    """Pairs of one data set, by split and number, whatever form they lie in.
+    """Pairs of one data set, by split and number, in any form.
 
     A frame is named by its split and its place in it, counted from 0. Nothing is decoded until :meth:`read`.
 
@@ -102,10 +82,11 @@ class Layout(ABC):
     notes: Sequence[str] = ()
     object_names: Sequence[str] = ()
     camera: str = ""
+    _rows: Mapping[str, Sequence[Any]] = {}  # by split, for each frame: its scene, label and where
 
-    @abstractmethod
     def count(self, split: str) -> int:
         """Return the number of frames in a split; 0 where the data set has no such split."""
+        return len(self._rows.get(split, ()))
 
     @abstractmethod
     def read(self, split: str, frame: int) -> Pair:
@@ -120,19 +101,19 @@ class Layout(ABC):
 
     @abstractmethod
     def size(self, split: str, frame: int) -> tuple[int, int]:
-        """Return (height, width) of a frame's truth without decoding it."""
+        """Return (height, width) of a frame's ground truth without decoding it."""
 
-    @abstractmethod
     def scene(self, split: str, frame: int) -> str:
         """Return the name of the frame's scene; frames of one scene are not independent."""
+        return str(self._rows[split][frame].scene)
 
-    @abstractmethod
     def label(self, split: str, frame: int) -> str:
         """Return a name of the frame that is unique in its split, such as ``train/rgb_00018``."""
+        return str(self._rows[split][frame].label)
 
-    @abstractmethod
     def where(self, split: str, frame: int) -> str:
         """Return the place to look when something is wrong with a frame, such as ``nyu2_train.csv:12``."""
+        return str(self._rows[split][frame].where)
 
     def identity(self) -> str:
         """Return a digest of all that decides what :meth:`read` gives, without decoding: paths, sizes, times, unit."""
@@ -142,7 +123,7 @@ class Layout(ABC):
         """Return the files that hold this pair alone: image and depth; none where frames share a file or have none."""
         return ()
 
-    def metres_per_level(self, split: str, frame: int) -> float | None:
+    def meters_per_level(self, split: str, frame: int) -> float | None:
         """Return what one level of the stored depth stands for [m]; None where depth is stored as floats."""
         return None
 
@@ -155,7 +136,7 @@ class Layout(ABC):
         return None
 
     def scene_type(self, split: str, frame: int) -> str:
-        """Return what kind of room a frame shows, such as "kitchen"; empty where the data does not say."""
+        """Return what kind of room a frame shows, such as "kitchen"; empty where the data does not state it."""
         return ""
 
     def objects(self, split: str, frame: int) -> npt.NDArray[np.uint16] | None:
@@ -174,7 +155,7 @@ class Source:
         val: "scenes": val frames as the data names them, else whole scenes held out; "random_frames": single frames.
         test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
         lists: The folder of the list files for ``lists``, the CSV file for ``folder``; ``root`` if not stated.
-        unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of metres such as "10/255".
+        unit: What a level of depth stands for, for ``folder``: "mm", "cm", "m" or a number of meters such as "10/255".
         focal: The focal length of the camera, for ``folder`` [px of the stored image].
         fov_x: Its horizontal field of view, for ``folder`` [degrees]; instead of ``focal``.
 
@@ -203,14 +184,17 @@ class Source:
             raise InputError(f"data.focal={self.focal} and data.fov_x={self.fov_x}: give one of them")
 
     @classmethod
-    def of(cls, root: Any, depth_range: RangeLike | None = None, **options: Any) -> Source:
+    def of(cls, root: Any, **options: Any) -> Source:
         """Make one of plain values: paths as strings, a mapping for the depth range; None stands for not stated."""
         given = {name: value for name, value in options.items() if value is not None}
-        for name in ("test_root", "lists"):
+        for name, read in (("depth_range", DepthRange.of), ("test_root", _path), ("lists", _path)):
             if name in given:
-                given[name] = Path(given[name]).expanduser()
-        limits = None if depth_range is None else DepthRange.of(depth_range)
-        return cls(Path(root).expanduser(), depth_range=limits, **given)
+                given[name] = read(given[name])
+        return cls(_path(root), **given)
+
+
+def _path(value: Any) -> Path:
+    return Path(value).expanduser()
 
 
 class SourceLayout(Layout):
@@ -224,7 +208,6 @@ class SourceLayout(Layout):
     known_by: ClassVar[str]
     takes: ClassVar[frozenset[str]] = frozenset()
     notes: list[str]
-    _rows: Mapping[str, Sequence[Any]]  # one for each frame, with its scene, label and where
 
     @abstractmethod
     def __init__(self, source: Source) -> None: ...
@@ -233,22 +216,6 @@ class SourceLayout(Layout):
     @abstractmethod
     def holds(source: Source) -> bool:
         """Tell whether the source is of this layout, from the names that lie there."""
-
-    def count(self, split: str) -> int:
-        """Return the number of frames in a split; 0 where the data set has no such split."""
-        return len(self._rows.get(split, ()))
-
-    def scene(self, split: str, frame: int) -> str:
-        """Return the name of the frame's scene."""
-        return str(self._rows[split][frame].scene)
-
-    def label(self, split: str, frame: int) -> str:
-        """Return a name of the frame that is unique in its split."""
-        return str(self._rows[split][frame].label)
-
-    def where(self, split: str, frame: int) -> str:
-        """Return the place to look when something is wrong with a frame."""
-        return str(self._rows[split][frame].where)
 
     def _hold_out_val(self, train: list[Row], val: list[Row], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
         """Return the rows to train on and those to validate on; as they are, and a note, where none can be held out."""
@@ -271,12 +238,12 @@ def read_unit(name: str, unit: str | float) -> float:
         (0.001, 0.03922)
     """
     try:
-        metres = float({"mm": 1e-3, "cm": 1e-2, "m": 1.0}.get(str(unit).strip()) or Fraction(str(unit).strip()))
+        level = float({"mm": 1e-3, "cm": 1e-2, "m": 1.0}.get(str(unit).strip()) or Fraction(str(unit).strip()))
     except (ValueError, ZeroDivisionError, OverflowError):
-        metres = 0.0
-    if not metres > 0:
-        raise InputError(f"{name}={unit}: it is mm, cm, m, or metres per level as a number above 0, such as 10/255")
-    return metres
+        level = 0.0
+    if not level > 0:
+        raise InputError(f"{name}={unit}: it is mm, cm, m, or meters per level as a number above 0, such as 10/255")
+    return level
 
 
 def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
@@ -285,23 +252,27 @@ def sample_frames(layout: Layout, split: str, most: int = 100) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist() if count else []
 
 
+def first_frames(layout: Layout, splits: Sequence[str] = SPLITS, most: int = 100) -> list[tuple[str, int]]:
+    """Return up to ``most`` frames, evenly spaced over the first of the splits that has any."""
+    split = next(filter(layout.count, splits), splits[0])
+    return [(split, frame) for frame in sample_frames(layout, split, most)]
+
+
 def describe_camera(layout: Layout) -> str:
     """Return in words which camera is known, of up to 100 frames of the first split that has any."""
-    split = next((split for split in SPLITS if layout.count(split)), SPLITS[0])
-    frames = sample_frames(layout, split)
+    frames = first_frames(layout)
     found: Counter[str] = Counter()
-    for frame in frames:
+    for split, frame in frames:
         with suppress(InputError):  # the data's check reports it
             if camera := layout.intrinsics(split, frame):
                 height, width = layout.size(split, frame)
                 found[f"fx {camera.fx:.1f} px at {width}x{height}"] += 1
     if not found:
         return "unknown"
-    (words, _), *others = found.most_common()
+    words = found.most_common(1)[0][0] + (f" ({layout.camera})" if layout.camera else "")
+    words += f", {len(found) - 1} others" if len(found) > 1 else ""
     unknown = 1 - found.total() / len(frames)
-    source = f" ({layout.camera})" if layout.camera else ""
-    more = f", {len(others)} others" if others else ""
-    return f"{words}{source}{more}" + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
+    return words + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
 
 
 def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
@@ -309,14 +280,13 @@ def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
 
     Args:
         layout: The data.
-        stated: "raw" or "filled" as the user says, or "auto": filled when no sampled frame has a hole.
+        stated: "raw" or "filled" as the user states, or "auto": filled when no sampled frame has a hole.
         samples: Frames looked at for "auto", evenly spaced over the first split among val, test and train that has any;
-            one that cannot be read tells nothing.
+            one that cannot be read is skipped.
     """
     if stated != "auto":
         return "raw" if stated == "raw" else "filled"
-    split = next((split for split in ("val", "test", "train") if layout.count(split)), "train")
-    for frame in sample_frames(layout, split, samples):
+    for split, frame in first_frames(layout, ("val", "test", "train"), samples):
         with suppress(InputError):
             if (layout.read(split, frame)[1] <= 0).any():
                 return "raw"

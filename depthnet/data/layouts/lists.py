@@ -1,6 +1,6 @@
 """The ``lists`` layout: text files with ``rgb depth focal`` a row, as BTS and its successors have NYU Depth V2.
 
-Depth is 16-bit PNG in millimetres. Lists, training files and test files may lie in three places: BTS keeps the lists
+Depth is 16-bit PNG in millimeters. Lists, training files and test files may lie in three places: BTS keeps the lists
 with its code, training files below ``sync`` and the official test frames below ``official_splits/test``.
 """
 
@@ -27,7 +27,7 @@ class ListsLayout(FileLayout):
             to; a leading slash in a path means that folder.
 
     Raises:
-        InputError: If a list cannot be read, there are two for one split, or ``test_root`` is no folder or not needed.
+        InputError: If a list cannot be read, there are two for one split, or ``test_root`` is not needed.
     """
 
     name = "lists"
@@ -36,9 +36,8 @@ class ListsLayout(FileLayout):
     takes = frozenset({"test_root", "lists"})
 
     def __init__(self, source: Source) -> None:
-        if source.test_root is not None and not (source.test_root.is_dir() and _list_file(source, "test")):
-            why = "no list of test frames to use it for" if source.test_root.is_dir() else "no such folder"
-            raise InputError(f"data.test_root={source.test_root}: {why}; leave it out or correct it")
+        if source.test_root is not None and not _list_file(source, "test"):
+            raise InputError(f"data.test_root={source.test_root}: no list of test frames to use it for; leave it out")
         rows: dict[str, list[FileRow]] = {}
         findings: list[Finding] = []
         notes: list[str] = []
@@ -47,7 +46,7 @@ class ListsLayout(FileLayout):
             if path is None:
                 continue
             root = (source.test_root if split == "test" else None) or source.root
-            found = parse_rows(path, split_rows(path), functools.partial(_row, root), findings, (split,))
+            found = parse_rows(split_rows(path), functools.partial(_row, root), findings, (split,))
             rows[split] = [row for row in found if row.depth != "None"]
             if len(rows[split]) < len(found):
                 notes.append(f"{path.name}: {len(found) - len(rows[split])} rows without depth (None) are left out")
@@ -59,8 +58,6 @@ class ListsLayout(FileLayout):
     @staticmethod
     def holds(source: Source) -> bool:
         """Tell whether a list file of any split lies there."""
-        if source.lists is not None and source.lists.suffix == ".txt":
-            raise InputError(f"data.lists={source.lists}: for list files it is their folder")
         return any(_candidates(source, split) for split in SPLITS)
 
 

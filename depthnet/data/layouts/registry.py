@@ -28,21 +28,25 @@ _WAYS = (
 )
 
 
-def find_layout(source: Source) -> str:
-    """Return the name of the layout that lies at a source.
+def find_layout(source: Source, layout: str = "auto") -> type[SourceLayout]:
+    """Return the layout that lies at a source: the one of that name, or for "auto" the only one.
 
     Raises:
         InputError: If there is no such folder, no known layout lies there, or several do.
     """
-    looked_for = "; ".join(f"{kind.known_by} ({name})" for name, kind in LAYOUTS.items())
-    found = [name for name, kind in LAYOUTS.items() if kind.holds(source)]
+    kinds = [kind for name, kind in LAYOUTS.items() if layout in ("auto", name)]
+    if not kinds:
+        raise InputError(f"data.layout={layout}: it is auto or one of {', '.join(LAYOUTS)}")
+    found = [kind for kind in kinds if kind.holds(source)]
     if len(found) > 1:
-        raise InputError(f"data.root={source.root}: holds {' and '.join(found)}; choose with data.layout={found[0]}")
+        names = " and ".join(kind.name for kind in found)
+        raise InputError(f"data.root={source.root}: holds {names}; choose with data.layout={found[0].name}")
     if not found:
-        why = "no data there" if source.root.exists() else "no such folder"
-        if source.root.is_file():
-            why = "a file, but not NYU's .mat file; name the folder that holds the data"
-        raise InputError(f"data.root={source.root}: {why} (looked for {looked_for}). {_WAYS}")
+        what = "data" if layout == "auto" else f"{layout} layout"
+        why = f"no {what} there" if source.root.exists() else "no such folder"
+        looked_for = "; ".join(f"{kind.known_by} ({kind.name})" for kind in kinds)
+        ways = f". {_WAYS}" if kinds[0].nyu else ""
+        raise InputError(f"data.root={source.root}: {why} (looked for {looked_for}){ways}")
     return found[0]
 
 
@@ -61,31 +65,25 @@ def open_root(root: str | os.PathLike[str], layout: str = "auto", **options: Any
     """
     source = Source.of(root, **options)
     try:
-        name = find_layout(source) if layout == "auto" else layout
-        if name not in LAYOUTS:
-            raise InputError(f"data.layout={name}: it is auto or one of {', '.join(LAYOUTS)}")
-        kind = LAYOUTS[name]
-        if not kind.holds(source):
-            ways = f". {_WAYS}" if kind.nyu else ""
-            raise InputError(f"data.root={root}: no {name} layout there (looked for {kind.known_by}){ways}")
+        kind = find_layout(source, layout)
         for option in sorted(_OF_SOME):
             value = getattr(source, option)
             if value is not None and option not in kind.takes:
-                raise InputError(f"data.{option}={value}: means nothing to the {name} layout; leave it out")
+                raise InputError(f"data.{option}={value}: means nothing to the {kind.name} layout; leave it out")
         return kind(source)
     except OSError as error:  # such as a folder that may not be read
         raise InputError(f"data.root={root}: {error.filename or root}: {error.strerror or error}") from None
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the options that say how a data root is to be understood."""
+    """Give a command line the options that state what a data root holds."""
     group = parser.add_argument_group("what ROOT holds")
     group.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: by what lies there")
     group.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
     group.add_argument("--val", choices=("scenes", "random_frames"), default="scenes")
     group.add_argument("--test-root", metavar="DIR", help="lists: where the test files lie")
     group.add_argument("--lists", metavar="PATH", help="lists: folder of the list files; folder: the CSV file")
-    group.add_argument("--unit", help="folder: mm, cm, m, or metres per level")
+    group.add_argument("--unit", help="folder: mm, cm, m, or meters per level")
     group.add_argument("--focal", type=float, metavar="PX", help="folder: focal length in pixels of the stored image")
     group.add_argument("--fov-x", type=float, metavar="DEG", help="folder: horizontal field of view, instead")
     group.add_argument("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="valid depth [m]")

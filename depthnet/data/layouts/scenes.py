@@ -16,7 +16,7 @@ FOLDERS = "folders"
 RUNS = "runs of consecutive frame numbers"
 
 _WAYS = (
-    "name val frames in a list, put each scene into a folder of its own, or accept neighbours in both splits with "
+    "name val frames in a list, put each scene into a folder of its own, or accept neighbors in both splits with "
     "data.val=random_frames"
 )
 
@@ -50,7 +50,7 @@ def has_labelled_numbers(paths: Sequence[str]) -> bool:
 
 
 def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
-    """Number the runs of consecutive frame numbers: a video's neighbours show one scene.
+    """Number the runs of consecutive frame numbers: a video's neighbors show one scene.
 
     Args:
         numbers: A frame number for each frame, None where a name holds none.
@@ -64,10 +64,8 @@ def consecutive_runs(numbers: Sequence[int | None]) -> list[int]:
     """
     runs = [0] * len(numbers)
     run, last = -1, None
-    for i in sorted(range(len(numbers)), key=lambda i: (numbers[i] is None, numbers[i] or 0)):
-        number = numbers[i]
-        if number is None or last is None or number > last + 1:
-            run += 1
+    for i, number in sorted(enumerate(numbers), key=lambda item: (item[1] is None, item[1] or 0)):
+        run += number is None or last is None or number > last + 1
         runs[i], last = run, number
     return runs
 
@@ -102,18 +100,16 @@ def name_scenes(images: Mapping[str, Sequence[str]], labelled: bool = False) -> 
     """
     folders = {split: _scene_folders(split, images) for split in images}
     names: dict[str, list[str]] = {}
-    rules = []
+    rule = ""
     for split, paths in images.items():
         own, others = set(folders[split]), {scene for other in images if other != split for scene in folders[other]}
         several = len(own) > 1 or (len(others) > 1 and own <= others) or all(map(_is_recording, own or ("",)))
         kinds_of_room = labelled and not any(map(_is_recording, own)) and has_labelled_numbers(paths)  # as BTS extracts
-        if several and not kinds_of_room:
-            names[split] = folders[split]
-            rules.append(FOLDERS)
-        else:
-            names[split] = _name_runs(paths)
-            rules.append(RUNS)
-    return names, next((rule for rule, paths in zip(rules, images.values(), strict=True) if paths), RUNS)
+        by_folder = several and not kinds_of_room
+        names[split] = folders[split] if by_folder else _name_runs(paths)
+        if paths:
+            rule = rule or (FOLDERS if by_folder else RUNS)
+    return names, rule or RUNS
 
 
 def _scene_folders(split: str, images: Mapping[str, Sequence[str]]) -> list[str]:
@@ -150,7 +146,7 @@ def _name_runs(paths: Sequence[str]) -> list[str]:
 
 
 def hold_out_scenes(scenes: Sequence[str], share: float = 0.05) -> set[str]:
-    """Choose whole scenes for validation, the same ones every time and whatever the order.
+    """Choose whole scenes for validation, the same ones every time and in any order.
 
     Args:
         scenes: The scene of each training frame.
@@ -198,7 +194,7 @@ def part_val(
     else:
         singles = sum(count == 1 for count in Counter(scenes).values())
         if rule == RUNS and singles > len(scenes) / 2:
-            raise InputError(f"the frame numbers do not tell scenes apart: most have no neighbour; {_WAYS}")
+            raise InputError(f"the frame numbers do not tell scenes apart: most have no neighbor; {_WAYS}")
         chosen = hold_out_scenes(scenes)
         held = {i for i, scene in enumerate(scenes) if scene in chosen}
     return [item for i, item in enumerate(train) if i not in held], [train[i] for i in sorted(held)]

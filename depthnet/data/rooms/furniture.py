@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -30,7 +30,7 @@ Part = tuple[Shape, Vector, Vector, str, float, float]
 
 
 class Room(tx.Palette):
-    """A room while it is being furnished, and its source of random numbers. All lengths are metres.
+    """A room while it is being furnished, and its source of random numbers. All lengths are meters.
 
     Pieces are built in ``frame`` (x, y, z, turn [radians]): x runs along the wall that a piece stands at, y out of it.
     """
@@ -51,7 +51,7 @@ class Room(tx.Palette):
 
     @contextmanager
     def at(self, x: float, y: float, turn: float = 0.0, z: float = 0.0) -> Iterator[None]:
-        """Build inside at a place of the current frame, turned anticlockwise [radians]."""
+        """Build inside at a place of the current frame, turned counterclockwise [radians]."""
         before = self.frame
         self.frame = (*self.world(x, y, z), before[3] + turn)
         yield
@@ -66,9 +66,9 @@ class Room(tx.Palette):
         """Add a solid of (width, depth, height), the middle of its foot here, leaning back by ``tilt`` [radians]."""
         c, s, ct, st = math.cos(self.frame[3]), math.sin(self.frame[3]), math.cos(tilt), math.sin(tilt)
         axes = np.array([[c, -s * ct, s * st], [s, c * ct, -c * st], [0, st, ct]])
-        centre = self.world(foot[0], foot[1], foot[2] + size[2] / 2)
+        center = self.world(foot[0], foot[1], foot[2] + size[2] / 2)
         half = (size[0] / 2, size[1] / 2, size[2] / 2)
-        self.solids.append(Solid(shape, centre, half, axes, taper, self.blocks and not stuff.glow))
+        self.solids.append(Solid(shape, center, half, axes, taper, self.blocks and not stuff.glow))
         self.materials.append(stuff)
 
     def light(self, place: Vector, spread: Vector, tone: Vector, power: float, facing: Vector | None = None) -> None:
@@ -114,7 +114,7 @@ class Room(tx.Palette):
         return True
 
     def hang(self, w: float, h: float, low: float, keep: float = 0.06) -> bool:
-        """Move the frame to the foot of a wall where a piece can hang with ``keep`` metres free in front of it."""
+        """Move the frame to the foot of a wall where a piece can hang with ``keep`` meters free in front of it."""
         if not self.stand(w, keep, h, low=low, gap=-0.01):
             return False
         self.frame, self.blocks = (*self.world(0, -keep / 2, 0), self.frame[3]), False
@@ -147,15 +147,13 @@ _STUFF: Mapping[str, Callable[[Room], Material]] = {
 }
 
 
-def _read(section: str) -> list[Row]:
-    """Read a section of furniture.txt, whose head states its form.
+def _read(table: str) -> list[Row]:
+    """Read a table of furniture.toml, whose head states its form.
 
     Lengths of parts are hundredths of those that :meth:`Room.build` is given.
     """
-    text = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
-    table = re.sub(r"^#.*\n", "", text.partition(f"[{section}]\n")[2].partition("\n\n")[0], flags=re.MULTILINE)
-    shapes, things = {"box": BOX, "tube": TUBE, "ball": BALL}, []
-    for row in table.strip().replace("\n ", "").splitlines():
+    things = []
+    for row in table.replace("\n ", "").splitlines():
         head, *rows = row.split("|")
         parts = []
         for shape, *fields in map(str.split, rows):
@@ -163,12 +161,13 @@ def _read(section: str) -> list[Row]:
             tilt, taper = map(float, fields[7:] + ["0", "1"][len(fields) - 7 :])
             sides = [(v, -v) if "~" in field else (v,) for v, field in zip((x, y), fields[3:5], strict=True)]
             for stuff, (x, y) in zip([fields[6], "-", "-", "-"], itertools.product(*sides), strict=False):
-                parts.append((shapes[shape], (x, y, z), (w, d, h), stuff, tilt, taper))
+                parts.append((Shape[shape.upper()], (x, y, z), (w, d, h), stuff, tilt, taper))
         things.append((head.split(), parts))
     return things
 
 
-_THINGS, _PIECES, _HUNG = map(_read, ("things", "pieces", "hung"))
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_THINGS, _PIECES, _HUNG = (_read(TABLES[name]) for name in ("things", "pieces", "hung"))
 
 
 def place(r: Room, name: str) -> None:

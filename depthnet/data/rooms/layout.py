@@ -23,7 +23,7 @@ ROOMS_CAMERA = "the rooms'"
 
 
 class RoomsLayout(Layout):
-    """Built-in rooms as a data set. Every frame is a room of its own; no two splits share one.
+    """Built-in rooms as a data set. Every frame is another room; no two splits share one.
 
     Args:
         counts: How many frames each split has; a split that is not named has none.
@@ -87,7 +87,7 @@ class RoomsLayout(Layout):
 
     def identity(self) -> str:
         """Return a digest of seed, size and holes, and of the code that makes the frames, how many there are or not."""
-        files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".txt")]
+        files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".toml")]
         sources = [path.read_text(encoding="utf-8") for path in files]
         return hashlib.sha256(repr((self._size, self._seed, self.truth, *sources)).encode()).hexdigest()
 
@@ -106,7 +106,7 @@ def _render(stream: tuple[int, int, int], size: tuple[int, int], holes: bool, at
     hits = cast(scene, camera, size)
     albedo, gloss, glow = tx.paint(hits, materials, seeds[1])
     falls, mirrored = illuminate(scene, hits)
-    lamps = np.sum([lamp.colour for lamp in room.lights], 0)
+    lamps = np.sum([lamp.color for lamp in room.lights], 0)
     light = albedo * (falls + glow) + mirrored * gloss
     image = tx.develop(light.reshape(3, *size), lamps, room, np.random.default_rng(seeds[2]))
     if not holes:

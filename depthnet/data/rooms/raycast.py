@@ -1,6 +1,6 @@
 """Exact depth of rooms made of boxes, cylinders and ellipsoids, and the light on them, by ray casting in NumPy.
 
-World coordinates are metres, x along the room's width, y along its length, z up; the room spans [0, size]. A camera's
+World coordinates are meters, x along the room's width, y along its length, z up; the room spans [0, size]. A camera's
 rays are 1 long along its optical axis, so a hit's ray parameter is its z-depth. Vectors lie in planar arrays, shape
 ``(3, N)``: each coordinate is contiguous, which is what makes NumPy fast here.
 """
@@ -33,8 +33,8 @@ class Shape(IntEnum):
     """What a solid is in its own frame, where it spans [-1, 1] along each axis."""
 
     BOX = 0
-    CYLINDER = 1
-    ELLIPSOID = 2
+    TUBE = 1  # a cylinder, or a part of a cone
+    BALL = 2  # an ellipsoid
 
 
 class Solid(NamedTuple):
@@ -45,7 +45,7 @@ class Solid(NamedTuple):
     """
 
     shape: Shape
-    centre: Vector
+    center: Vector
     half: Vector
     axes: Array
     taper: float = 1.0
@@ -61,7 +61,7 @@ class Light(NamedTuple):
 
     position: Vector
     spread: Vector
-    colour: Vector
+    color: Vector
     facing: Vector | None = None
     openings: Sequence[tuple[Vector, Vector]] = ()
 
@@ -90,7 +90,7 @@ class Scene:
         middle = (size[0] / 2, size[1] / 2, size[2] / 2)
         parts = [*solids, *[Solid(Shape.BOX, middle, middle, np.eye(3))] * 6]
         self.shape = np.array([part.shape for part in parts])
-        self.centre = np.array([part.centre for part in parts])
+        self.center = np.array([part.center for part in parts])
         self.half = np.array([part.half for part in parts])
         self.axes = np.array([part.axes for part in parts])
         taper = np.array([part.taper for part in parts], np.float32)
@@ -130,8 +130,8 @@ class Hits(NamedTuple):
 def intrinsics(size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return the Kinect's (fx, fy, cx, cy) [pixels] for a picture of (height, width).
 
-    NYU's RGB camera at 640x480, scaled by width with pixel centres at whole numbers: the horizontal field of view and
-    the shape of a pixel stay, whatever the aspect.
+    NYU's RGB camera at 640x480, scaled by width with pixel centers at whole numbers: the horizontal field of view and
+    the shape of a pixel stay, at any aspect.
 
     Example:
         >>> [round(value, 4) for value in intrinsics((480, 640))]
@@ -176,7 +176,7 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
         seen[0, some] = _openness(hits, some, die[some])
         for layer, light, (_, strength) in zip(seen[1:], scene.lights, incoming, strict=True):
             # Where light is faint beside what the walls send back, its shadows are not seen.
-            lit = some[strength[some] * max(light.colour) > 0.05 * scene.bounce.mean()]
+            lit = some[strength[some] * max(light.color) > 0.05 * scene.bounce.mean()]
             for part in (lit[start : start + _CHUNK] for start in range(0, lit.size, _CHUNK)):
                 layer[part] = _visible(scene, light, hits.point.take(part, 1), die[part])
     surface = (hits.part * 4 + hits.face).reshape(height, width)
@@ -185,13 +185,13 @@ def illuminate(scene: Scene, hits: Hits) -> tuple[Float, Float]:
     falls = _bounced(scene, hits.normal) * shares[0]
     mirrored = np.zeros_like(falls)
     for light, (toward, strength), share in zip(scene.lights, incoming, shares[1:], strict=True):
-        colour = np.array(light.colour, np.float32)[:, None]
-        falls += colour * (strength * share)
+        color = np.array(light.color, np.float32)[:, None]
+        falls += color * (strength * share)
         halfway = toward + hits.eye
         sharp = (hits.normal * halfway).sum(0) / np.sqrt((halfway * halfway).sum(0))
         for _ in range(5):  # to the 32nd power
             sharp = sharp * sharp
-        mirrored += colour * (sharp * share)
+        mirrored += color * (sharp * share)
     return falls, mirrored
 
 
@@ -208,8 +208,8 @@ def _enter(shape: int, cone: Float, origin: Float, ray: Float) -> Float:
     """Return where rays enter a solid that spans [-1, 1], as a multiple of the ray, inf for a miss: ``(N,)``."""
     if shape == Shape.BOX:
         return enter_box(origin, ray)
-    if shape == Shape.ELLIPSOID:
-        # From the point nearest to the centre: the textbook discriminant loses all digits of a small far ball.
+    if shape == Shape.BALL:
+        # From the point nearest to the center: the textbook discriminant loses all digits of a small far ball.
         length = (ray * ray).sum(0)
         closest = -(origin * ray).sum(0) / length
         passing = origin + closest * ray
@@ -240,7 +240,7 @@ def _nearest(scene: Scene, camera: Camera, rays: Float) -> tuple[Float, npt.NDAr
     wall = leaves.argmin(0)
     depth: Float = leaves.min(0)
     index = (len(scene.solids) + 2 * wall + (np.take_along_axis(rays, wall[None], 0)[0] > 0)).astype(np.int32)
-    origins = np.einsum("sij,sj->si", scene.to_unit, camera.position - scene.centre).astype(np.float32)
+    origins = np.einsum("sij,sj->si", scene.to_unit, camera.position - scene.center).astype(np.float32)
     for k, (top, bottom, left, right) in enumerate(_windows(scene, camera, (rays.shape[1], rays.shape[2]))):
         if left == right:
             continue
@@ -256,7 +256,7 @@ def _windows(scene: Scene, camera: Camera, size: tuple[int, int]) -> list[list[i
     """Return rows and columns (top, bottom, left, right) of the picture outside of which a solid cannot be seen."""
     count, signs = len(scene.solids), np.array(list(itertools.product((-1, 1), repeat=3)))
     corners = np.einsum("sij,skj->ski", scene.axes, signs * scene.half[:, None])[:count]
-    corners = (corners + scene.centre[:count, None] - camera.position) @ camera.axes
+    corners = (corners + scene.center[:count, None] - camera.position) @ camera.axes
     fx, fy, cx, cy = intrinsics(size)
     ahead = corners[..., 2] > 0.05
     z = np.maximum(corners[..., 2], 0.05)
@@ -269,7 +269,7 @@ def _windows(scene: Scene, camera: Camera, size: tuple[int, int]) -> list[list[i
 
 def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Float, npt.NDArray[np.intp]]:
     """Return the normal, place, extent and face of points on solids and walls, as :class:`Hits` has them."""
-    offset = np.einsum("sij,sj->si", scene.to_unit, scene.centre).astype(np.float32)
+    offset = np.einsum("sij,sj->si", scene.to_unit, scene.center).astype(np.float32)
     rows = scene.to_unit.transpose(1, 2, 0).take(index, 2)
     at = rows[:, 0] * point[0] + rows[:, 1] * point[1] + rows[:, 2] * point[2] - offset.T.take(index, 1)
     half = scene.half.T.astype(np.float32).take(index, 1)
@@ -278,12 +278,12 @@ def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Fl
     sign[index >= len(scene.solids)] *= -1  # a room is seen from inside
     columns = scene.axes.astype(np.float32).transpose(1, 0, 2).reshape(3, -1)
     normal = columns.take(index * 3 + face, 1) * sign
-    metres = (at + 1) * half
+    meters = (at + 1) * half
     curved = np.flatnonzero(scene.shape.take(index) != Shape.BOX)
     if curved.size:
         here, size, solid = at[:, curved], half[:, curved], index[curved]
         outward = here / size
-        tube = scene.shape[solid] == Shape.CYLINDER
+        tube = scene.shape[solid] == Shape.TUBE
         cap = tube & (np.abs(here[2]) > 0.9999)
         middle, slope = scene.cone[:, solid]
         outward[2, tube] = (-slope * (middle + slope * here[2]) / size[2])[tube]
@@ -292,9 +292,9 @@ def _surface(scene: Scene, index: Array, point: Float) -> tuple[Float, Float, Fl
         outward = np.einsum("nij,jn->in", scene.axes.astype(np.float32)[solid], outward)
         normal[:, curved] = outward / np.sqrt((outward * outward).sum(0))
         face[curved] = np.where(cap, 2, 1)
-        metres[0, curved] = np.where(cap, metres[0, curved], np.arctan2(here[1], here[0]) * size[0])
+        meters[0, curved] = np.where(cap, meters[0, curved], np.arctan2(here[1], here[0]) * size[0])
     side, lying = face == 0, face == 2
-    place, extent = (np.stack([np.where(side, a[1], a[0]), np.where(lying, a[1], a[2])]) for a in (metres, 2 * half))
+    place, extent = (np.stack([np.where(side, a[1], a[0]), np.where(lying, a[1], a[2])]) for a in (meters, 2 * half))
     return normal, place, extent, face
 
 
@@ -333,25 +333,25 @@ def _visible(scene: Scene, light: Light, point: Float, die: Array) -> Array:
         # Only points in a cone behind a solid can lie in its shadow; around the light itself all can.
         outward = point - position[:, None].astype(np.float32)
         distance = np.sqrt((outward * outward).sum(0))
-        centres = scene.centre[blocking] - position
-        away = np.sqrt((centres * centres).sum(1))
+        centers = scene.center[blocking] - position
+        away = np.sqrt((centers * centers).sum(1))
         radius = np.sqrt((scene.half[blocking] ** 2).sum(1)) + 1.35 * np.sqrt((spread * spread).sum())
         narrow = np.sqrt(np.maximum(1 - (radius / away) ** 2, 0)) - 2.0 * (radius >= away)
-        bounds = centres / away[:, None], narrow[:, None], (away - radius)[:, None]
+        bounds = centers / away[:, None], narrow[:, None], (away - radius)[:, None]
         axes, narrow, first = (bound.astype(np.float32) for bound in bounds)
         near = (axes @ (outward / distance) > narrow) & (distance > first)
     ray = point - origin
     for k, behind in zip(blocking, near, strict=True):
         some = np.flatnonzero(behind & free)
         if some.size:
-            start = origin.take(some, 1) - scene.centre[k].astype(np.float32)[:, None]
+            start = origin.take(some, 1) - scene.center[k].astype(np.float32)[:, None]
             local = scene.to_unit[k] @ start, scene.to_unit[k] @ ray.take(some, 1)
             free[some[_enter(scene.shape[k], scene.cone[:, k], *local) < 0.997]] = False
     return free
 
 
 def _openness(hits: Hits, some: Array, die: Array) -> Float:
-    """Return how open ``some`` points are to the room, 0 to 1, from their neighbours in the picture: ``(N,)``."""
+    """Return how open ``some`` points are to the room, 0 to 1, from their neighbors in the picture: ``(N,)``."""
     height, width = hits.depth.shape
     reach, samples = 0.5, 6
     point, normal = hits.point.take(some, 1), hits.normal.take(some, 1)
@@ -372,11 +372,11 @@ def _openness(hits: Hits, some: Array, die: Array) -> Float:
 
 
 def _smooth(layers: Float, known: Array, surface: Array) -> Float:
-    """Average what is known of ``(L, H, W)`` over each pixel's neighbours on its own surface, and once more: (L, N)."""
+    """Average what is known of ``(L, H, W)`` over each pixel's neighbors on its own surface, and once more: (L, N)."""
     height, width = known.shape
     edge = ((1, 1), (1, 1))
     around = np.pad(surface, edge, constant_values=-1)
-    for lone in (0, 1):  # where none of them is known, the second time over all neighbours
+    for lone in (0, 1):  # where none of them is known, the second time over all neighbors
         total, weight = np.zeros_like(layers), np.full_like(layers[0], 1e-6)
         layers, sure = np.pad(layers, ((0, 0), *edge)), np.pad(known, edge)
         for dy, dx in itertools.product(range(3), range(3)):

@@ -23,21 +23,8 @@ from depthnet.data.rooms.textures import Material
 
 _NEAREST, _FARTHEST = 0.5, 9.9  # no pixel is nearer or farther [m]
 
-_THEMES = (  # furniture by name; what is named twice is tried twice
-    "sofa sofa armchair television coffee bookcase table hearth lamp plant",
-    "sofa armchair piano desk bookcase sideboard bench lamp",
-    "bed dresser wardrobe desk bookcase rail lamp",
-    "bed bed desk television wardrobe dresser armchair",
-    "desk desk desk cabinet bookcase bookcase cabinet rack plant",
-    "kitchen fridge kitchen table island rack washer",
-    "kitchen fridge table cabinet sideboard",
-    "table table table table desk cabinet bookcase",
-    "bookcase bookcase bookcase bookcase bookcase bookcase island rack",
-    "basin toilet tub basin washer bench",
-)
-_EXTRAS = "plant lamp dresser sideboard bookcase armchair rack cabinet bench rail cooler television chair table bench"
-_PAINTS = tx.colours("e8e3d9 e0d4b5 ccba99 bdbdba d9bd80 b3a691")
-_BOLD = tx.colours("995947 597599 b8c9d6 b8c4a8 d6b39e 807361")
+_PAINTS = tx.colors("e8e3d9 e0d4b5 ccba99 bdbdba d9bd80 b3a691")
+_BOLD = tx.colors("995947 597599 b8c9d6 b8c4a8 d6b39e 807361")
 _STILL = Camera(np.zeros(3), np.eye(3))
 _SPARSE = sight(_STILL, (9, 12)).reshape(3, -1)  # what a camera is chosen by
 _EDGES = sight(_STILL, (480, 640))[:, ::479, ::639].reshape(3, -1)
@@ -46,10 +33,10 @@ _EDGES = sight(_STILL, (480, 640))[:, ::479, ::639].reshape(3, -1)
 def furnish(room: Room) -> tuple[Scene, list[Material]]:
     """Return a furnished room with the material of each solid and wall."""
     walls = _shell(room)
-    for name in room.choice(_THEMES).split():
+    for name in room.choice(fn.TABLES["themes"]).split():
         fn.place(room, name)
     for _ in range(room.randint(2, 5) + int(room.size[0] * room.size[1] / 6)):
-        fn.place(room, room.choice(_EXTRAS.split()))
+        fn.place(room, room.choice(fn.TABLES["extras"].split()))
     for _ in range(room.randint(4, 12)):
         fn.decorate(room)
     for _ in range(room.choice((1, 2, 4, 6, 9))):
@@ -60,7 +47,7 @@ def furnish(room: Room) -> tuple[Scene, list[Material]]:
         for _ in range(min(room.choice((1, 2, 3, 5, 7)), int(1 + w * 5))):
             with room.at(room.uniform(-0.5, 0.5) * w, room.uniform(-0.5, 0.5) * d, room.gauss(0, 0.5)):
                 fn.thing(room, kind)
-    tone = np.sum([light.colour for light in room.lights], 0) * room.uniform(0.04, 0.11)
+    tone = np.sum([light.color for light in room.lights], 0) * room.uniform(0.04, 0.11)
     bounce = tone * (0.3 + 0.7 * tx.linear([wall.first for wall in walls]))
     return Scene(room.size, room.solids, room.lights, bounce), room.materials + walls
 
@@ -191,7 +178,7 @@ def find_camera(room: Room, scene: Scene) -> Camera | None:
     best, found, left = math.inf, None, 8
     for _ in range(100):
         camera = _pose(room)
-        local = np.einsum("sji,sj->si", scene.axes[:count], camera.position - scene.centre[:count])
+        local = np.einsum("sji,sj->si", scene.axes[:count], camera.position - scene.center[:count])
         # The ray to a picture's corner is 1.28 times as long as its depth, so 1.4 keeps corners clear too.
         clear = (np.maximum(np.abs(local) - scene.half[:count], 0) ** 2).sum(1).min() > (1.4 * _NEAREST) ** 2
         ahead = (corners - camera.position) @ camera.axes[:, 2]

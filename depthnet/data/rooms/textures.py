@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from depthnet.data.rooms.raycast import Array, Float, Hits
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 _TABLE = np.random.default_rng(7).random(1 << 16, np.float32)  # lattice of the noise, 256x256, repeats
 _RANDOM = np.random.default_rng(8)
@@ -29,10 +29,10 @@ _LACQUERS = ((0.88, 0.88, 0.86), (0.15, 0.15, 0.16), (0.7, 0.7, 0.68), (0.8, 0.7
 
 
 class Texels(NamedTuple):
-    """Places on surfaces: ``u``, ``v`` from a face's lower left corner and its ``extent``, all in metres.
+    """Places on surfaces: ``u``, ``v`` from a face's lower left corner and its ``extent``, all in meters.
 
     ``blur`` is what a pixel covers there [m], ``front`` is true on faces that look forwards or backwards, ``first``
-    and ``second`` are the material's colours ``(3, N)``, ``step`` its period along u and v ``(2, N)``, ``seed`` its
+    and ``second`` are the material's colors ``(3, N)``, ``step`` its period along u and v ``(2, N)``, ``seed`` its
     own number.
     """
 
@@ -51,27 +51,27 @@ Pattern = Callable[[Texels], Array]
 
 
 class Material(NamedTuple):
-    """A pattern of two sRGB colours with periods [m]; ``gloss`` mirrors lamps, ``glow`` is light of its own."""
+    """A pattern of two sRGB colors with periods [m]; ``gloss`` mirrors lamps, ``glow`` emits light."""
 
     pattern: Pattern
-    first: Colour
-    second: Colour = (0.0, 0.0, 0.0)
+    first: Color
+    second: Color = (0.0, 0.0, 0.0)
     step: tuple[float, float] = (1.0, 1.0)
     gloss: float = 0.0
     glow: float = 0.0
 
 
 class Palette(Random):
-    """Random numbers, and colours and materials as rooms have them."""
+    """Random numbers, and colors and materials as rooms have them."""
 
-    def shade(self, colour: Colour, by: float = 0.12) -> Colour:
-        """Return a colour a little off."""
+    def shade(self, color: Color, by: float = 0.12) -> Color:
+        """Return a color a little off."""
         k = 1 + self.uniform(-by, by)
-        r, g, b = (min(max(c * k + self.uniform(-0.03, 0.03), 0.02), 0.97) for c in colour)
+        r, g, b = (min(max(c * k + self.uniform(-0.03, 0.03), 0.02), 0.97) for c in color)
         return r, g, b
 
-    def hue(self) -> Colour:
-        """Return any colour, warm and muted ones more often than not."""
+    def hue(self) -> Color:
+        """Return any color, warm and muted ones more often than not."""
         value, strength = self.uniform(0.1, 0.95), self.random() ** 2 * 0.85
         turn = self.uniform(-0.3, 1.2) if self.random() < 0.5 else self.uniform(0, 6.283)
         r, g, b = (value * (1 - strength * (0.5 - 0.5 * math.cos(turn - k * 2.094))) for k in range(3))
@@ -93,18 +93,18 @@ class Palette(Random):
         return Material(pattern, first, second, (step, step * (3 if pattern is stripes else 1)))
 
     def plastic(self) -> Material:
-        """Return something smooth of any colour."""
+        """Return something smooth of any color."""
         return Material(plain, self.hue(), gloss=self.uniform(0, 0.2))
 
 
-def colours(text: str) -> list[Colour]:
-    """Return the sRGB colours of hexadecimal words, such as "e8e3d9 b3a691"."""
+def colors(text: str) -> list[Color]:
+    """Return the sRGB colors of hexadecimal words, such as "e8e3d9 b3a691"."""
     return [(c[0] / 255, c[1] / 255, c[2] / 255) for c in map(bytes.fromhex, text.split())]
 
 
-def linear(colours: Sequence[Colour]) -> Float:
-    """Return sRGB colours as linear light, shape ``(len(colours), 3)``."""
-    return np.array(colours, np.float32) ** np.float32(2.2)
+def linear(colors: Sequence[Color]) -> Float:
+    """Return sRGB colors as linear light, shape ``(len(colors), 3)``."""
+    return np.array(colors, np.float32) ** np.float32(2.2)
 
 
 def paint(hits: Hits, materials: Sequence[Material], seed: int) -> tuple[Float, Float, Float]:
@@ -135,7 +135,7 @@ def paint(hits: Hits, materials: Sequence[Material], seed: int) -> tuple[Float, 
 
 
 def plain(t: Texels) -> Array:
-    """Paint, plastic, leather: one colour with faint spots."""
+    """Paint, plastic, leather: one color with faint spots."""
     return t.first * (1 + 0.08 * noise(t.u * 3 + t.seed, t.v * 3))
 
 
@@ -155,7 +155,7 @@ def planks(t: Texels) -> Array:
 
 
 def tiles(t: Texels) -> Array:
-    """Tiles or bricks with joints of the second colour; bricks, wider than high, lie in a running bond."""
+    """Tiles or bricks with joints of the second color; bricks, wider than high, lie in a running bond."""
     row = np.floor(t.v / t.step[1])
     along = t.u + np.where(t.step[0] > 1.5 * t.step[1], row * 0.5, 0) * t.step[0]
     shade = 1 + 0.22 * (_cell(np.floor(along / t.step[0]), row, t.seed) - 0.5) * _fade(t, t.step[1])
@@ -165,7 +165,7 @@ def tiles(t: Texels) -> Array:
 
 
 def checks(t: Texels) -> Array:
-    """A chequered floor or cloth."""
+    """A checkered floor or cloth."""
     odd = (np.floor(t.u / t.step[0]) + np.floor(t.v / t.step[1])) % 2
     return _blend(t, 0.5 + (odd - 0.5) * _fade(t, t.step[0]))
 
@@ -197,28 +197,28 @@ def folds(t: Texels) -> Array:
 
 
 def blotches(t: Texels) -> Array:
-    """Flowered cloth, oriental rug, marble: patches of two colours and a little of a third."""
+    """Flowered cloth, oriental rug, marble: patches of two colors and a little of a third."""
     u, v = t.u / t.step[0] + t.seed, t.v / t.step[1]
     form = noise(u, v) + 0.5 * noise(u * 2.3, v * 2.3) + 0.3 * noise(u * 5.1, v * 5.1)
     third = np.clip((noise(u * 1.7, v * 1.7 + 9) - 0.5) * 4, 0, 1)
-    colours = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
-    return colours + (_hue(t.seed, 5) - colours) * (0.6 * third * _fade(t, t.step[0]))
+    colors = _blend(t, np.clip(form * 1.5 * _fade(t, t.step[0]) + 0.5, 0, 1))
+    return colors + (_hue(t.seed, 5) - colors) * (0.6 * third * _fade(t, t.step[0]))
 
 
 def books(t: Texels) -> Array:
     """The backs of a row of books; plain where it is not a front."""
     book = np.floor(t.u / t.step[0] + 0.6 * noise(t.u / t.step[0] * 0.31, t.seed))
     tall = t.extent[1] * (0.72 + 0.28 * _cell(book, t.seed, 2))
-    colour = _hue(book, t.seed) * 0.75 + t.first * 0.25
+    color = _hue(book, t.seed) * 0.75 + t.first * 0.25
     band = np.abs(t.v / tall - 0.25 - 0.5 * _cell(book, t.seed, 4)) < 0.06
     shade = np.where(t.v > tall, 0.08, 1 + 0.7 * (band & (_cell(book, t.seed, 6) > 0.4)))
     gap = _seam(t.u, t.step[0], 0.005, t.blur)
-    faded = (colour * (shade * (1 - 0.6 * gap)) - 0.22) * _fade(t, t.step[0]) + 0.22
+    faded = (color * (shade * (1 - 0.6 * gap)) - 0.22) * _fade(t, t.step[0]) + 0.22
     return np.where(t.front, faded, t.second)
 
 
 def panels(t: Texels) -> Array:
-    """Doors and drawers some ``step`` wide and high with handles of the second colour, on a front; else its wood."""
+    """Doors and drawers some ``step`` wide and high with handles of the second color, on a front; else its wood."""
     step = t.extent / np.maximum(np.rint(t.extent / t.step), 1)
     wood = t.first * (0.9 + 0.2 * _wood(t.v + t.seed, t.u) * _fade(t, 0.03))
     seam = np.maximum(_seam(t.u, step[0], 0.009, t.blur), _seam(t.v, step[1], 0.009, t.blur))
@@ -244,7 +244,7 @@ def picture(t: Texels) -> Array:
 
 
 def window(t: Texels) -> Array:
-    """Panes ``step`` wide and high in frames of the second colour, the sky above something green or grey."""
+    """Panes ``step`` wide and high in frames of the second color, the sky above something green or gray."""
     bar = np.maximum(_seam(t.u, t.step[0], 0.05, t.blur), _seam(t.v, t.step[1], 0.05, t.blur))
     v = t.v / t.extent[1] + 0.15 * noise(t.u * 4 + t.seed, t.seed)
     low = np.clip((0.42 - v) * 8, 0, 1) * (0.5 + 0.3 * noise(t.u * 11, t.v * 11))
@@ -295,7 +295,7 @@ def _cell(*numbers: Array | int) -> Array:
 
 
 def _hue(*numbers: Array | int) -> Array:
-    """A random colour, linear RGB, ``(3, N)``, for each tuple of whole numbers."""
+    """A random color, linear RGB, ``(3, N)``, for each tuple of whole numbers."""
     return _HUES[:, _scramble(*numbers)]
 
 
@@ -336,8 +336,8 @@ def develop(light: Float, lamps: Array, draw: Random, rng: np.random.Generator) 
     light = light * (1 - vignette * (x * x + y * y) / 2).astype(np.float32)
     tone = np.sqrt(light * (1 + light / 2) / (1 + light)).clip(0, 1)
     tone += contrast * tone * (1 - tone) * (tone - 0.45) * 4
-    grey = tone.mean(0)
-    tone = grey + (tone - grey) * np.float32(saturation)
+    gray = tone.mean(0)
+    tone = gray + (tone - gray) * np.float32(saturation)
     grains = rng.standard_normal((3, height, width), np.float32)
     tone += (grains + grains[1]) * (np.float32(noise_level) * (1.6 - tone))  # stronger in the dark
     return np.ascontiguousarray((tone * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

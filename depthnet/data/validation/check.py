@@ -1,6 +1,6 @@
-"""The doctor: what a data set is, and everything that is wrong with it, before a network is trained on it.
+"""Data validation: everything that is wrong with a data set, before a network is trained on it.
 
-The cheap part looks at lists and names only; the examination decodes every pair once and is kept until a file changes.
+The cheap part reads lists and names only; the examination decodes every pair once and is kept until a file changes.
 """
 
 from __future__ import annotations
@@ -11,22 +11,31 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from depthnet.core.atomic_io import write_json
 from depthnet.core.images import depth_bits
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import FINDINGS, SPLITS, UNREADABLE, Finding, Layout
 from depthnet.data.layouts.official import LABELLED_FRAMES, TEST_FRAMES
-from depthnet.data.layouts.scenes import RUNS, consecutive_runs
+from depthnet.data.layouts.scenes import RUNS, consecutive_runs, frame_number
 from depthnet.data.validation.manifest import Examination, PairFacts
-from depthnet.data.validation.similarity import Look, inverse_share, look_at, near_duplicates, shifted_segments
+from depthnet.data.validation.similarity import (
+    Fingerprint,
+    fingerprint,
+    inverse_share,
+    near_duplicates,
+    shifted_segments,
+)
 
-_RULES = 2  # another number whenever the examination would find something else in the same files
+_RULES = 3  # another number whenever the examination would find something else in the same files
 _ROOMS = (0.1, 20.0)  # no room has its median depth outside [m]; a wider range that the user states widens this
 _NYU = (0.9, 6.0)  # [m] medians of the frames of NYU are 0.96 to 6.13, so theirs is inside
 _BEYOND = 0.5  # share of the measured pixels that may lie beyond the depth range
@@ -37,17 +46,16 @@ _SAMPLED = 75_000  # pixels that percentiles are taken of, evenly spaced
 _LABELLED_AT_LEAST = 100  # fewer frames with numbers below 1449 need not be numbered as the labelled set is
 _WRITE_0 = "write 0 for missing depth"
 
-_Measured = tuple[PairFacts, Look]
+_Measured = tuple[PairFacts, Fingerprint]
 
 
 class _Name(NamedTuple):
-    """A frame by what lists and names show; its number is the last one in its label, ``before`` what stands before."""
+    """What lists and names show of a frame; ``number`` is the last one in its label."""
 
     split: str
     label: str
     where: str
     scene: str
-    before: str
     number: int | None
 
 
@@ -66,12 +74,12 @@ def cheap_findings(layout: Layout) -> list[Finding]:
 
 
 def no_frames(layout: Layout, split: str) -> Finding:
-    """The finding that a layout has no frames in a split, with what the layout notes about it."""
+    """Return the finding that a layout has no frames in a split, with what the layout notes about it."""
     return Finding("no_frames", layout.description, "; ".join([f"it has no {split} frames", *layout.notes]), (split,))
 
 
 def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Sequence[str]) -> None:
-    """Refuse data whose findings spoil a result.
+    """Refuse data whose findings invalidate a result.
 
     Args:
         findings: What is wrong.
@@ -86,20 +94,16 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
             raise InputError(f"data.allow={name}: no such finding; known are {', '.join(FINDINGS)}")
         if name in UNREADABLE:
             raise InputError(f"data.allow={name}: {FINDINGS[name]}; it cannot be allowed, fix it or take it out")
-    wrong = [
-        finding for finding in findings if finding.name not in allow and not set(splits).isdisjoint(finding.splits)
-    ]
+    wrong = [finding for finding in findings if finding.name not in allow and {*splits} & {*finding.splits}]
     if not wrong:
         return
+    names = dict.fromkeys(finding.name for finding in wrong)
     others = Counter(finding.name for finding in wrong[1:])
     more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""
-    names = list(dict.fromkeys(finding.name for finding in wrong))
     if UNREADABLE.isdisjoint(names):
         more += f"; to accept: data.allow=[{','.join(names)}], or --allow {' '.join(names)} of depthnet evaluate"
-    raise InputError(
-        f"{wrong[0].where}: {wrong[0].message}{more}; depthnet data check ROOT lists all that is wrong",
-        wrong[0].name,
-    )
+    message = f"{wrong[0].where}: {wrong[0].message}{more}; depthnet data check ROOT lists all that is wrong"
+    raise InputError(message, wrong[0].name)
 
 
 def examine(
@@ -117,24 +121,23 @@ def examine(
         InputError: If the examination cannot be written.
     """
     frames = [(split, frame) for split in SPLITS for frame in range(layout.count(split))]
-    identity = layout.identity()
     names = [(layout.where(*at), layout.label(*at), layout.scene(*at)) for at in frames]
-    about = [_RULES, identity, layout.depth_range.min, layout.depth_range.max, layout.val, names]
+    about = [_RULES, layout.identity(), layout.depth_range.min, layout.depth_range.max, layout.val, names]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    path = folder / f"check-{identity[:16]}.json" if folder and identity else None
-    known = _stored(path, key) if path else None
-    if known is None:
+    path = folder / f"check-{key[:16]}.json" if folder and layout.identity() else None
+    known = None
+    with suppress(OSError, ValueError):  # there is none, or it is torn
+        known = path and TypeAdapter(Examination).validate_json(path.read_bytes())
+    if not known:
         known = _decode_all(layout, frames, workers, advance)
         if path:
-            write_json(path, {"key": key, "pairs": known.pairs, "findings": known.findings})
+            write_json(path, asdict(known))
     return Examination(known.pairs, (*cheap_findings(layout), *known.findings))
 
 
 def _name(layout: Layout, split: str, frame: int) -> _Name:
     label = layout.label(split, frame)
-    match = re.search(r"(\d+)[^\d/]*$", label)  # equal numbers behind other words mean other frames
-    before, number = (label[: match.start(1)], int(match[1])) if match else (label, None)
-    return _Name(split, label, layout.where(split, frame), layout.scene(split, frame), before, number)
+    return _Name(split, label, layout.where(split, frame), layout.scene(split, frame), frame_number(label))
 
 
 def _shared_scenes(names: Sequence[_Name], val: str) -> Iterator[Finding]:
@@ -153,34 +156,28 @@ def _shared_scenes(names: Sequence[_Name], val: str) -> Iterator[Finding]:
 def _broken_runs(names: Sequence[_Name]) -> Iterator[Finding]:
     """Find runs of consecutive frame numbers of which some frames are in train, which come first, and some in val."""
     groups: dict[str, list[_Name]] = defaultdict(list)
-    for name in names:
-        groups[name.before].append(name)
-    for _, some in sorted(groups.items()):
+    for name in names:  # equal numbers behind other words mean other frames
+        groups[re.sub(r"\d+[^\d/]*$", "", name.label)].append(name)
+    for some in groups.values():
         trained: dict[int, _Name] = {}
         for run, name in zip(consecutive_runs([name.number for name in some]), some, strict=True):
             if name.split == "train":
                 trained[run] = name
-            elif run in trained:
-                other = trained.pop(run)
-                message = (
-                    f"{name.label} is in one run of frame numbers with {other.label} of train ({other.where}); "
-                    "keep a run in one split"
-                )
-                yield Finding("scene_leak", name.where, message, ("train", "val"))
+            elif other := trained.pop(run, None):
+                run_of = f"{name.label} is in one run of frame numbers with {other.label} of train ({other.where})"
+                yield Finding("scene_leak", name.where, f"{run_of}; keep a run in one split", ("train", "val"))
 
 
 def _official_test(names: Sequence[_Name]) -> Iterator[Finding]:
-    numbers = [name.number for name in names]
-    right = len(TEST_FRAMES & set(numbers))
-    if len(numbers) == right == len(TEST_FRAMES):
-        return
-    trained = len((set(range(LABELLED_FRAMES)) - TEST_FRAMES) & set(numbers))
-    first = next((name for name in names if name.number not in TEST_FRAMES), names[0])
-    message = (
-        f"{first.label}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and "
-        f"{trained} official training frames among its {len(numbers)}; its figures compare with nobody's"
-    )
-    yield Finding("test_list", first.where, message, ("test",))
+    numbers = {name.number for name in names}
+    right, trained = len(TEST_FRAMES & numbers), len((set(range(LABELLED_FRAMES)) - TEST_FRAMES) & numbers)
+    if not len(names) == right == len(TEST_FRAMES):
+        first = next((name for name in names if name.number not in TEST_FRAMES), names[0])
+        message = (
+            f"{first.label}: the test list has {right} of the {len(TEST_FRAMES)} official frames, and {trained} "
+            f"official training frames among its {len(names)}; its figures are not comparable"
+        )
+        yield Finding("test_list", first.where, message, ("test",))
 
 
 def _official_frames_elsewhere(names: Iterable[_Name]) -> Iterator[Finding]:
@@ -191,22 +188,12 @@ def _official_frames_elsewhere(names: Iterable[_Name]) -> Iterator[Finding]:
             yield Finding("scene_leak", name.where, message, (name.split, "test"))
 
 
-def _stored(path: Path, key: str) -> Examination | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        found = [Finding(name, where, message, tuple(splits)) for name, where, message, splits in value["findings"]]
-        known = Examination(tuple(PairFacts(*pair) for pair in value["pairs"]), tuple(found))
-        return known if value["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or torn: it is made anew
-        return None
-
-
 def _decode_all(
     layout: Layout, frames: list[tuple[str, int]], workers: int, advance: Callable[[int, int], None] | None
 ) -> Examination:
     findings: list[Finding] = []
     read: dict[str, list[_Measured]] = {split: [] for split in SPLITS}
-    pool = ThreadPoolExecutor(max(1, workers))  # decoding and digests leave Python's lock to the others
+    pool = ThreadPoolExecutor(max(1, workers))  # decoding and digests release Python's lock
     try:
         for done, (measured, wrong) in enumerate(pool.map(lambda at: _measure(layout, *at), frames), start=1):
             findings += wrong
@@ -217,11 +204,11 @@ def _decode_all(
     finally:
         pool.shutdown(cancel_futures=True)
     for split, some in read.items():
-        for start, length, step in shifted_segments([look for _, look in some]):
-            facts = some[start][0]
+        for start, length, step in shifted_segments([small for _, small in some]):
+            facts, way = some[start][0], "up" if step == 1 else "down"
             message = (
-                f"{facts.label}: from here on, {length} images fit the depth one row {'up' if step == 1 else 'down'} "
-                "better than their own; look for a file that is missing or doubled before them"
+                f"{facts.label}: from here on, {length} images fit the depth one row {way} better than their own; "
+                "look for a file that is missing or doubled before them"
             )
             findings.append(Finding("shifted", facts.where, message, (split,)))
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -229,47 +216,39 @@ def _decode_all(
             findings += _near_duplicates(read[first], read[second])
     every = [measured for some in read.values() for measured in some]
     pairs = [facts for facts, _ in every]
-    findings += _wrong_unit(layout, pairs, findings)
-    findings += _inverse(every)
+    splits = tuple(dict.fromkeys(pair.split for pair in pairs))
+    if sum(finding.name == "unit" for finding in findings) <= len(pairs) / 2:  # else most pairs show it alone
+        findings += [Finding("unit", pairs[0].where, message, splits) for message in _wrong_unit(layout, pairs)]
+    if share := inverse_share([small for _, small in every]):
+        first_inverse = next(facts for facts, small in every if small.uphill > 0)
+        message = (
+            f"{first_inverse.label}: in {share:.0%} of the pairs the lower part is farther, and planes are flat "
+            "if the values are 1 / depth; is it disparity? Store depth: focal length x baseline / disparity"
+        )
+        findings.append(Finding("inverse", first_inverse.where, message, splits))
     return Examination(tuple(pairs), tuple(findings))
 
 
-def _wrong_unit(layout: Layout, pairs: list[PairFacts], known: list[Finding]) -> Iterator[Finding]:
-    """Find a unit that is wrong for the whole set, where it is not so wrong that most pairs show it alone."""
+def _wrong_unit(layout: Layout, pairs: list[PairFacts]) -> Iterator[str]:
+    """Find a unit that is wrong for the whole set."""
     some = [(p.median, p.p95 / p.p5) for p in pairs if p.median is not None and p.p5 and p.p95]
-    if not some or 2 * sum(finding.name == "unit" for finding in known) > len(pairs):
+    if not some:
         return
     limits = layout.depth_range
     median, contrast = np.median(some, axis=0).tolist()
     beyond = sum(pair.beyond for pair in pairs)
-    share = beyond / (beyond + sum(pair.valid * pair.height * pair.width for pair in pairs))
+    share = beyond / (beyond + sum(pair.valid * pair.pixels for pair in pairs))
     far = median > max(_FAR[0], _FAR[1] * limits.max) and contrast < _SHALLOW
     if share > _BEYOND or far or (layout.nyu and not _NYU[0] <= median <= _NYU[1]):
-        message = (
+        yield (
             f"{pairs[0].label}: here and in the other pairs the median depth is {median:.3g} m, far is {contrast:.2g} "
             f"times near, and {share:.1%} of the depth is beyond {limits.min:g} to {limits.max:g} m; is the unit of "
-            "depth right (5000, 4000 or 256 levels a metre are no millimetres)?"
+            "depth right (5000, 4000 or 256 levels a meter are no millimeters)?"
         )
-        yield Finding("unit", pairs[0].where, message, _splits(pairs))
-
-
-def _inverse(every: list[_Measured]) -> Iterator[Finding]:
-    share = inverse_share([look for _, look in every])
-    if share:
-        first = next(facts for facts, look in every if look.uphill > 0)
-        message = (
-            f"{first.label}: in {share:.0%} of the pairs the lower part is the farther one, and planes are flat if "
-            "the values are 1 / depth, not depth; is it disparity? Store depth: focal length x baseline / disparity"
-        )
-        yield Finding("inverse", first.where, message, _splits([facts for facts, _ in every]))
-
-
-def _splits(pairs: list[PairFacts]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(pair.split for pair in pairs))
 
 
 def _near_duplicates(first: list[_Measured], second: list[_Measured]) -> Iterator[Finding]:
-    alike = near_duplicates([look for _, look in first], [look for _, look in second])
+    alike = near_duplicates([small for _, small in first], [small for _, small in second])
     digests = {facts.digest: place for place, (facts, _) in enumerate(first)}
     alike |= {place: digests[facts.digest] for place, (facts, _) in enumerate(second) if facts.digest in digests}
     for place, other in sorted(alike.items()):
@@ -280,7 +259,7 @@ def _near_duplicates(first: list[_Measured], second: list[_Measured]) -> Iterato
 
 
 def _measure(layout: Layout, split: str, frame: int) -> tuple[_Measured | None, list[Finding]]:
-    """Decode one pair: its facts and small pictures, if it can be read, and what is wrong with it alone."""
+    """Decode one pair: its facts and fingerprint, if it can be read, and what is wrong with it alone."""
     where, label, files = layout.where(split, frame), layout.label(split, frame), layout.files(split, frame)
     try:
         image, depth = layout.read(split, frame)
@@ -292,11 +271,10 @@ def _measure(layout: Layout, split: str, frame: int) -> tuple[_Measured | None, 
     stats, wrong = _depth_stats(layout, depth)
     place = "/".join(files[1].parts[-2:]) if files else label
     findings = [Finding(name, where, f"{place}: {message}", (split,)) for name, message in wrong]
-    look = look_at(image, depth)
+    small = fingerprint(image, depth)
     digest = hashlib.sha256(b"".join(contents)).hexdigest()
-    image_hash = look.bits.tobytes().hex()
     names = (split, label, where, layout.scene(split, frame))
-    return (PairFacts._make((*names, digest, *depth.shape, bits, *stats, image_hash)), look), findings
+    return (PairFacts._make((*names, digest, *depth.shape, bits, *stats, small.bits.tobytes().hex())), small), findings
 
 
 def _depth_stats(layout: Layout, depth: npt.NDArray[np.float32]) -> tuple[tuple[Any, ...], list[tuple[str, str]]]:

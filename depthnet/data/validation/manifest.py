@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthnet.core.atomic_io import write_text
 from depthnet.core.tables import WIDTH, Table, to_csv
@@ -62,6 +64,11 @@ class PairFacts(NamedTuple):
     not_finite: int
     image_hash: str
 
+    @property
+    def pixels(self) -> int:
+        """The number of pixels of the depth."""
+        return self.height * self.width
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -95,47 +102,32 @@ def page(layout: Layout, examination: Examination, limit: int | None = 20) -> st
         examination: What was learned from it.
         limit: Findings shown of each kind; None for all.
     """
-    limits = f"{layout.depth_range.min:g} to {layout.depth_range.max:g} m"
-    units = {layout.metres_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
-    stored = ", ".join(f"{unit:.4g} m a level" if unit else "floats" for unit in sorted(units, key=lambda u: u or 0))
-    holes = float(np.mean([pair.holes for pair in examination.pairs])) if examination.pairs else 0.0
-    random = "; val frames are random ones" if layout.val == "random_frames" else ""
-    about = [
-        ("depth", f"{layout.truth}, {holes:.1%} holes; {stored}; valid: {limits}"),
-        ("scenes", f"told apart by {layout.scene_rule}{random}"),
-        ("camera", describe_camera(layout)),
-        *(("note", note) for note in layout.notes),
-    ]
-    lines = [layout.description, *(_wrapped(f"  {name:8}", value) for name, value in about), ""]
+    levels = {layout.meters_per_level(split, frame) for split in SPLITS for frame in range(layout.count(split))}
+    splits = {split: [pair for pair in examination.pairs if pair.split == split] for split in SPLITS}
     table = Table(_COLUMNS, "l" + "r" * 10, form="{:.3g}".format)
-    beyond = []
-    for split in (split for split in SPLITS if layout.count(split)):
-        some = [pair for pair in examination.pairs if pair.split == split]
-        table.add(split, *_summarize(layout, split, some))
-        pixels = sum(pair.height * pair.width for pair in some)
-        counts = {f"beyond {limits}": sum(p.beyond for p in some), "NaN or infinite": sum(p.not_finite for p in some)}
-        words = [f"{n} of {pixels} pixels ({n / pixels:.2%}) {what}" for what, n in counts.items() if n]
-        beyond += [f"  {split}: {', '.join(words)}"] if words else []
-    lines += [
-        textwrap.indent(table.text(), "  "),
-        "  depth [m]: min and max of all pixels; p5, median and p95 of the middle frame",
-        *beyond,
-    ]
-    if not examination.findings:
-        return "\n".join([*lines, "Nothing wrong was found."])
-    count = len(examination.findings)
-    lines.append(f"{count} thing{'s are' if count > 1 else ' is'} wrong")
-    for name, what in FINDINGS.items():
-        found = [f"{finding.where}: {finding.message}" for finding in examination.findings if finding.name == name]
-        if found:
-            lines.append(f"{name}: {what} ({len(found)})")
-        lines += [_wrapped("  ", line) for line in found[:limit]]
-        if len(found) > len(found[:limit]):
-            lines.append(f"  ... and {len(found) - len(found[:limit])} more: --all lists them")
-    return "\n".join(lines)
+    for split in filter(layout.count, SPLITS):
+        table.add(split, *_summarize(layout, split, splits[split]))
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["wrapped"] = _wrapped
+    return environment.get_template("page.txt.j2").render(
+        layout=layout,
+        holes=np.mean([pair.holes for pair in examination.pairs] or [0.0]),
+        units=", ".join(
+            f"{level:.4g} m a level" if level else "floats" for level in sorted(levels, key=lambda m: m or 0)
+        ),
+        limits=f"{layout.depth_range.min:g} to {layout.depth_range.max:g} m",
+        random="; val frames are random ones" if layout.val == "random_frames" else "",
+        camera=describe_camera(layout),
+        table=table.text(),
+        splits=splits,
+        found=examination.findings,
+        kinds=FINDINGS,
+        limit=limit,
+    )
 
 
-def _wrapped(head: str, value: str) -> str:
+def _wrapped(value: str, head: str) -> str:
     """Return lines that break no path: it is to be copied."""
     indent = " " * (len(head) + 2 * head.isspace())
     return textwrap.fill(
@@ -144,7 +136,7 @@ def _wrapped(head: str, value: str) -> str:
 
 
 def _summarize(layout: Layout, split: str, pairs: Sequence[PairFacts]) -> list[str | float | None]:
-    """Return what the table says of a split, in the order of its columns."""
+    """Return the row of a split, in the order of its columns."""
     count = layout.count(split)
     sizes = Counter(f"{pair.width}x{pair.height}" for pair in pairs).most_common()
     more = f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""

@@ -23,10 +23,10 @@ _SAME = 0.92  # correlation at 24x32, aligned: 3 % and 1.5 degrees on, a camera 
 _NEAR_BITS = 80  # a moment later has 37 to 102; this keeps most, spares comparing, and parts chance likeness
 _SAME_BITS = 48  # of 256: copies (JPEG of quality 50, 20 % brighter, 2 % cropped) have 43 at most, other pairs 53
 _SHIFTS = [(down, right) for down in (-2, -1, 0, 1, 2) for right in (-2, -1, 0, 1, 2)]
-_TEXTURE = 2.0  # grey levels of local contrast; photographs of NYU have 14 and more, a blank wall less than 1
+_TEXTURE = 2.0  # gray levels of local contrast; photographs of NYU have 14 and more, a blank wall less than 1
 _BLOCK = 1 << 22  # correlations held at a time
 _PAIRS = 4096  # pairs of thumbnails aligned at a time
-_BETTER = 0.06  # how much better a neighbour's depth must fit; a frame's own fits by 0.35, another's by 0
+_BETTER = 0.06  # how much better a neighbor's depth must fit; a frame's own fits by 0.35, another's by 0
 _EVIDENCE = 1.0  # over a stretch: 10 frames out of step gather 1.3 to 3, clean sets 0.4, unrelated depth 0.6 in 60,000
 _APART = 10  # rows or columns of 120x160 from the middle to the ends of what may be a slope
 _STEEP = 0.3  # how much farther its far end is; on less, noise hides the curve
@@ -38,11 +38,11 @@ Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
 
-class Look(NamedTuple):
+class Fingerprint(NamedTuple):
     """Small pictures of a pair.
 
     Attributes:
-        thumbnail: Grey, ``uint8``, shape ``(24, 32)``.
+        thumbnail: Gray, ``uint8``, shape ``(24, 32)``.
         bits: Perceptual hash, ``uint8``, shape ``(32,)``: whether each of 16x16 cells is brighter than its left one.
         image_edges: Strength of the image's edges over its strongest, ``uint8``, shape ``(24, 32)``.
         depth_edges: The same of the logarithm of depth; a hole counts as 0.3 m.
@@ -58,22 +58,22 @@ class Look(NamedTuple):
     slopes: tuple[int, int]
 
 
-def look_at(image: UInt8Array, depth: Float32Array) -> Look:
+def fingerprint(image: UInt8Array, depth: Float32Array) -> Fingerprint:
     """Make the small pictures of a pair.
 
     Args:
         image: RGB, ``uint8``, shape ``(H, W, 3)``.
-        depth: Metres, shape ``(H, W)``; what is not finite or not above 0 is a hole.
+        depth: Meters, shape ``(H, W)``; what is not finite or not above 0 is a hole.
     """
     rows, columns = (_EDGE_CELL * side for side in _SMALL)
-    grey = Image.fromarray(image).convert("L").resize((columns, rows), Image.Resampling.BOX)
-    cells = np.asarray(grey.resize((17, 16), Image.Resampling.BOX))
+    gray = Image.fromarray(image).convert("L").resize((columns, rows), Image.Resampling.BOX)
+    cells = np.asarray(gray.resize((17, 16), Image.Resampling.BOX))
     near = resize_nearest(depth, (rows, columns))
     near = np.where((near > 0) & np.isfinite(near), near, np.float32(0))
-    return Look(
-        thumbnail=np.asarray(grey.resize(_SMALL[::-1], Image.Resampling.BOX)),
+    return Fingerprint(
+        thumbnail=np.asarray(gray.resize(_SMALL[::-1], Image.Resampling.BOX)),
         bits=np.packbits(cells[:, 1:] > cells[:, :-1]),
-        image_edges=_edges(np.asarray(grey, np.float32)),
+        image_edges=_edges(np.asarray(gray, np.float32)),
         depth_edges=_edges(np.log(np.maximum(near, _HOLE))),
         uphill=_uphill(near[1::4, 1::3]),
         slopes=_slopes(near),
@@ -116,7 +116,7 @@ def _slopes(depth: Float32Array) -> tuple[int, int]:
     return depths, inverses
 
 
-def inverse_share(looks: Sequence[Look]) -> float:
+def inverse_share(fingerprints: Sequence[Fingerprint]) -> float:
     """Find out whether depth is stored as its inverse, by two signs that have to agree.
 
     On average the lower part of a picture is nearer than the upper one, and planes are flat in depth but curved in its
@@ -125,14 +125,14 @@ def inverse_share(looks: Sequence[Look]) -> float:
     Returns:
         The share of pairs whose lower part is the farther one; 0 if the set is not inverse as a whole.
     """
-    depths, inverses = (sum(look.slopes[k] for look in looks) for k in (0, 1))
+    depths, inverses = (sum(one.slopes[k] for one in fingerprints) for k in (0, 1))
     if depths + inverses < _SLOPES or inverses < _STRAIGHT * (depths + inverses):
         return 0.0
-    uphill = np.array([look.uphill for look in looks])
+    uphill = np.array([one.uphill for one in fingerprints])
     return float((uphill > 0).mean()) if uphill.mean() > _UPHILL else 0.0
 
 
-def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> dict[int, int]:
+def near_duplicates(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> dict[int, int]:
     """Find photographs of one set that are nearly in another: re-compressed, brighter, cropped, or a moment later.
 
     Two are the same where their hashes nearly agree, or agree roughly while their thumbnails correlate when moved over
@@ -143,8 +143,8 @@ def near_duplicates(first: Sequence[Look], second: Sequence[Look]) -> dict[int, 
     """
     if not (first and second):
         return {}
-    small_first, small_second = (np.stack([look.thumbnail for look in looks]) for looks in (first, second))
-    bits_first, bits_second = (np.stack([look.bits for look in looks]) for looks in (first, second))
+    small_first, small_second = (np.stack([one.thumbnail for one in some]) for some in (first, second))
+    bits_first, bits_second = (np.stack([one.bits for one in some]) for some in (first, second))
     coarse_first, coarse_second = _coarse(small_first), _coarse(small_second)
     found: dict[int, int] = {}
     step = max(1, _BLOCK // len(second))
@@ -189,28 +189,28 @@ def _aligned(first: UInt8Array, second: UInt8Array) -> Float32Array:
     return best
 
 
-def shifted_segments(looks: Sequence[Look]) -> list[tuple[int, int, int]]:
+def shifted_segments(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int, int]]:
     """Find stretches of rows whose images fit the depth of the next or the previous row better than their own.
 
     Depth has its edges where the image has some. What all frames have in common is taken away; the rest of the two maps
     correlates by about 0.35 for a true pair and by 0 for another, even for two views of one room.
 
     Args:
-        looks: One split's frames in the order of its rows.
+        fingerprints: One split's frames in the order of its rows.
 
     Returns:
         (first row, number of rows, step) of each stretch; the depth of row ``i`` lies beside the image of row
         ``i - step``, so +1 means that depth files are one too early.
     """
-    if len(looks) < 2:
+    if len(fingerprints) < 2:
         return []
-    maps = [np.stack([look[k] for look in looks]).astype(np.float32) for k in (2, 3)]
+    maps = [np.stack([one[k] for one in fingerprints]).astype(np.float32) for k in (2, 3)]
     image, depth = (_unit(edges - edges.mean(0)) for edges in maps)
     own = np.vecdot(image, depth)
     found = []
     for step in (1, -1):
         fit = np.vecdot(image, np.roll(depth, step, axis=0))  # row i's image beside the depth of row i - step
-        fit[0 if step == 1 else -1] = -1.0  # it has no such neighbour
+        fit[0 if step == 1 else -1] = -1.0  # it has no such neighbor
         evidence = np.minimum(fit, fit - own) - _BETTER
         while True:
             total, start, stop = _best_segment(evidence)

@@ -2,18 +2,24 @@ import numpy as np
 import pytest
 
 from depthnet.core.types import InputError
-from depthnet.data.layouts.files import FileRow, parse_rows, split_rows
+from depthnet.data.layouts.files import split_rows
 from depthnet.data.layouts.registry import open_root
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [(b"", "names no pair"), (b"\n \n", "names no pair"), (b"\xff\xfe\x00", "UTF-8")],
-)
-def test_a_bad_list_is_named(tmp_path, content, words):
-    (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(InputError, match=words):
-        parse_rows(tmp_path / "list.txt", split_rows(tmp_path / "list.txt"), FileRow, [])
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"list\.txt: not a UTF-8 text file of rows"):
+        split_rows(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_lists_without_rows_are_refused(tmp_path, content):
+    (tmp_path / "nyu_train.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"no pairs there$"):
+        open_root(tmp_path)
+    (tmp_path / "nyu_train.txt").write_bytes(content + b"only.jpg\n")
+    with pytest.raises(InputError, match=r"no pairs there \(nyu_train\.txt:\d: 'only\.jpg' is no image, depth"):
+        open_root(tmp_path)
 
 
 def test_rows_keep_their_line_numbers_over_blank_lines_and_a_byte_order_mark(tmp_path):

@@ -82,7 +82,7 @@ def test_a_frame_says_where_it_lies(whole):
     assert layout.label("test", 2) == "rgb_00008"
     assert layout.where("test", 2) == f"{LABELLED_FILE}: frame 8 (counted from 0)"
     assert layout.files("test", 2) == ()
-    assert layout.metres_per_level("test", 2) is None
+    assert layout.meters_per_level("test", 2) is None
     assert layout.intrinsics("test", 2).fx == 518.8579 * (32 / 640), "NYU's at 640x480"
     assert layout.notes == [f"{LABELLED_FILE}: 24 of 1449 frames"]
     assert (layout.depth_range.min, layout.depth_range.max) == (1e-3, 10.0)

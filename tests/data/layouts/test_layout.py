@@ -17,12 +17,12 @@ def test_truth_is_filled_without_holes_unless_stated(make_lists):
         open_root(root, truth="dense")
 
 
-@pytest.mark.parametrize(("unit", "metres"), [("mm", 1e-3), ("cm", 0.01), ("m", 1.0), ("10/255", 10 / 255), (0.5, 0.5)])
-def test_a_unit_is_metres_per_level(unit, metres):
-    assert read_unit("data.unit", unit) == pytest.approx(metres)
+@pytest.mark.parametrize(("unit", "meters"), [("mm", 1e-3), ("cm", 0.01), ("m", 1.0), ("10/255", 10 / 255), (0.5, 0.5)])
+def test_a_unit_is_meters_per_level(unit, meters):
+    assert read_unit("data.unit", unit) == pytest.approx(meters)
 
 
 @pytest.mark.parametrize("unit", ["inch", "0", "-1", "1/0", "", "nan", "1e999"])
 def test_what_is_no_unit_is_refused(unit):
-    with pytest.raises(InputError, match=r"data\.unit=.*metres per level"):
+    with pytest.raises(InputError, match=r"data\.unit=.*meters per level"):
         read_unit("data.unit", unit)

@@ -22,8 +22,8 @@ def write_pair(root, frame, image, depth, truth):
     for name in (image, depth):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(frame.image).save(root / image)
-    metres = frame.raw if truth == "raw" else frame.depth
-    Image.fromarray(np.rint(metres * 1000).astype(np.uint16)).save(root / depth)
+    meters = frame.raw if truth == "raw" else frame.depth
+    Image.fromarray(np.rint(meters * 1000).astype(np.uint16)).save(root / depth)
 
 
 def write_lists(root, frames, truth):

@@ -55,7 +55,7 @@ def test_rows_that_name_no_files_are_findings_and_left_out(make_lists):
     assert all(finding.splits == ("train",) for finding in layout.findings)
 
 
-def test_a_pair_named_twice_and_a_neighbours_depth_are_findings(make_lists):
+def test_a_pair_named_twice_and_a_neighbors_depth_are_findings(make_lists):
     root = make_lists(train=6, val=3)
     rows = (root / TRAIN).read_text().splitlines()
     rows[4] = rows[4].replace("sync_depth_00004", "sync_depth_00005")
@@ -179,7 +179,7 @@ def test_a_name_with_a_space_is_told(make_lists):
 
 def test_lists_is_a_folder(make_lists):
     root = make_lists()
-    with pytest.raises(InputError, match=r"data\.lists=.*for list files it is their folder"):
+    with pytest.raises(InputError, match=r"no lists layout there"):
         open_root(root, layout="lists", lists=root / TRAIN)
 
 
@@ -237,5 +237,9 @@ def test_a_test_root_that_is_not_used_is_refused(make_lists, tmp_path):
     root = make_lists(train=4, val=2)
     with pytest.raises(InputError, match=r"data\.test_root=.*: no list of test frames to use it for; leave it out"):
         open_root(root, test_root=tmp_path)
-    with pytest.raises(InputError, match=r"data\.test_root=.*nowhere: no such folder; leave it out or correct it"):
-        open_root(root, test_root=tmp_path / "nowhere")
+
+
+def test_a_test_root_that_is_not_there_lacks_every_file(make_lists, tmp_path):
+    root = make_lists(train=4, val=2, test=2)
+    found = open_root(root, test_root=tmp_path / "nowhere").findings
+    assert [(finding.name, finding.splits) for finding in found] == [("missing", ("test",))] * 2

@@ -33,11 +33,11 @@ def test_a_missing_or_foreign_root_says_what_was_looked_for_and_how_to_get_data(
 
 def test_a_root_that_is_a_file_or_empty_is_one_line_without_misleading_advice(make_lists, tmp_path):
     root = make_lists()
-    with pytest.raises(
-        InputError, match=r"train_files_with_gt\.txt: a file, but not NYU's .* name the folder that holds"
-    ):
+    with pytest.raises(InputError, match=r"train_files_with_gt\.txt: no data there \(looked for nyu_depth"):
         open_root(root / "nyudepthv2_train_files_with_gt.txt")
-    with pytest.raises(InputError, match=r"no folder layout there \(looked for pairs\.csv or images/ and depths/\)$"):
+    with pytest.raises(
+        InputError, match=r"no folder layout there \(looked for pairs\.csv or images/ and depths/ \(folder\)\)$"
+    ):
         open_root(root, layout="folder", unit="mm", depth_range=[0.1, 20])
     for name in ("images", "depths"):
         (tmp_path / "own" / name).mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_command_line_says_what_a_config_says(tmp_path):
     options = source_options(parser.parse_args(["--unit", "10/255", "--depth-range", "0.1", "20"]))
     layout = open_root(root, **options)
     assert (layout.depth_range.min, layout.depth_range.max) == (0.1, 20)
-    assert layout.metres_per_level("train", 0) == 10 / 255
+    assert layout.meters_per_level("train", 0) == 10 / 255
 
 
 def test_the_cache_lies_where_it_is_stated(monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ def turned(yaw, tilt=0.0):
 
 
 def rays_of(camera, size):
-    """Rays through pixel centres from the calibration matrix, written apart from the code under test."""
+    """Rays through pixel centers from the calibration matrix, written apart from the code under test."""
     fx, fy, cx, cy = intrinsics(size)
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     v, u = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
@@ -51,10 +51,10 @@ def rays_of(camera, size):
 
 def inside(solid, points, shrink=1.0):
     """Whether points ``(N, 3)`` lie in a solid scaled by ``shrink``, straight from its definition."""
-    x, y, z = ((points - np.array(solid.centre)) @ solid.axes / np.array(solid.half) / shrink).T
+    x, y, z = ((points - np.array(solid.center)) @ solid.axes / np.array(solid.half) / shrink).T
     if solid.shape == Shape.BOX:
         return np.maximum(np.maximum(abs(x), abs(y)), abs(z)) <= 1
-    if solid.shape == Shape.ELLIPSOID:
+    if solid.shape == Shape.BALL:
         return x * x + y * y + z * z <= 1
     upper, lower = min(solid.taper, 1), min(1 / solid.taper, 1)
     radius = (1 + z) / 2 * upper + (1 - z) / 2 * lower
@@ -78,7 +78,7 @@ def test_the_same_room_comes_back_bit_for_bit():
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_scene_is_the_same_at_every_size(index):
     small, large = render(0, index, (60, 80))[1], render(0, index, (180, 240))[1]
-    middle = large[1::3, 1::3]  # the large picture's pixels whose centres are the small one's
+    middle = large[1::3, 1::3]  # the large picture's pixels whose centers are the small one's
     same = np.abs(small - middle) < 1e-3
     assert same.mean() > 0.998  # a ray along an edge may fall on either side of it
 
@@ -148,7 +148,7 @@ def test_furniture_stands_on_something_and_in_the_room():
         count = len(scene.solids)
         assert len(materials) == count + 6
         reach = np.einsum("sij,sj->si", np.abs(scene.axes[:count]), scene.half[:count])
-        low, high = scene.centre[:count] - reach, scene.centre[:count] + reach
+        low, high = scene.center[:count] - reach, scene.center[:count] + reach
         assert low.min() > -0.3
         assert (high - scene.size).max() < 0.3
         touching = ((low[:, None] < high[None] + 0.03) & (low[None] < high[:, None] + 0.03)).all(2)
@@ -184,7 +184,7 @@ def test_nyu_intrinsics_scale_with_the_width():
     assert intrinsics((480, 640)) == pytest.approx((518.8579, 519.4696, 325.5824, 253.7362))
     fx, fy, cx, cy = intrinsics((240, 320))
     assert (fx, fy) == pytest.approx((518.8579 / 2, 519.4696 / 2))
-    assert (2 * cx + 0.5, 2 * cy + 0.5) == pytest.approx((325.5824, 253.7362))  # half-pixel centres
+    assert (2 * cx + 0.5, 2 * cy + 0.5) == pytest.approx((325.5824, 253.7362))  # half-pixel centers
     assert intrinsics((200, 640))[:2] == pytest.approx((518.8579, 519.4696))
 
 
@@ -234,7 +234,7 @@ def test_the_sun_comes_in_through_openings_only_and_casts_shadows():
     toward = np.array([0.8, 0.1, 0.6]) / math.sqrt(1.01)
     panes = [((3.5, 1.6, 1.0), (4.5, 2.4, 1.9)), ((3.5, 2.6, 1.0), (4.5, 3.4, 1.9))]
     sun = Light(tuple(toward), (0.0, 0.0, 0.0), (5.0, 5.0, 5.0), None, panes)
-    post = Solid(Shape.CYLINDER, (2.9, 2.0, 0.7), (0.15, 0.15, 0.7), np.eye(3))
+    post = Solid(Shape.TUBE, (2.9, 2.0, 0.7), (0.15, 0.15, 0.7), np.eye(3))
     scene = scene_of(post, lights=[sun])
     hits = cast(scene, camera_at((0.4, 2.4, 1.6), 0.0, 0.4), size)
     falls, _ = illuminate(scene, hits)
@@ -301,7 +301,7 @@ def test_a_lamp_without_a_shadow_follows_the_inverse_square():
     hits = cast(scene_of(), camera, (40, 53))
     floor = np.flatnonzero((hits.part == 4) & (hits.point[1] > 1.0) & (hits.point[1] < 4.0))
     falls, _ = illuminate(scene_of(), hits)
-    dark, _ = illuminate(scene_of(lights=[LAMP._replace(colour=(0.0, 0.0, 0.0))]), hits)
+    dark, _ = illuminate(scene_of(lights=[LAMP._replace(color=(0.0, 0.0, 0.0))]), hits)
     toward = np.array(LAMP.position)[:, None] - hits.point[:, floor]
     square = (toward**2).sum(0)
     expected = 4.0 * toward[2] / np.sqrt(square) / (square + 0.15)
@@ -312,7 +312,7 @@ PATTERNS = "plain grain planks tiles checks carpet stripes plaid folds blotches 
 
 
 @pytest.mark.parametrize("name", PATTERNS.split())
-def test_patterns_are_colours_and_calm_from_afar(name):
+def test_patterns_are_colors_and_calm_from_afar(name):
     rng = np.random.default_rng(0)
     count = 3000
     place = rng.uniform(0, 2, (2, count)).astype(np.float32)

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from depthnet.data.layouts.registry import open_root
 from depthnet.data.layouts.scenes import has_labelled_numbers
 from depthnet.data.validation.check import cheap_findings, examine, require_sound
 from depthnet.data.validation.manifest import page, write_manifest
-from depthnet.data.validation.similarity import look_at, near_duplicates, shifted_segments
+from depthnet.data.validation.similarity import fingerprint, near_duplicates, shifted_segments
 
 
 def room(seed, size=(48, 64)):
@@ -44,7 +45,7 @@ def places(findings):
     return sorted((finding.name, finding.where) for finding in findings)
 
 
-class Doctor:
+class FaultyLists:
     """A clean set of list files, in which faults are planted row by row."""
 
     def __init__(self, root):
@@ -73,85 +74,85 @@ class Doctor:
         save(self.depth(number), change(np.asarray(Image.open(self.depth(number)))))
 
 
-def missing_image(doctor, n):
-    doctor.image(n).unlink()
+def missing_image(lists, n):
+    lists.image(n).unlink()
 
 
-def missing_depth(doctor, n):
-    doctor.depth(n).unlink()
+def missing_depth(lists, n):
+    lists.depth(n).unlink()
 
 
-def torn_jpeg(doctor, n):
-    cut(doctor.image(n), np.random.default_rng(n).uniform(0.4, 0.95))
+def torn_jpeg(lists, n):
+    cut(lists.image(n), np.random.default_rng(n).uniform(0.4, 0.95))
 
 
-def torn_jpeg_header(doctor, n):
-    cut(doctor.image(n), 0.05)
+def torn_jpeg_header(lists, n):
+    cut(lists.image(n), 0.05)
 
 
-def torn_png(doctor, n):
-    cut(doctor.depth(n), np.random.default_rng(n).uniform(0.4, 0.95))
+def torn_png(lists, n):
+    cut(lists.depth(n), np.random.default_rng(n).uniform(0.4, 0.95))
 
 
-def zero_byte_image(doctor, n):
-    doctor.image(n).write_bytes(b"")
+def zero_byte_image(lists, n):
+    lists.image(n).write_bytes(b"")
 
 
-def zero_byte_depth(doctor, n):
-    doctor.depth(n).write_bytes(b"")
+def zero_byte_depth(lists, n):
+    lists.depth(n).write_bytes(b"")
 
 
-def text_for_image(doctor, n):
-    doctor.image(n).write_text("404 not found")
+def text_for_image(lists, n):
+    lists.image(n).write_text("404 not found")
 
 
-def eight_bit(doctor, n):
-    doctor.levels(n, lambda depth: (depth / 40).astype(np.uint8))
+def eight_bit(lists, n):
+    lists.levels(n, lambda depth: (depth / 40).astype(np.uint8))
 
 
-def metres_as_levels(doctor, n):
-    doctor.levels(n, lambda depth: (depth / 1000).round().astype(np.uint16))
+def meters_as_levels(lists, n):
+    lists.levels(n, lambda depth: (depth / 1000).round().astype(np.uint16))
 
 
-def thousandfold(doctor, n):
-    doctor.levels(n, lambda depth: np.minimum(depth.astype(int) * 1000, 65535).astype(np.uint16))
+def thousandfold(lists, n):
+    lists.levels(n, lambda depth: np.minimum(depth.astype(int) * 1000, 65535).astype(np.uint16))
 
 
-def other_size(doctor, n):
-    doctor.levels(n, lambda depth: depth[:-2].copy())
+def other_size(lists, n):
+    lists.levels(n, lambda depth: depth[:-2].copy())
 
 
-def no_depth(doctor, n):
-    doctor.levels(n, np.zeros_like)
+def no_depth(lists, n):
+    lists.levels(n, np.zeros_like)
 
 
-def one_value(doctor, n):
-    doctor.levels(n, lambda depth: np.full_like(depth, 2000))
+def one_value(lists, n):
+    lists.levels(n, lambda depth: np.full_like(depth, 2000))
 
 
-def cut_off(doctor, n):
-    doctor.levels(n, lambda depth: np.minimum(depth, np.percentile(depth, 65).astype(np.uint16)))
+def cut_off(lists, n):
+    lists.levels(n, lambda depth: np.minimum(depth, np.percentile(depth, 65).astype(np.uint16)))
 
 
-def coloured(doctor, n):
-    doctor.levels(n, lambda depth: np.stack([depth // 20, 255 - depth // 20, depth // 40], 2).astype(np.uint8))
+def coloured(lists, n):
+    lists.levels(n, lambda depth: np.stack([depth // 20, 255 - depth // 20, depth // 40], 2).astype(np.uint8))
 
 
-def palette(doctor, n):
-    Image.open(doctor.image(n)).convert("P", palette=Image.Palette.ADAPTIVE).save(doctor.depth(n))
+def palette(lists, n):
+    Image.open(lists.image(n)).convert("P", palette=Image.Palette.ADAPTIVE).save(lists.depth(n))
 
 
-def other_frames_depth(doctor, n):
-    doctor.depth(n).rename(doctor.depth(9000 + n))
-    doctor.replace(n, f"train/rgb_{n:05d}.jpg train/sync_depth_{9000 + n:05d}.png 518.8579")
+def other_frames_depth(lists, n):
+    lists.depth(n).rename(lists.depth(9000 + n))
+    lists.replace(n, f"train/rgb_{n:05d}.jpg train/sync_depth_{9000 + n:05d}.png 518.8579")
 
 
-def leaves_root(doctor, n):
-    doctor.replace(n, f"train/rgb_{n:05d}.jpg ../sync_depth_{n:05d}.png 518.8579")
+def leaves_root(lists, n):
+    lists.replace(n, f"train/rgb_{n:05d}.jpg ../sync_depth_{n:05d}.png 518.8579")
 
 
-def torn_row(doctor, n):
-    doctor.replace(n, f"train/rgb_{n:05d}.jpg")
+def torn_row(lists, n):
+    lists.replace(n, f"train/rgb_{n:05d}.jpg")
 
 
 FAULTS = {
@@ -164,7 +165,7 @@ FAULTS = {
     zero_byte_depth: "empty",
     text_for_image: "unreadable",
     eight_bit: "bit_depth",
-    metres_as_levels: "unit",
+    meters_as_levels: "unit",
     thousandfold: "unit",
     other_size: "sizes_differ",
     no_depth: "no_depth",
@@ -179,33 +180,33 @@ FAULTS = {
 
 
 @pytest.fixture
-def doctor(make_lists):
-    return Doctor(make_lists(train=60, val=4, test=3))
+def lists(make_lists):
+    return FaultyLists(make_lists(train=60, val=4, test=3))
 
 
-def test_every_fault_is_named_with_its_row_in_one_go(doctor):
+def test_every_fault_is_named_with_its_row_in_one_go(lists):
     train, val, test = (f"nyudepthv2_{split}_files_with_gt.txt" for split in SPLITS)
     expected = [("test_list", f"{test}:1")]  # the fixture's test frames are official training frames
     for n, (plant, name) in enumerate(FAULTS.items(), start=1):
-        plant(doctor, n)
+        plant(lists, n)
         expected.append((name, f"{train}:{n + 1}"))
 
     for n in range(30, 50):  # depth n is lost, and those behind it moved up
-        doctor.depth(n + 1).rename(doctor.depth(n))
-    save(doctor.depth(50), room(50)[1])
+        lists.depth(n + 1).rename(lists.depth(n))
+    save(lists.depth(50), room(50)[1])
 
-    doctor.edit("train", lambda rows: rows.append(rows[25]))
+    lists.edit("train", lambda rows: rows.append(rows[25]))
     expected.append(("duplicate_row", f"{train}:61"))
 
-    save(doctor.image(60), picture(60, (48, 64)))  # frame 60 joins frames 59 of train and 61 of val
-    save(doctor.depth(60), millimetres(60, (48, 64)))
-    doctor.edit("val", lambda rows: rows.insert(0, "train/rgb_00060.jpg train/sync_depth_00060.png 518.8579"))
+    save(lists.image(60), picture(60, (48, 64)))  # frame 60 joins frames 59 of train and 61 of val
+    save(lists.depth(60), millimetres(60, (48, 64)))
+    lists.edit("val", lambda rows: rows.insert(0, "train/rgb_00060.jpg train/sync_depth_00060.png 518.8579"))
     expected.append(("scene_leak", f"{val}:1"))
 
-    save(doctor.image(62), np.asarray(Image.open(doctor.image(27)).resize((58, 44)).resize((64, 48))), quality=50)
+    save(lists.image(62), np.asarray(Image.open(lists.image(27)).resize((58, 44)).resize((64, 48))), quality=50)
     expected.append(("near_duplicate", f"{val}:3"))
 
-    found = examine(open_root(doctor.root), None).findings
+    found = examine(open_root(lists.root), None).findings
     shifted = [f for f in found if (f.name == "shifted" and "20 images" in f.message) or "19 images" in f.message]
     assert len(shifted) == 1
     assert abs(int(shifted[0].where.split(":")[1]) - 31) <= 1
@@ -221,12 +222,12 @@ def test_every_fault_is_named_with_its_row_in_one_go(doctor):
 
 
 @pytest.mark.parametrize("plant", FAULTS)
-def test_each_fault_alone_is_the_only_finding(doctor, plant):
-    doctor.edit("train", lambda rows: rows.__delitem__(slice(12, None)))
-    (doctor.root / "nyudepthv2_test_files_with_gt.txt").unlink()
-    plant(doctor, 7)
+def test_each_fault_alone_is_the_only_finding(lists, plant):
+    lists.edit("train", lambda rows: rows.__delitem__(slice(12, None)))
+    (lists.root / "nyudepthv2_test_files_with_gt.txt").unlink()
+    plant(lists, 7)
     where = "nyudepthv2_train_files_with_gt.txt:8"
-    assert places(examine(open_root(doctor.root), None).findings) == [(FAULTS[plant], where)]
+    assert places(examine(open_root(lists.root), None).findings) == [(FAULTS[plant], where)]
 
 
 @pytest.mark.parametrize("size", [(48, 64), (60, 45), (96, 128)])
@@ -442,14 +443,14 @@ def test_an_examination_is_kept_until_a_file_changes(make_lists, tmp_path, monke
         layout.findings = [FOUND[0]]  # what the lists show is always new
         assert examine(layout, folder).findings == (FOUND[0], *first.findings)
     (kept,) = folder.iterdir()
-    assert kept.name == f"check-{layout.identity()[:16]}.json"
+    assert re.fullmatch(r"check-[0-9a-f]{16}\.json", kept.name)
 
     save(root / "train/sync_depth_00001.png", millimetres(1, (48, 64)))
     assert examine(open_root(root), folder).findings == ()
     assert examine(open_root(root, depth_range={"min": 9, "max": 10}), folder).findings[0].name == "no_depth"
 
 
-@pytest.mark.parametrize("spoil", [b"", b"{}", b'{"key": 1', b"[]", b"\xff"])
+@pytest.mark.parametrize("spoil", [b"", b"{}", b'{"pairs": 1', b"[]", b"\xff"])
 def test_a_torn_examination_is_made_anew(make_lists, tmp_path, spoil):
     layout = open_root(make_lists(train=2, val=1))
     first = examine(layout, tmp_path / "cache")
@@ -469,9 +470,9 @@ def test_rows_that_moved_are_named_where_they_are_now(make_lists, tmp_path):
     assert examine(open_root(root), tmp_path).findings[0].where == f"{path.name}:3"
 
 
-def test_threads_find_the_same(doctor):
-    torn_png(doctor, 3)
-    layout = open_root(doctor.root)
+def test_threads_find_the_same(lists):
+    torn_png(lists, 3)
+    layout = open_root(lists.root)
     steps = []
     examination = examine(layout, None, workers=2, advance=lambda done, total: steps.append((done, total)))
     assert examination == examine(layout, None)
@@ -548,11 +549,11 @@ def copies(image):
 
 def test_copies_are_near_duplicates_and_other_pictures_are_not():
     depth = np.ones((240, 320), np.float32)
-    first = [look_at(room(n, (240, 320))[0], depth) for n in range(40)]
-    second = [look_at(room(100 + n, (240, 320))[0], depth) for n in range(40)]
+    first = [fingerprint(room(n, (240, 320))[0], depth) for n in range(40)]
+    second = [fingerprint(room(100 + n, (240, 320))[0], depth) for n in range(40)]
     assert near_duplicates(first, second) == {}
     names = list(copies(room(7, (240, 320))[0]))
-    changed = [look_at(copy, depth) for copy in copies(room(7, (240, 320))[0]).values()]
+    changed = [fingerprint(copy, depth) for copy in copies(room(7, (240, 320))[0]).values()]
     assert near_duplicates(first, [*second, *changed]) == {40 + n: 7 for n in range(len(names))}, names
     assert near_duplicates([], second) == near_duplicates(first, []) == {}
 
@@ -561,7 +562,7 @@ def test_blank_walls_are_no_near_duplicates():
     def wall(seed):
         rng = np.random.default_rng(seed)
         shade = np.linspace(120, 160, 320)[None, :, None] + rng.normal(0, 3, (240, 320, 3))
-        return look_at(shade.astype(np.uint8), np.ones((240, 320), np.float32))
+        return fingerprint(shade.astype(np.uint8), np.ones((240, 320), np.float32))
 
     assert near_duplicates([wall(n) for n in range(5)], [wall(100 + n) for n in range(5)]) == {}
 
@@ -586,25 +587,27 @@ def test_near_duplicates_of_random_val_frames_are_wanted(make_lists):
 @pytest.mark.parametrize("step", [1, -1])
 def test_shifted_depth_is_found_where_it_begins(step):
     pairs = [room(n) for n in range(60)]
-    looks = [look_at(image, depth / np.float32(1000)) for image, depth in pairs]
-    assert shifted_segments(looks) == []
+    fingerprints = [fingerprint(image, depth / np.float32(1000)) for image, depth in pairs]
+    assert shifted_segments(fingerprints) == []
     for n in range(20, 40):
-        looks[n] = looks[n]._replace(depth_edges=look_at(*pairs[n - step]).depth_edges)
-    ((start, length, found),) = shifted_segments(looks)
+        fingerprints[n] = fingerprints[n]._replace(depth_edges=fingerprint(*pairs[n - step]).depth_edges)
+    ((start, length, found),) = shifted_segments(fingerprints)
     assert (abs(start - 20) <= 1, abs(length - 20) <= 2, found) == (True, True, -step)
-    assert shifted_segments(looks[:1]) == shifted_segments([]) == []
+    assert shifted_segments(fingerprints[:1]) == shifted_segments([]) == []
 
 
 def test_depth_that_has_nothing_to_do_with_its_image_is_not_called_shifted():
     depth = [millimetres(n, (48, 64)) / np.float32(1000) for n in range(400)]
-    assert shifted_segments([look_at(picture(1000 + n, (48, 64)), depth[n]) for n in range(400)]) == []
+    assert shifted_segments([fingerprint(picture(1000 + n, (48, 64)), depth[n]) for n in range(400)]) == []
 
 
 def test_real_depth_one_frame_late_is_found(real_nyu):
     layout = open_root(real_nyu)
-    looks = [look_at(*layout.read("val", frame)) for frame in range(layout.count("val"))]
-    assert shifted_segments(looks) == []
-    late = [look._replace(depth_edges=looks[max(n - (n >= 80), 0)].depth_edges) for n, look in enumerate(looks)]
+    fingerprints = [fingerprint(*layout.read("val", frame)) for frame in range(layout.count("val"))]
+    assert shifted_segments(fingerprints) == []
+    late = [
+        one._replace(depth_edges=fingerprints[max(n - (n >= 80), 0)].depth_edges) for n, one in enumerate(fingerprints)
+    ]
     ((start, length, step),) = shifted_segments(late)
     assert (abs(start - 80) <= 2, length >= 12, step) == (True, True, -1)
 

@@ -15,7 +15,7 @@ from depthnet.data.rooms.layout import RoomsLayout
 from depthnet.data.validation.check import examine
 
 INDOORS = DepthRange(0.1, 20.0)
-SAMPLES = {  # metres per level, and the depth range that a user would state
+SAMPLES = {  # meters per level, and the depth range that a user would state
     "kinect": ("kinect/depth/*.pgm", 1e-3, INDOORS),
     "icl": ("icl/depth/*.png", 1 / 5000, INDOORS),
     "kitti": ("kitti/depth/*.png", 1 / 256, DepthRange(0.1, 80.0)),
@@ -25,8 +25,8 @@ SAMPLES = {  # metres per level, and the depth range that a user would state
 CHANGES = {  # of depth [m], to depth [m] as it would be read
     "inverse": lambda depth: np.where(depth > 0, 4 / np.maximum(depth, 1e-3), 0),
     "8-bit disparity": lambda depth: np.ceil(CHANGES["inverse"](depth) / 4 * depth[depth > 0].min() * 255) / 25.5,
-    "4000 levels a metre": lambda depth: 4 * depth,
-    "5000 levels a metre": lambda depth: 5 * depth,
+    "4000 levels a meter": lambda depth: 4 * depth,
+    "5000 levels a meter": lambda depth: 5 * depth,
     "cut off": lambda depth: np.minimum(depth, np.percentile(depth[depth > 0], 60)),
     "one value": lambda depth: np.where(depth > 0, 2.0, 0.0),
 }  # fmt: skip
@@ -94,7 +94,7 @@ def test_rooms_that_were_stored_rightly(rooms):
 def test_what_is_said_of_the_whole_set(rooms):
     (inverse,) = Maps([CHANGES["inverse"](depth) for depth in rooms], INDOORS).findings_of()
     assert inverse.message.startswith("train/")
-    assert "% of the pairs the lower part is the farther one" in inverse.message
+    assert "% of the pairs the lower part is farther" in inverse.message
     (unit,) = Maps([4 * depth for depth in rooms], INDOORS).findings_of()
     assert unit.where == "train:1"
     assert "train/0: here and in the other pairs the median depth is 11 m, far is 2.8 times near, and 6" in unit.message
