@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import depthnet
 
 TOOLS = {
+    "train": ("", "fit and evaluate networks: all options of train.py"),
     "predict": ("depthnet.inference.cli", "depth for photographs"),
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
-    "evaluate": ("depthnet.evaluation.predictions", "metrics of anybody's predictions against a data set"),
+    "evaluate": ("depthnet.evaluation.predictions", "metrics of any program's predictions against a data set"),
     "compare": ("depthnet.evaluation.compare", "runs side by side, with paired differences and intervals"),
     "runs": ("depthnet.evaluation.runs", "the runs of a folder or a sweep, best first"),
-    "report": ("depthnet.evaluation.report.write", "a page on where a run's network errs"),
-    "robustness": ("depthnet.evaluation.robustness", "how metrics fall when images are corrupted"),
+    "report": ("depthnet.evaluation.report.write", "an HTML page on where a run's network errs"),
+    "robustness": ("depthnet.evaluation.robustness", "metrics on corrupted images"),
     "export": ("depthnet.export.weights", "a run's weights as one small file with a model card"),
     "average": ("depthnet.export.average", "the mean of several runs' weights"),
 }
-"""Each tool's module, whose ``main`` takes the arguments and returns the exit code, and what it gives, in words."""
+"""Each tool's module, whose ``main`` takes the arguments and returns the exit code, and its line of help."""
+
+
+def train_script() -> Path:
+    """Return the path of ``train.py``: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parent
+    return next(path for path in (package / "train.py", package.parent / "train.py") if path.is_file())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tool = given[0] if given else "--help"
     if tool in ("-h", "--help"):
         lines = [f"  {name:11} {about}" for name, (_, about) in TOOLS.items()]
-        print(
-            "usage: depthnet TOOL ...\n", *lines, "\ndepthnet TOOL --help lists its options; train.py trains", sep="\n"
-        )
+        print("usage: depthnet TOOL ...\n", *lines, "\ndepthnet TOOL --help lists the options of a tool", sep="\n")
         return 0
     if tool == "--version":
         print(f"depthnet {depthnet.__version__}")
@@ -38,4 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if tool not in TOOLS:
         print(f"depthnet: no tool {tool}; there are {', '.join(TOOLS)}", file=sys.stderr)
         return 2
+    if tool == "train":
+        path = str(train_script())
+        sys.argv = [path, *given[1:]]  # Lightning's launcher starts further processes by these words
+        runpy.run_path(path, run_name="__main__")
+        return 0
     return int(importlib.import_module(TOOLS[tool][0]).main(given[1:]))

@@ -97,6 +97,7 @@ class DepthDataModule(LightningDataModule):
         if not min(extra_rooms, 1) <= self._share <= extra_rooms:
             known = f"it is from 1 to data.extra_rooms={extra_rooms}, or null for all"
             raise InputError(f"data.extra_rooms_share={extra_rooms_share}: {known}")
+        self._sampled = sample_frames(layout, "train")
         self._full_check = check == "full" and isinstance(layout, SourceLayout)
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         require_sound((), self._allow, SPLITS)
@@ -237,12 +238,12 @@ class DepthDataModule(LightningDataModule):
         Raises:
             InputError: If what is stated of a camera cannot be.
         """
-        focals, frames = [], sample_frames(self.layout, "train")
-        for frame in frames:
+        focals = []
+        for frame in self._sampled:
             if camera := self.layout.intrinsics("train", frame):
                 camera = camera.resized(self.layout.size("train", frame), self._image_size("train", frame))
                 focals.append(camera.focal)
-        return statistics.median(focals) if focals and 2 * len(focals) >= len(frames) else None
+        return statistics.median(focals) if focals and 2 * len(focals) >= len(self._sampled) else None
 
     def beyond_range(self, low: float, high: float) -> float:
         """Return the share of the valid training depth that is outside [low, high] [m].
@@ -255,7 +256,7 @@ class DepthDataModule(LightningDataModule):
         limits = self.layout.depth_range
         if low <= limits.min and limits.max <= high:
             return 0.0
-        depths = [self.layout.read("train", frame)[1] for frame in sample_frames(self.layout, "train")]
+        depths = [self.layout.read("train", frame)[1] for frame in self._sampled]
         valid = np.concatenate([np.empty(0, np.float32), *(depth[limits.contains(depth)] for depth in depths)])
         return float(((valid < low) | (valid > high)).mean()) if valid.size else 0.0
 

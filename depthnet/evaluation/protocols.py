@@ -257,23 +257,48 @@ _nyu = partial(Protocol, size=_NYU_SIZE, depth_range=DepthRange(1e-3, 10.0))
 
 _MIDAS = "Ranftl et al., 'Towards Robust Monocular Depth Estimation' (MiDaS), 2020"
 _PROTOCOLS = (
-    _nyu("nyu_eigen", "Crop: Eigen et al., NeurIPS 2014. As BTS (2019) and AdaBins (CVPR 2021) evaluate; the latter "
-         "also averages flips.", truth="raw", crop=_EIGEN_CROP),
-    _nyu("nyu_eigen_filled", "nyu_eigen on in-painted ground truth, where AdaBins' own predictions have delta1 0.887 "
-         "instead of 0.903.", truth="filled", crop=_EIGEN_CROP),
-    _nyu("nyu_center", "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who keep the center 228x304 of halved "
-         "frames; this is the same part, compared at full size.", truth="raw", crop=Crop(12, 468, 16, 624)),
-    _nyu("nyu_densedepth", "Ground truth and crop of DenseDepth (Alhashim and Wonka, 2018), which also averages flips, "
-         "pools the pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.", truth="filled",
-         crop=Crop(20, 460, 24, 616)),
+    _nyu(
+        "nyu_eigen",
+        "Crop: Eigen et al., NeurIPS 2014. As BTS (2019) and AdaBins (CVPR 2021) evaluate; the latter "
+        "also averages flips.",
+        truth="raw",
+        crop=_EIGEN_CROP,
+    ),
+    _nyu(
+        "nyu_eigen_filled",
+        "nyu_eigen on in-painted ground truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
+        truth="filled",
+        crop=_EIGEN_CROP,
+    ),
+    _nyu(
+        "nyu_center",
+        "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who keep the center 228x304 of halved "
+        "frames; this is the same part, compared at full size.",
+        truth="raw",
+        crop=Crop(12, 468, 16, 624),
+    ),
+    _nyu(
+        "nyu_densedepth",
+        "Ground truth and crop of DenseDepth (Alhashim and Wonka, 2018), which also averages flips, "
+        "pools the pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
+        truth="filled",
+        crop=Crop(20, 460, 24, 616),
+    ),
     Protocol("uncropped", "Your own pairs: all pixels that the data has as valid."),
-    Protocol("median_scaled", "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
-             align="median"),
+    Protocol(
+        "median_scaled",
+        "Zhou et al., 'Unsupervised Learning of Depth and Ego-Motion from Video', CVPR 2017.",
+        align="median",
+    ),
     Protocol("scale_shift", f"{_MIDAS}, there in disparity.", align="scale_shift"),
     Protocol("disparity_scale_shift", f"{_MIDAS}, whose networks predict disparity.", align="disparity_scale_shift"),
-    _nyu("published_keras", "The evaluation of the published Keras project that this one re-implements.",
-         crop=Crop(20, 461, 24, 617), align="min_max"),
-)  # fmt: skip
+    _nyu(
+        "published_keras",
+        "The evaluation of the published Keras project that this one re-implements.",
+        crop=Crop(20, 461, 24, 617),
+        align="min_max",
+    ),
+)
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 """Every protocol by its name; with ``_flip`` after it, :func:`find_protocols` gives it with flip averaging."""

@@ -45,16 +45,25 @@ SAME = 0.005
 
 _CONFIG_BYTES = 1_000_000
 _DIGESTS = {
-    "43f9fba71492": "9878dffa18c3", "cd764744053c": "9ecf1b97e1ac",  # nyu_eigen, and flipped
-    "fb6c4c4adad7": "12cd24b250f3", "8cb0e2e7ec77": "8909e9bc2ded",  # nyu_eigen_filled, and flipped
-    "7eab7b60e431": "3a610fe62e5b", "22b9228c6e41": "8d0ae5736a2d",  # nyu_center, and flipped
-    "c6aacbad1e9d": "914cd9dfce0e", "fe9e4e9ce493": "bcb4a01b20a1",  # nyu_densedepth, and flipped
-    "d5c5bac4ba6e": "0b32ad8a6d43", "c0a0f44ae2bb": "b73573e98da7",  # uncropped, and flipped
-    "8b37af7a28ee": "b8a5407db17b", "f5324053db76": "8c71a406f4af",  # median_scaled, and flipped
-    "851093bcb1eb": "ecaa256aaab3", "8cac2bb5e865": "60b1f1c3c2d7",  # scale_shift, and flipped
-    "0a04c76709e7": "5a5614a4f926", "0e4a8158da5e": "deead8215207",  # disparity_scale_shift, and flipped
-    "a8ce0655fdbe": "57fb60ec5aab", "5ef8f4ea58c3": "20167e71e343",  # published_keras, and flipped
-}  # fmt: skip
+    "43f9fba71492": "9878dffa18c3",
+    "cd764744053c": "9ecf1b97e1ac",  # nyu_eigen, and flipped
+    "fb6c4c4adad7": "12cd24b250f3",
+    "8cb0e2e7ec77": "8909e9bc2ded",  # nyu_eigen_filled, and flipped
+    "7eab7b60e431": "3a610fe62e5b",
+    "22b9228c6e41": "8d0ae5736a2d",  # nyu_center, and flipped
+    "c6aacbad1e9d": "914cd9dfce0e",
+    "fe9e4e9ce493": "bcb4a01b20a1",  # nyu_densedepth, and flipped
+    "d5c5bac4ba6e": "0b32ad8a6d43",
+    "c0a0f44ae2bb": "b73573e98da7",  # uncropped, and flipped
+    "8b37af7a28ee": "b8a5407db17b",
+    "f5324053db76": "8c71a406f4af",  # median_scaled, and flipped
+    "851093bcb1eb": "ecaa256aaab3",
+    "8cac2bb5e865": "60b1f1c3c2d7",  # scale_shift, and flipped
+    "0a04c76709e7": "5a5614a4f926",
+    "0e4a8158da5e": "deead8215207",  # disparity_scale_shift, and flipped
+    "a8ce0655fdbe": "57fb60ec5aab",
+    "5ef8f4ea58c3": "20167e71e343",  # published_keras, and flipped
+}
 """Protocols' digests as older runs store them, over the prose as well, and those of today, for depths to 10 m."""
 
 

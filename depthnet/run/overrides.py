@@ -11,15 +11,41 @@ MULTIRUN = frozenset({"-m", "--multirun"})
 """The option that makes a command line a sweep."""
 
 _LEARNING = (
-    "loss", "optimizer", "scheduler", "augment", "callbacks", "data.augment", "data.batch_size", "data.extra_rooms",
-    "data.extra_rooms_share", "callbacks.average", "callbacks.best", "callbacks.dashboard", "callbacks.early_stopping",
-    "callbacks.finite", "callbacks.history", "callbacks.last",
-)  # fmt: skip
+    "loss",
+    "optimizer",
+    "scheduler",
+    "augment",
+    "callbacks",
+    "data.augment",
+    "data.batch_size",
+    "data.extra_rooms",
+    "data.extra_rooms_share",
+    "callbacks.average",
+    "callbacks.best",
+    "callbacks.dashboard",
+    "callbacks.early_stopping",
+    "callbacks.finite",
+    "callbacks.history",
+    "callbacks.last",
+)
 _FITTING = (
-    "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches",
-    "overfit_batches", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps",
-    "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs",
-)  # fmt: skip
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "num_sanity_val_steps",
+    "log_every_n_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "reload_dataloaders_every_n_epochs",
+)
 """Arguments of Lightning's Trainer that concern a fit alone."""
 
 _TRAINS_NOTHING = _LEARNING + tuple(f"trainer.{name}" for name in _FITTING)

@@ -35,8 +35,19 @@ TRAINING = (
 """Files and folders of the package by whose code a run learns and its best checkpoint is chosen;
 versions of libraries, which have no slash in the record, count as such too."""
 
-FREE = ("report", "logger", "callbacks.progress", "callbacks.dashboard", "data.root", "data.test_root",
-        "data.lists", "data.num_workers", "data.cache", "data.cache_dir", "trainer.profiler")  # fmt: skip
+FREE = (
+    "report",
+    "logger",
+    "callbacks.progress",
+    "callbacks.dashboard",
+    "data.root",
+    "data.test_root",
+    "data.lists",
+    "data.num_workers",
+    "data.cache",
+    "data.cache_dir",
+    "trainer.profiler",
+)
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 
 SETTLED = ("model.pretrained", "model.camera", "data.batch_size")

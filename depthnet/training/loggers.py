@@ -30,9 +30,16 @@ _TEARDOWN = 3.0  # seconds
 _ROOM = 2**20  # bytes
 _STEP = "trainer/global_step"  # Lightning's name for the step of a row
 _GUARDED = (
-    "log_metrics", "log_hyperparams", "log_image", "log_table", "log_summary", "after_save_checkpoint", "save",
-    "finalize", "finish",
-)  # fmt: skip
+    "log_metrics",
+    "log_hyperparams",
+    "log_image",
+    "log_table",
+    "log_summary",
+    "after_save_checkpoint",
+    "save",
+    "finalize",
+    "finish",
+)
 
 
 class WandbRun(WandbLogger):

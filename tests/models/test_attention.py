@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthnet.models.decoders.unet import AttentionGate
+from depthnet.models.attention import AttentionGate
 
 
 @torch.no_grad()

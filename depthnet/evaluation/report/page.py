@@ -29,10 +29,17 @@ from depthnet.run.provenance import commit
 _KINDS = {"depth": None, "edge": None, "scene type": 30, "object": 40}  # of groups, and how many at most are shown
 _SHOWN = ("abs_rel", "delta1", "rmse", "silog")  # of single scenes and images
 _CONSTANTS = {
-    "METRICS": METRIC_NAMES, "SHOWN": _SHOWN, "PROTOCOLS": PROTOCOLS, "MIN_PIXELS": MIN_PIXELS, "DRAWS": DRAWS,
-    "EDGE_F1": EDGE_F1, "EDGE_REACH": EDGE_REACH, "ERROR_HIGH": ERROR_HIGH, "ERROR_COLORS": ERROR_COLORS,
+    "METRICS": METRIC_NAMES,
+    "SHOWN": _SHOWN,
+    "PROTOCOLS": PROTOCOLS,
+    "MIN_PIXELS": MIN_PIXELS,
+    "DRAWS": DRAWS,
+    "EDGE_F1": EDGE_F1,
+    "EDGE_REACH": EDGE_REACH,
+    "ERROR_HIGH": ERROR_HIGH,
+    "ERROR_COLORS": ERROR_COLORS,
     "DEPTH_COLORS": DEPTH_COLORS,
-}  # fmt: skip
+}
 _TILE = 320  # greatest width of a picture [pixels]
 
 

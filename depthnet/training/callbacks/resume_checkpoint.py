@@ -20,6 +20,7 @@ from pydantic import Field
 
 from depthnet.core.types import LAST
 from depthnet.run.signals import Signals, Stopped
+from depthnet.training.callbacks.ema import WeightEMA
 from depthnet.training.loggers import step_taken
 
 log = logging.getLogger("depthnet")
@@ -94,10 +95,20 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
             self._before = total.completed
             number, due = self._agree(trainer)
             if (due or number) and not self._gathering:
-                self._before_validation = True
-                self._save(trainer)
-                self._before_validation = False
+                self._save_before_validation(trainer)
                 self._stop(trainer, number)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """Stop within a validation; several processes wait for its end."""
+        number = self.signals.received
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not number or self._gathering or not fitting or trainer.world_size > 1:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's type leaves it out
+            if isinstance(callback, WeightEMA):
+                callback.on_validation_epoch_end(trainer, pl_module)  # puts back the weights that are trained
+        self._save_before_validation(trainer)
+        self._stop(trainer, number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished epoch."""
@@ -123,6 +134,11 @@ class ResumeCheckpoint(lightning.pytorch.callbacks.Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self._path)
         self._saved = time.monotonic()
+
+    def _save_before_validation(self, trainer: Trainer) -> None:
+        self._before_validation = True
+        self._save(trainer)
+        self._before_validation = False
 
     def _agree(self, trainer: Trainer) -> tuple[int, bool]:
         """The signal that any process was sent, 0 for none, and whether it is time to save."""
