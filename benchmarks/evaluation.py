@@ -2,8 +2,8 @@
 
     python benchmarks/evaluation.py          (about a minute on one core)
 
-One frame at a time, as an evaluation has them: truth of 480x640 without holes, a prediction of 240x320, the protocol
-nyu_eigen_filled. The one pass is ``depthnet.evaluation.evaluator.Evaluation``; the nine are the functions of
+One frame at a time, as an evaluation has them: ground truth of 480x640 without holes, a prediction of 240x320, the
+protocol nyu_eigen_filled. The one pass is ``depthnet.evaluation.evaluator.Evaluation``; the nine are the functions of
 ``depthnet.evaluation.metrics``, each after the protocol, as nine metrics that know nothing of each other would be, and
 each after one use of the protocol. The network is irv2_attn at 240x320, with random weights. All are measured in one
 run, their

@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from depthnet.inference.model import load
-    from depthnet.training.service import RunResult, fit
+    from depthnet.inference.model import load as load
 
 __version__ = "0.1.0"
 

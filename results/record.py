@@ -246,8 +246,10 @@ def _mean_map(run: Run, evaluator: FrameEvaluator) -> dict[str, float] | None:
         return None
     sharp = []
     for frame in evaluator.frames:
-        truth = torch.tensor(evaluator.layout.read(evaluator.split, frame)[1])[None, None]
-        pred, depth, mask = (part[0, 0].numpy() for part in evaluator.protocol(constant, truth, truth > 0))
+        ground_truth = torch.tensor(evaluator.layout.read(evaluator.split, frame)[1])[None, None]
+        pred, depth, mask = (
+            part[0, 0].numpy() for part in evaluator.protocol(constant, ground_truth, ground_truth > 0)
+        )
         sharp.append(edge_f1(pred, depth, mask))
     held = [value for value in sharp if not math.isnan(value)]
     return {**stored, "robustness": 0.0, **({"edge_f1": math.fsum(held) / len(held)} if held else {})}

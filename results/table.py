@@ -1,8 +1,8 @@
-"""Print README's results tables from the records beside this file.
+"""Print the tables of docs/results.md from the records beside this file.
 
     python results/table.py                       print
-    python results/table.py --check README.md     does it hold just this between its two marks? exit code 1 if not
-    python results/table.py --write README.md     put it there
+    python results/table.py --check docs/results.md     does it hold just this between its two marks? exit code 1 if not
+    python results/table.py --write docs/results.md     put it there
 
 A record is what `python results/record.py` writes. Records of one set, split and protocol make a table; what all rows
 of it share stands once above it, and the commands below it.
@@ -59,9 +59,9 @@ def tables(records: Iterable[dict[str, Any]]) -> str:
     """Return all tables, as Markdown."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault((record["set"], record["split"], record["protocol"], record["data"]["truth"]), []).append(
-            record
-        )
+        groups.setdefault(
+            (record["set"], record["split"], record["protocol"], record["data"]["ground_truth"]), []
+        ).append(record)
     return "\n\n".join(_table(rows) for rows in groups.values())
 
 
@@ -71,7 +71,7 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
     above = [
         f"**{first['set']}**" + (f", {said['training']}" if said["training"] else ""),
         f"{first['split']}, {said['judged'] or 'images as stated below'}",
-        f"`{first['protocol']}`, {first['data']['truth']} truth",
+        f"`{first['protocol']}`, {first['data']['ground_truth']} ground truth",
         *(said[key] for key in ("size", "seeds", "hardware") if said[key]),
     ]
     rows = [_cells(record) for record in records]
@@ -128,7 +128,7 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 
 def _figures(figures: dict[str, dict[str, Any]]) -> dict[str, str]:
     found = {name: figures[key]["mean"] for name, key in FIGURES.items() if key in figures}
-    cells = {name: f"{mean:.3f}" for name, mean in found.items() if mean is not None}  # no truth had an edge
+    cells = {name: f"{mean:.3f}" for name, mean in found.items() if mean is not None}  # no ground truth had an edge
     if ends := figures["delta1"].get("interval"):
         cells["delta1 (95 %)"] += f" ({ends[0]:.3f} to {ends[1]:.3f})"
     return cells

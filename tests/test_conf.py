@@ -69,7 +69,7 @@ def test_every_option_is_composed_and_built(tmp_path, monkeypatch, make_lists, g
         ("trainer", "ddp"): ["trainer.accelerator=cpu"],
         ("experiment", "nyu"): [f"data.root={tmp_path / 'nyu'}"],
         ("experiment", "nyu_small"): [f"data.root={tmp_path / 'nyu'}"],
-        ("experiment", "published"): [f"data.root={tmp_path / 'nyu'}"],
+        ("experiment", "keras"): [f"data.root={tmp_path / 'nyu'}"],
     }.get((group, option), [])
     if group == "model" and option != "tiny":
         overrides += ["++model.pretrained=false"] if option != "basic" else []
@@ -143,15 +143,15 @@ def test_the_depth_range_stands_once(tmp_path):
     assert cfg.model.depth_range.max == cfg.loss.depth_range.max == 8
 
 
-@pytest.mark.parametrize("recipe", ["published", "nyu", "own", "rooms"])
+@pytest.mark.parametrize("recipe", ["keras", "nyu", "own", "rooms"])
 def test_a_recipe_depends_on_no_environment(tmp_path, monkeypatch, recipe):
     text = (CONF / "experiment" / f"{recipe}.yaml").read_text()
     assert "override /data:" in text
     assert "pretrained:" in text
 
 
-def test_published_is_what_was_published(tmp_path):
-    cfg = composed(tmp_path, "experiment=published")
+def test_keras_is_what_was_published(tmp_path):
+    cfg = composed(tmp_path, "experiment=keras")
     assert cfg.model.encoder == "inception_resnet_v2"
     assert list(cfg.data.image_size) == [240, 320]
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (16, 15)

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from depthnet.core.types import DepthRange
 from depthnet.models.basic import BasicNet
 from depthnet.models.depth_net import DepthNet
-from depthnet.models.keras import PublishedNet
+from depthnet.models.keras import KerasNet
 from depthnet.training.losses import TERMS, DepthLoss
 
 RANGE = DepthRange(1e-3, 10.0)
@@ -16,7 +16,7 @@ SIZE = (64, 96)
 NETWORKS = {
     "unet_attn": lambda: DepthNet("test_resnet", depth_range=RANGE, image_size=SIZE, context=True, encoder_pad="same"),
     "irv2_attn": lambda: DepthNet("inception_resnet_v2", depth_range=RANGE, image_size=(96, 128)),
-    "irv2_published": lambda: PublishedNet(depth_range=RANGE, image_size=(240, 320)),
+    "irv2_keras": lambda: KerasNet(depth_range=RANGE, image_size=(240, 320)),
     "basic": lambda: BasicNet(depth_range=RANGE, image_size=SIZE),
 }
 REFUSED = ("AdaptiveAvgPool", "AdaptiveMaxPool", "ReflectionPad", "Upsample", "GridSampler", "NllLoss2D", "Kthvalue")

@@ -73,19 +73,19 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     assert config.data.root == str(root)
 
 
-@pytest.mark.parametrize("truth", ["filled", "raw"])
-def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth):
+@pytest.mark.parametrize("ground_truth", ["filled", "raw"])
+def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, ground_truth):
     frames = random_frames(24, per_scene=4)
     for number in TEST_FRAMES & set(range(24)):
         frames[number] = frames[number]._replace(scene=f"store_{number:04d}")
     mat = tmp_path / "nyu_depth_v2_labeled.mat"
     write_mat(mat, frames)
-    data = ["data=nyu", f"data.root={mat}", f"data.truth={truth}"]
+    data = ["data=nyu", f"data.root={mat}", f"data.ground_truth={ground_truth}"]
     done = train(*data, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert done.code == 0, done.err
     assert f"NYU, labelled layout, {mat}" in done.out
     record = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert (record["data"]["truth"], record["split"]) == (truth, "val")
+    assert (record["data"]["ground_truth"], record["split"]) == (ground_truth, "val")
     assert sum(record["data"]["frames"].values()) == 24
     data += EVALUATED
     test = ["mode=test", "split=test", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=evaluated"]
@@ -97,15 +97,17 @@ def test_one_mat_file_is_trained_validated_and_tested_on(train, tmp_path, truth)
     record = json.loads((tmp_path / "again/metrics.json").read_text())
     official = len(TEST_FRAMES & set(range(24)))
     assert (record["split"], record["images"], record["data"]["allowed"]) == ("test", official, ["test_list"])
-    assert record["test_judgements"] == 1
+    assert record["test_evaluations"] == 1
     assert "evaluation number 1" in done.err
     done = train(*data, *test, "data.allow=[test_list]", "hydra.run.dir=twice")
-    assert json.loads((tmp_path / "twice/metrics.json").read_text())["test_judgements"] == 2
-    done = train(*data, "mode=test", "split=published", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=published")
+    assert json.loads((tmp_path / "twice/metrics.json").read_text())["test_evaluations"] == 2
+    done = train(
+        *data, "mode=test", "split=keras_frames", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=keras_frames"
+    )
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "published/metrics.json").read_text())["images"] == 24  # frames 0 to 653, of 24
+    assert json.loads((tmp_path / "keras_frames/metrics.json").read_text())["images"] == 24  # frames 0 to 653, of 24
     counted = json.loads((tmp_path / "run/checkpoints/best.ckpt.tests.json").read_text())
-    assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice", "published"]
+    assert [Path(entry["directory"]).name for entry in counted] == ["again", "twice", "keras_frames"]
 
 
 def test_a_report_is_written_when_it_is_asked_for(train, tmp_path):

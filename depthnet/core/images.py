@@ -155,12 +155,12 @@ def depth_bits(path: str | os.PathLike[str]) -> int:
         return 16 if picture.mode.startswith("I") else 8
 
 
-def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int) -> Float32Array:
+def read_depth(path: str | os.PathLike[str], meters_per_level: float, bits: int) -> Float32Array:
     """Read a depth file.
 
     Args:
         path: A PNG or JPEG with one channel, or with three equal ones; or a ``.npy`` file of floats.
-        metres_per_level: What one gray level stands for [m]: 0.001 for 16-bit millimeters, 10/255 for 8-bit files that
+        meters_per_level: What one gray level stands for [m]: 0.001 for 16-bit millimeters, 10/255 for 8-bit files that
             span 10 m. For floats, what 1.0 stands for.
         bits: What the data set promises: 8 or 16 bits, or 32 for a ``.npy`` file.
 
@@ -172,7 +172,7 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
     """
     if is_array(path):
         with np.errstate(over="ignore", invalid="ignore"):
-            array = _load_array(path).astype(np.float32) * np.float32(metres_per_level)
+            array = _load_array(path).astype(np.float32) * np.float32(meters_per_level)
         if bits != 32:
             raise InputError(f"{path}: an array of floats where {bits}-bit depth was stated", "bit_depth")
         return array
@@ -182,12 +182,12 @@ def read_depth(path: str | os.PathLike[str], metres_per_level: float, bits: int)
     found = 8 if levels.dtype == np.uint8 else 16
     gray = picture.mode not in ("1", "P") and (levels.ndim == 2 or (levels[..., :1] == levels[..., 1:3]).all())
     if not gray:
-        raise InputError(f"{path}: a picture in color or two levels; {bits}-bit gray depth is expected", "coloured")
+        raise InputError(f"{path}: a picture in color or two levels; {bits}-bit gray depth is expected", "colored")
     levels = levels[..., 0] if levels.ndim == 3 else levels
     if found != bits:
         raise InputError(f"{path}: {found}-bit depth where {bits}-bit is expected; write it again", "bit_depth")
     depth = levels.astype(np.float32)
-    depth *= np.float32(metres_per_level)
+    depth *= np.float32(meters_per_level)
     return depth
 
 

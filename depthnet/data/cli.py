@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="turn the labelled file into list files and PNG pairs")
     prepare.add_argument("mat", metavar="MAT", help="nyu_depth_v2_labeled.mat")
     prepare.add_argument("out", metavar="OUT", help="an empty folder, or one that this command was interrupted in")
-    prepare.add_argument("--truth", choices=("raw", "filled"), default="filled", help="default: filled")
+    prepare.add_argument("--ground-truth", choices=("raw", "filled"), default="filled", help="default: filled")
     prepare.set_defaults(run=_prepare)
     return parser
 
@@ -118,6 +118,6 @@ def _prepare(options: argparse.Namespace) -> int:
     from depthnet.data.prepare import prepare
 
     with progress_bar("pairs written") as advance:
-        prepare(Path(options.mat).expanduser(), Path(options.out).expanduser(), options.truth, advance)
-    print(f"{options.out}: list files and pairs, {options.truth} depth in whole millimeters")
+        prepare(Path(options.mat).expanduser(), Path(options.out).expanduser(), options.ground_truth, advance)
+    print(f"{options.out}: list files and pairs, {options.ground_truth} depth in whole millimeters")
     return 0

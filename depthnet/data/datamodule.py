@@ -117,7 +117,7 @@ class DepthDataModule(LightningDataModule):
         cls,
         root: str | os.PathLike[str],
         layout: str = "auto",
-        truth: Literal["auto", "raw", "filled"] = "auto",
+        ground_truth: Literal["auto", "raw", "filled"] = "auto",
         depth_range: RangeLike | None = None,
         val: Literal["scenes", "random_frames"] = "scenes",
         test_root: str | os.PathLike[str] | None = None,
@@ -128,7 +128,13 @@ class DepthDataModule(LightningDataModule):
         **options: Any,
     ) -> DepthDataModule:
         """Serve the pairs of a data set: arguments as in :class:`layout.Source`, ``options`` as here."""
-        source = {"truth": truth, "depth_range": depth_range, "val": val, "test_root": test_root, "lists": lists}
+        source = {
+            "ground_truth": ground_truth,
+            "depth_range": depth_range,
+            "val": val,
+            "test_root": test_root,
+            "lists": lists,
+        }
         return cls(open_root(root, layout, **source, unit=unit, focal=focal, fov_x=fov_x), **options)
 
     @classmethod
@@ -223,7 +229,7 @@ class DepthDataModule(LightningDataModule):
         Pairs are known by their contents where they are examined, else by their names, sizes and times.
         """
         record = self.record()
-        facts = {name: record[name] for name in ("frames", "truth", "scenes", "val", "image_size")}
+        facts = {name: record[name] for name in ("frames", "ground_truth", "scenes", "val", "image_size")}
         if self._rooms:
             facts["extra_rooms"] = [self._rooms.identity(), self._extra_rooms, self._share]
         if self.layout.camera not in ("", NYU_CAMERA, ROOMS_CAMERA):  # their contents do not show it
@@ -272,9 +278,8 @@ class DepthDataModule(LightningDataModule):
         counts = ", ".join(f"{self.layout.count(split)} {split}" for split in SPLITS)
         if self._extra_rooms:
             counts += f", {self._share} of {self._extra_rooms} built-in rooms in each epoch"
-        line = (
-            f"{self.layout.description} ({counts}; {self.layout.truth} ground truth), images {self._describe_sizes()}"
-        )
+        counts += f"; {self.layout.ground_truth} ground truth"
+        line = f"{self.layout.description} ({counts}), images {self._describe_sizes()}"
         notes = [f"camera: {describe_camera(self.layout)}", *(f"note: {note}" for note in self.layout.notes)]
         if self.layout.val == "random_frames":
             notes.append("warning: val frames are drawn at random and have neighbors in train, so val figures flatter")
@@ -285,7 +290,7 @@ class DepthDataModule(LightningDataModule):
         return {
             "description": self.layout.description,
             "layout": self.layout.name,
-            "truth": self.layout.truth,
+            "ground_truth": self.layout.ground_truth,
             "frames": {split: self.layout.count(split) for split in SPLITS},
             "extra_rooms": self._extra_rooms,
             "extra_rooms_share": self._share,

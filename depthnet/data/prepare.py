@@ -19,7 +19,7 @@ from depthnet.data.layouts.official import NYU_INTRINSICS
 def prepare(
     mat: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    truth: str = "filled",
+    ground_truth: str = "filled",
     advance: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Write each frame as ``<recording>/rgb_NNNNN.png`` and ``sync_depth_NNNNN.png``, and the lists of the splits.
@@ -30,15 +30,15 @@ def prepare(
     Args:
         mat: The labelled file, or the folder that holds it.
         out: A folder that is new, empty, or holds this same work unfinished.
-        truth: "raw" or "filled": which depth to write.
+        ground_truth: "raw" or "filled": which depth to write.
         advance: Called after each frame with how many are done and how many there are.
 
     Raises:
         InputError: If the labelled file is wrong, ``out`` holds other files, or a file cannot be written.
     """
-    layout = LabelledLayout(Source(Path(mat), truth=truth))
+    layout = LabelledLayout(Source(Path(mat), ground_truth=ground_truth))
     out = require_writable(out)
-    _claim(out, {"layout": "lists", "truth": layout.truth, "source": layout.identity()})
+    _claim(out, {"layout": "lists", "ground_truth": layout.ground_truth, "source": layout.identity()})
     done, total, lists = 0, sum(map(layout.count, SPLITS)), {}
     for split in ("test", "val", "train"):
         rows = []

@@ -86,7 +86,7 @@ def compare(runs: Mapping[str, Run], metrics: Sequence[str], protocol: str | Non
         digests = data.get("digest") and other.get("digest") and data.get("frames") == other.get("frames")
         kind = "digest" if digests else "description"
         _require_same(first, name, "splits", baseline.metrics["split"], run.metrics["split"])
-        _require_same(first, name, "ground truth", other.get("truth"), data.get("truth"))
+        _require_same(first, name, "ground truth", other.get("ground_truth"), data.get("ground_truth"))
         _require_same(first, name, "data", other.get(kind), data.get(kind))
     shared = [each for each in baseline.rows if protocol in (None, each) and all(each in r.rows for r in runs.values())]
     if not shared:
@@ -169,7 +169,8 @@ def _document(rows: Sequence[Row], runs: Mapping[str, Run], show: Callable[[Tabl
         counts = count_in_words(most.images + most.empty, baseline.metrics["expected"])
         parts.append(f"{heading}{protocol} (digest {most.digest})")
         parts.append(
-            f"{most.split}: {counts} of {most.scenes} scenes, {data.get('truth')} ground truth; {data['description']}"
+            f"{most.split}: {counts} of {most.scenes} scenes, {data.get('ground_truth')} ground truth; "
+            f"{data['description']}"
         )
         for empty in sorted({row.empty for row in some} - {0}):
             lacking = ", ".join(dict.fromkeys(row.metric for row in some if row.empty == empty))

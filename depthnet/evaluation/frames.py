@@ -28,7 +28,7 @@ from depthnet.models.depth_net import load_network
 from depthnet.models.network import focal_lengths
 from depthnet.run.files import Run
 
-_SOURCE = ("layout", "truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
+_SOURCE = ("layout", "ground_truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
 
 
 @dataclass(frozen=True)

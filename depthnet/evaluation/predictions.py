@@ -133,7 +133,7 @@ def score_predictions(
         source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
-        What :meth:`depthnet.evaluation.evaluator.Evaluation.record` gives, and "protocol", "truth", "found",
+        What :meth:`depthnet.evaluation.evaluator.Evaluation.record` gives, and "protocol", "ground_truth", "found",
         "expected", "split", "metrics" (of that protocol), "judged" (which frames, in words), "data", "missing"
         (labels), "unmatched" (files of no frame), "median" (the predictions' median depth [m], over all frames).
 
@@ -170,11 +170,11 @@ def score_predictions(
         if advance is not None:
             advance(done, len(present))
     record = evaluation.record(labels, [data.scene(split, frame) for frame in range(expected)])
-    default, figures = default_protocol(data.nyu, data.truth, data.size(split, 0)), record["protocols"]
+    default, figures = default_protocol(data.nyu, data.ground_truth, data.size(split, 0)), record["protocols"]
     first = default if default in figures else next(iter(figures))
     return {
         "protocol": first,
-        "truth": data.truth,
+        "ground_truth": data.ground_truth,
         "found": len(present),
         "expected": expected,
         "split": split,
@@ -223,7 +223,9 @@ def _run(options: argparse.Namespace) -> int:
     found, expected = result["found"], result["expected"]
     spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
-    title = f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['truth']} ground truth)"
+    title = (
+        f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['ground_truth']} ground truth)"
+    )
     print(f"evaluated: {result['judged']}")
     who = Path(options.predictions).resolve().name
     metrics_table({who: result["protocols"]}, title, {who: result["intervals"]}).print()

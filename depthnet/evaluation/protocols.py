@@ -1,7 +1,7 @@
 """Protocols of evaluation: what is compared with what, as values with names, printed beside every number.
 
     protocol = PROTOCOLS["nyu_eigen"].within(depth_range)
-    protocol.check(truth="raw", size=(480, 640))
+    protocol.check(ground_truth="raw", size=(480, 640))
     pred, depth, mask = protocol(pred, depth, mask)          # comparable; now the metrics, per image
 
 The same predictions score 0.903 or 0.887 by protocol alone (AdaBins on raw and on filled ground truth). So a protocol
@@ -27,10 +27,11 @@ from torch import Tensor
 from depthnet.core.types import Crop, DepthRange, InputError, RelativeCrop
 from depthnet.data.layouts.layout import Layout
 
-Truth = Literal["raw", "filled", "any"]
+GroundTruth = Literal["raw", "filled", "any"]
 Align = Literal["none", "median", "scale_shift", "disparity_scale_shift", "min_max"]
 
 _FLIP = "_flip"
+_DIGESTED = {"ground_truth": "truth"}  # the field's name when digests were first published
 _WORDS = ("name", "source")  # fields by which nothing is computed
 _MIN_MAX = 7.5  # the published Keras project's 10 times 0.75
 
@@ -44,7 +45,7 @@ class Protocol:
     Args:
         name: Printed beside its numbers.
         source: The paper or code that it is from.
-        truth: The ground truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
+        ground_truth: The ground truth it needs: ``raw`` (the sensor's, with holes), ``filled`` (in-painted) or ``any``.
         size: The (height, width) of ground truth it is made for [pixels]; None for any.
         crop: The pixels that count, as pixels or as shares of height and width; None for all.
         depth_range: The depths that count, both ends excluded, and the range that predictions are clamped to [m]; None
@@ -70,7 +71,7 @@ class Protocol:
 
     name: str
     source: str
-    truth: Truth = "any"
+    ground_truth: GroundTruth = "any"
     size: tuple[int, int] | None = None
     crop: Crop | RelativeCrop | None = None
     depth_range: DepthRange | None = None
@@ -88,31 +89,31 @@ class Protocol:
 
         A protocol that computes otherwise needs another value of some field, such as a new name of its ``align``.
         """
-        computed = {name: value for name, value in asdict(self).items() if name not in _WORDS}
+        computed = {_DIGESTED.get(name, name): value for name, value in asdict(self).items() if name not in _WORDS}
         return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
-    def fits(self, truth: str, size: tuple[int, int]) -> bool:
+    def fits(self, ground_truth: str, size: tuple[int, int]) -> bool:
         """Whether it is made for data of this ground truth (``raw`` or ``filled``) and (height, width)."""
-        return self.truth in ("any", truth) and self.size in (None, tuple(size))
+        return self.ground_truth in ("any", ground_truth) and self.size in (None, tuple(size))
 
-    def check(self, truth: str, size: tuple[int, int]) -> None:
+    def check(self, ground_truth: str, size: tuple[int, int]) -> None:
         """Refuse data that the protocol is not made for.
 
         Args:
-            truth: The data's ground truth, ``raw`` or ``filled``.
+            ground_truth: The data's ground truth, ``raw`` or ``filled``.
             size: The ground truth's (height, width) [pixels].
 
         Raises:
             InputError: If they are not what the protocol needs; the message names the protocols that fit.
         """
-        if self.fits(truth, size):
+        if self.fits(ground_truth, size):
             return
-        needs = [f"{self.truth} ground truth"] if self.truth != "any" else []
+        needs = [f"{self.ground_truth} ground truth"] if self.ground_truth != "any" else []
         needs += [f"{_pixels(self.size)} pixels"] if self.size is not None else []
-        fitting = ", ".join(protocol.name for protocol in PROTOCOLS.values() if protocol.fits(truth, size))
+        fitting = ", ".join(protocol.name for protocol in PROTOCOLS.values() if protocol.fits(ground_truth, size))
         raise InputError(
-            f"protocol {self.name} needs {' of '.join(needs)}; this is {truth} ground truth of {_pixels(size)} pixels, "
-            f"for which there is {fitting}"
+            f"protocol {self.name} needs {' of '.join(needs)}; this is {ground_truth} ground truth of {_pixels(size)} "
+            f"pixels, for which there is {fitting}"
         )
 
     def within(self, depth_range: DepthRange) -> Protocol:
@@ -157,7 +158,7 @@ class Protocol:
                 f"protocol {self.name} takes its depth range from the data; call within(depth_range) first"
             )
         size = (depth.shape[-2], depth.shape[-1])
-        self.check(self.truth, size)
+        self.check(self.ground_truth, size)
         pred = resize_prediction(pred, size)
         low, high = self.depth_range.min, self.depth_range.max
         mask = mask & (depth > low) & (depth < high)
@@ -261,27 +262,27 @@ _PROTOCOLS = (
         "nyu_eigen",
         "Crop: Eigen et al., NeurIPS 2014. As BTS (2019) and AdaBins (CVPR 2021) evaluate; the latter "
         "also averages flips.",
-        truth="raw",
+        ground_truth="raw",
         crop=_EIGEN_CROP,
     ),
     _nyu(
         "nyu_eigen_filled",
         "nyu_eigen on in-painted ground truth, where AdaBins' own predictions have delta1 0.887 instead of 0.903.",
-        truth="filled",
+        ground_truth="filled",
         crop=_EIGEN_CROP,
     ),
     _nyu(
         "nyu_center",
         "Crop: Ma and Karaman, 'Sparse-to-Dense', ICRA 2018, who keep the center 228x304 of halved "
         "frames; this is the same part, compared at full size.",
-        truth="raw",
+        ground_truth="raw",
         crop=Crop(12, 468, 16, 624),
     ),
     _nyu(
         "nyu_densedepth",
         "Ground truth and crop of DenseDepth (Alhashim and Wonka, 2018), which also averages flips, "
         "pools the pixels of all images, divides AbsRel by the prediction and clamps to 0.1 m.",
-        truth="filled",
+        ground_truth="filled",
         crop=Crop(20, 460, 24, 616),
     ),
     Protocol("uncropped", "Your own pairs: all pixels that the data has as valid."),
@@ -304,13 +305,13 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTO
 """Every protocol by its name; with ``_flip`` after it, :func:`find_protocols` gives it with flip averaging."""
 
 
-def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]) -> list[Protocol]:
+def find_protocols(names: Sequence[str] | str, ground_truth: str, size: tuple[int, int]) -> list[Protocol]:
     """Return the protocols of these names, each once, checked against the data.
 
     Args:
         names: A name, several, or ``all`` for every one of :data:`PROTOCOLS` that fits the data. With ``_flip`` after
             it, a name stands for the same protocol with flip averaging; ``all`` holds none of these.
-        truth: The data's ground truth, ``raw`` or ``filled``.
+        ground_truth: The data's ground truth, ``raw`` or ``filled``.
         size: The ground truth's (height, width) [pixels].
 
     Raises:
@@ -328,26 +329,26 @@ def find_protocols(names: Sequence[str] | str, truth: str, size: tuple[int, int]
     found: dict[str, Protocol] = {}
     for name in wanted:
         if name == "all":
-            found |= {protocol.name: protocol for protocol in PROTOCOLS.values() if protocol.fits(truth, size)}
+            found |= {protocol.name: protocol for protocol in PROTOCOLS.values() if protocol.fits(ground_truth, size)}
             continue
         base = str(name).removesuffix(_FLIP)
         if base not in PROTOCOLS:
             near = difflib.get_close_matches(base, PROTOCOLS, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
             raise InputError(f"protocols: {name} is unknown; {hint} {', '.join(PROTOCOLS)} and all (or NAME{_FLIP})")
-        PROTOCOLS[base].check(truth, size)
+        PROTOCOLS[base].check(ground_truth, size)
         found[name] = replace(PROTOCOLS[base], name=name, flip_test=name != base)
     return list(found.values())
 
 
-def default_protocol(nyu: bool, truth: str, size: tuple[int, int]) -> str:
+def default_protocol(nyu: bool, ground_truth: str, size: tuple[int, int]) -> str:
     """Return the name of the protocol that follows from the data: Eigen's for NYU, else ``uncropped``.
 
     Example:
         >>> default_protocol(True, "filled", (480, 640)), default_protocol(False, "filled", (120, 160))
         ('nyu_eigen_filled', 'uncropped')
     """
-    name = {"raw": "nyu_eigen", "filled": "nyu_eigen_filled"}.get(truth, "uncropped")
+    name = {"raw": "nyu_eigen", "filled": "nyu_eigen_filled"}.get(ground_truth, "uncropped")
     return name if nyu and tuple(size) == _NYU_SIZE else "uncropped"
 
 
@@ -367,11 +368,11 @@ def choose_protocols(names: str | Sequence[str], layout: Layout, split: str) -> 
         raise InputError(f"{layout.description}: it has no {split} frames")
     sizes = sorted({layout.size(split, frame) for frame in range(count)})
     if names == "auto":
-        names = default_protocol(layout.nyu, layout.truth, sizes[0])
-    found = find_protocols(names, layout.truth, sizes[0])
+        names = default_protocol(layout.nyu, layout.ground_truth, sizes[0])
+    found = find_protocols(names, layout.ground_truth, sizes[0])
     for size in sizes[1:]:
         for protocol in found:
-            protocol.check(layout.truth, size)
+            protocol.check(layout.ground_truth, size)
     if names == "all":
         own = {protocol.name: protocol.depth_range or limits for protocol in found}
         found = [p for p in found if limits.min <= own[p.name].min and own[p.name].max <= limits.max]

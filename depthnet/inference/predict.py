@@ -27,15 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-import depthnet
-from depthnet.core.atomic_io import file_digest, open_durable, require_writable, write_json
+from depthnet.core.atomic_io import file_digest, require_writable
 from depthnet.core.camera import Intrinsics, find_camera
 from depthnet.core.device import torch_device
-from depthnet.core.images import image_size, read_image, write_depth_png, write_image_png
+from depthnet.core.images import image_size, read_image
 from depthnet.core.types import InputError, read_size, reason_of
-from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
+from depthnet.inference.outputs import ENDINGS, describe_network, write_outputs, written_sizes
 from depthnet.models.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """The suffixes that are searched for in folders, in any case. A file that is named may have any suffix."""
 
-_ENDINGS = ("_depth.npy", "_depth.png", "_color.png")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # an error with one of these stops the run
 
 
@@ -159,7 +155,7 @@ def predict_files(
     if tasks and file is not None:
         from depthnet.models.depth_net import load_network
 
-        network = load_network(file, _find_device(device), size)
+        network = load_network(file, find_device(device), size)
     for task in tasks:
         with failing_alone(task.path):
             _predict(task, network, file)  # type: ignore[arg-type]  # it is loaded
@@ -242,7 +238,7 @@ def _expand(argument: str) -> list[str]:
 
 
 def _is_output(path: str) -> bool:
-    base = next((path.removesuffix(ending) for ending in (*_ENDINGS, ".json") if path.endswith(ending)), None)
+    base = next((path.removesuffix(ending) for ending in (*ENDINGS, ".json") if path.endswith(ending)), None)
     return base is not None and _is_ours(_read_json(f"{base}.json"))
 
 
@@ -262,34 +258,21 @@ def _predict(task: _Task, network: DepthNetwork, checkpoint: Path | None) -> Non
         depth = network.infer(image, task.camera)
     except RuntimeError as error:  # a photograph may be too large for a GPU
         raise InputError(f"{task.path}: the network fails on it: {reason_of(error)}") from None
-    ratio = network.focal_ratio(depth.shape, task.camera)
-    nearest, farthest = network.depth_range.min * ratio, network.depth_range.max * ratio
-    scale = 10.0 ** min(3, math.floor(math.log10(65535 / farthest)))  # outdoors, millimeters do not fit 16 bits
-    low, high = task.origin["settings"]["color_range"] or depth_limits(depth)
-    sidecar = {
-        "depthnet": depthnet.__version__,
+    about = {
         "source": os.path.basename(task.path),
         **task.origin,
-        "focal_ratio": ratio,
-        "size": list(depth.shape),
-        "unit": "metre",
-        "scale": scale,
-        "depth_range": {"min": nearest, "max": farthest},
-        "color_range": [low, high],
         "checkpoint": None if checkpoint is None else checkpoint.name,
-        "model": {"network": type(network).__name__, "encoder": network.config().get("encoder")},
-        "image_size": list(network.size_for(depth.shape)),
+        **describe_network(network, depth.shape, task.camera),
     }
-    array, levels, picture = (task.base + ending for ending in _ENDINGS)
-    write_json(f"{task.base}.json", sidecar)
-    with open_durable(array) as file:
-        np.save(file, depth, allow_pickle=False)
-    write_depth_png(levels, depth if scale == 1000 else depth * (scale / 1000))
-    write_image_png(picture, with_scale_bar(colorize(depth, low, high), low, high))
-    write_json(f"{task.base}.json", {**sidecar, "files": _sizes(task.base)})
+    write_outputs(task.base, depth, about, task.origin["settings"]["color_range"])
 
 
-def _find_device(name: str) -> str:
+def find_device(name: str) -> str:
+    """Return the device to predict on; "auto": a GPU if torch can use one, else the CPU.
+
+    Raises:
+        InputError: If there is no such device here.
+    """
     import torch
 
     if name == "auto":
@@ -306,19 +289,13 @@ def _is_done(task: _Task) -> bool:
     sidecar = _read_json(f"{task.base}.json")
     if _is_ours(sidecar):
         same = task.origin["checkpoint_sha256"] is not None and {**sidecar, **task.origin} == sidecar
-        return same and sidecar.get("files") == _sizes(task.base)
+        return same and sidecar.get("files") == written_sizes(task.base)
     beside = os.path.realpath(os.path.dirname(task.path)) == os.path.realpath(os.path.dirname(task.base))
-    endings = [".json"] if sidecar is not None else _ENDINGS if beside else []
+    endings = [".json"] if sidecar is not None else ENDINGS if beside else []
     for path in (task.base + ending for ending in endings):
         if os.path.lexists(path):
             raise InputError(f"{path}: exists and is not from depthnet; name another output folder or add --overwrite")
     return False
-
-
-def _sizes(base: str) -> dict[str, int | None]:
-    """Bytes of each output, by its name."""
-    paths = [base + ending for ending in _ENDINGS]
-    return {os.path.basename(path): os.path.getsize(path) if os.path.isfile(path) else None for path in paths}
 
 
 def _read_json(path: str) -> Any:

@@ -35,6 +35,7 @@ FORMAT = 1
 RECORD_KEY = "depthnet"
 
 _PREFIX = "network."
+_RENAMED = {"PublishedNet": "KerasNet"}  # in older checkpoints
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise InputError(f"{path}: its record names no network; it is damaged")
     if not_finite(weights):
         raise InputError(f"{path}: holds weights that are not finite; its training diverged, take another checkpoint")
-    return Checkpoint(network, config, weights, record)
+    return Checkpoint(_RENAMED.get(network, network), config, weights, record)
 
 
 def fitting_weights(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from depthnet.models.basic import BasicNet
 from depthnet.models.checkpoint import read_checkpoint
 from depthnet.models.decoders.registry import build_decoder
 from depthnet.models.encoder import Encoder
-from depthnet.models.keras import PublishedNet
+from depthnet.models.keras import KerasNet
 from depthnet.models.network import Camera, DepthHead, DepthNetwork, Geometry
 
 
@@ -104,7 +104,7 @@ class DepthNet(DepthNetwork):
         return merged
 
 
-NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet, "PublishedNet": PublishedNet}
+NETWORKS: dict[str, type[DepthNetwork]] = {"DepthNet": DepthNet, "BasicNet": BasicNet, "KerasNet": KerasNet}
 """The networks that a checkpoint may name."""
 
 

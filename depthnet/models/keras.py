@@ -22,7 +22,7 @@ _SIZE = (240, 320)  # what it was published for
 _SMALLEST = 43  # leaves one pixel at the coarsest tap
 
 
-class PublishedNet(DepthNetwork):
+class KerasNet(DepthNetwork):
     """Inception-ResNet-v2, cut inside ``mixed_7a``, with a U-Net decoder and without attention.
 
     The taps are the image (3 channels), ``conv2d_1a`` (32), ``conv2d_3b`` (80), ``mixed_6a.branch1[1]`` (256) and, as
@@ -52,7 +52,7 @@ class PublishedNet(DepthNetwork):
         and its notebook, which prints 31,120,161 trainable parameters.
 
     Example:
-        >>> net = PublishedNet(depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
+        >>> net = KerasNet(depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
         >>> net(torch.zeros(1, 3, 49, 65, dtype=torch.uint8)).shape
         torch.Size([1, 1, 49, 65])
     """

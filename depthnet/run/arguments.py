@@ -22,6 +22,7 @@ from depthnet.core.types import InputError
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _OBJECT = "a mapping with _target_, as the files of conf/ state it"
 _HYDRA = ("_args_", "_recursive_", "_convert_")
+_RENAMED = {"truth": ["ground_truth"], "published": ["ssim_edge_l1", "keras"], "irv2_published": ["irv2_keras"]}
 _SHOWN = 80  # characters of a value
 _LISTED = 12  # names in a message
 
@@ -173,6 +174,9 @@ def nearest(name: str, known: Collection[str]) -> str:
         ('did you mean batch_size?', 'there are batch_size, root')
     """
     names = [str(word) for word in known]
+    for new in _RENAMED.get(name, ()):
+        if new in names:
+            return f"it is {new} now"
     if close := difflib.get_close_matches(name, names, 2):
         return f"did you mean {' or '.join(close)}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -26,7 +26,7 @@ CHOICES: dict[str, Any] = {
     "ckpt": str | None,
     "resume": str | None,
     "resume_allow": list[Literal["data", "code", "config"]],
-    "split": Literal["val", "test", "published"],
+    "split": Literal["val", "test", "keras_frames"],
     "protocols": str | list[str],
     "watch": str,
     "report": bool,

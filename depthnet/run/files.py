@@ -44,6 +44,7 @@ SAME = 0.005
 """What batches, threads and precision may change of delta1."""
 
 _CONFIG_BYTES = 1_000_000
+_RENAMED = {"truth": "ground_truth"}  # keys of the data in older runs
 _DIGESTS = {
     "43f9fba71492": "9878dffa18c3",
     "cd764744053c": "9ecf1b97e1ac",  # nyu_eigen, and flipped
@@ -195,6 +196,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError("it has an alias, and ours have none")
         config: Any = OmegaConf.to_container(OmegaConf.create(text))
         _ = config["data"]["_target_"], config["data"]["image_size"]
+        config["data"] = {_RENAMED.get(name, name): value for name, value in config["data"].items()}
         return dict(config)
 
 
@@ -217,6 +219,8 @@ def read_metrics(directory: str | os.PathLike[str]) -> dict[str, Any]:
             for protocol, means in stored["protocols"].items()
         }
         digests = {name: _DIGESTS.get(digest, digest) for name, digest in stored.get("digests", {}).items()}
+        data = {_RENAMED.get(name, name): value for name, value in stored["data"].items()}
+        stored |= {"data": data, "test_evaluations": stored.get("test_evaluations", stored.get("test_judgements"))}
         return {**stored, "split": str(stored["split"]), "expected": int(stored["expected"]), "digests": digests}
 
 

@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "model": (
         "depthnet.models.basic.BasicNet",
         "depthnet.models.depth_net.DepthNet",
-        "depthnet.models.keras.PublishedNet",
+        "depthnet.models.keras.KerasNet",
     ),
     "loss": ("depthnet.training.losses.DepthLoss",),
     "optimizer": ("depthnet.training.optimizers.build_optimizer",),

@@ -282,7 +282,7 @@ class DepthLoss(nn.Module):
     Args:
         terms: ``{name: weight}``, names from :data:`TERMS`, weights 0 or more; a term of weight 0 is left out.
         depth_range: The depths that count as valid [m]; its maximum is SSIM's dynamic range.
-        unit: ``metres``, or ``fraction`` to divide prediction and ground truth by the maximum first, so that a term
+        unit: ``meters``, or ``fraction`` to divide prediction and ground truth by the maximum first, so that a term
             in meters becomes one in [0, 1]; the terms ssim, silog, log_l1 and log_gradient are the same in both.
 
     Raises:
@@ -300,7 +300,7 @@ class DepthLoss(nn.Module):
         self,
         terms: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False), "a number from 0"]],
         depth_range: RangeLike,
-        unit: Literal["metres", "fraction"] = "metres",
+        unit: Literal["meters", "fraction"] = "meters",
     ) -> None:
         super().__init__()
         for name in terms:

@@ -38,7 +38,7 @@ class Logged(ListsLayout):
     """Lists that write down which frame which process reads, and hang at the frames that a file names."""
 
     def __init__(self, root):
-        super().__init__(Source(root, truth="raw"))
+        super().__init__(Source(root, ground_truth="raw"))
         self.log, self.gate = root.parent / "log", root.parent / "gate"
 
     def read(self, split, frame):

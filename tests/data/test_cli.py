@@ -95,9 +95,9 @@ def test_show_writes_a_sheet_of_any_data(make_lists, tmp_path, capsys, monkeypat
 def test_prepare_makes_a_root_that_can_be_checked(tmp_path, capsys):
     mat = tmp_path / "nyu_depth_v2_labeled.mat"
     write_mat(mat, random_frames(20))
-    assert main(["prepare", str(mat), str(tmp_path / "out"), "--truth", "raw"]) == 0
+    assert main(["prepare", str(mat), str(tmp_path / "out"), "--ground-truth", "raw"]) == 0
     layout = open_root(tmp_path / "out")
-    assert (layout.name, layout.truth) == ("lists", "raw")
+    assert (layout.name, layout.ground_truth) == ("lists", "raw")
     assert not layout.findings
 
 

@@ -24,13 +24,13 @@ def all_files(out):
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("truth", ["raw", "filled"])
-def test_the_files_hold_what_the_mat_holds(mat, tmp_path, truth):
+@pytest.mark.parametrize("ground_truth", ["raw", "filled"])
+def test_the_files_hold_what_the_mat_holds(mat, tmp_path, ground_truth):
     calls = []
-    prepare(mat, tmp_path / "out", truth, lambda done, total: calls.append((done, total)))
+    prepare(mat, tmp_path / "out", ground_truth, lambda done, total: calls.append((done, total)))
     assert calls == [(done, 9) for done in range(1, 10)]
-    source, files = LabelledLayout(Source(mat, truth=truth)), ListsLayout(Source(tmp_path / "out"))
-    assert files.truth == truth
+    source, files = LabelledLayout(Source(mat, ground_truth=ground_truth)), ListsLayout(Source(tmp_path / "out"))
+    assert files.ground_truth == ground_truth
     assert files.findings == []
     for split in SPLITS:
         assert files.count(split) == source.count(split) > 0

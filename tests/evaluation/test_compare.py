@@ -16,7 +16,7 @@ from depthnet.run.files import read_run, store_measured
 METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
 DATA = {
     "description": "NYU, lists layout, /data/nyu",
-    "truth": "filled",
+    "ground_truth": "filled",
     "frames": {"train": 9, "val": 24, "test": 0},
     "digest": None,
     "image_size": [120, 160],
@@ -193,7 +193,7 @@ def test_what_was_measured_under_the_first_protocol_alone_is_compared_there(tmp_
             {"data": {"description": "NYU, lists layout, /other"}},
             "different data: NYU, lists layout, /other and",
         ),
-        ({"data": {"truth": "raw"}}, "ground truth: raw and filled"),
+        ({"data": {"ground_truth": "raw"}}, "ground truth: raw and filled"),
         (
             {"digests": {"uncropped": "aaaaaaaaaaaa"}},
             "protocols named uncropped: aaaaaaaaaaaa and 0b32ad8a6d43",

@@ -141,11 +141,11 @@ def test_nothing_valid_at_all_is_null_and_not_a_number_in_disguise(tmp_path: Pat
 
 def test_the_files_hold_everything_to_full_precision(tmp_path: Path) -> None:
     found = evaluated(*pairs())
-    content, rows = written(found, tmp_path / "new/run", truth="filled", mean_map={"uncropped": {"delta1": 0.5}})
+    content, rows = written(found, tmp_path / "new/run", ground_truth="filled", mean_map={"uncropped": {"delta1": 0.5}})
     needed = {"split", "images", "expected", "seed", "commit", "versions", "data", "protocols"}
     assert needed <= content.keys()
     assert content["split"], content["images"] == ("val", 7)
-    assert (content["expected"], content["seed"], content["truth"]) == (7, 3, "filled")
+    assert (content["expected"], content["seed"], content["ground_truth"]) == (7, 3, "filled")
     assert content["protocols"] == found.figures(), "JSON gives every bit back"
     assert content["mean_map"] == {"uncropped": {"delta1": 0.5}}
     assert content["definitions"].keys() == content["digests"].keys() == content["protocols"].keys()
@@ -209,8 +209,8 @@ def test_the_table_fits_80_columns() -> None:
     worse["cropped"]["silog"] = 123456.0
     shown = {"ours": ours, "mean map": worse}
     text = io.StringIO()
-    Console(file=text, width=80).print(metrics_table(shown, "nyu val, 96 images [filled] truth"))
-    assert "nyu val, 96 images [filled] truth" in text.getvalue()
+    Console(file=text, width=80).print(metrics_table(shown, "nyu val, 96 images [filled] ground truth"))
+    assert "nyu val, 96 images [filled] ground truth" in text.getvalue()
     assert "…" not in text.getvalue()
     for figures in shown.values():
         for protocol, row in figures.items():

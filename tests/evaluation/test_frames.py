@@ -65,9 +65,9 @@ def test_data_is_opened_as_its_config_says(tmp_path, make_lists):
     rooms = open_data(ROOMS)
     expected = RoomsLayout(ROOMS["frames"], IMAGE_SIZE, ROOMS["scene_seed"])
     np.testing.assert_array_equal(rooms.read("val", 1)[1], expected.read("val", 1)[1])
-    assert open_data(ROOMS | {"holes": True}).truth == "raw"
-    narrow = open_data(from_root(make_lists()) | {"truth": "raw", "depth_range": {"min": 0.5, "max": 4.0}})
-    assert (narrow.truth, narrow.depth_range.max) == ("raw", 4.0)
+    assert open_data(ROOMS | {"holes": True}).ground_truth == "raw"
+    narrow = open_data(from_root(make_lists()) | {"ground_truth": "raw", "depth_range": {"min": 0.5, "max": 4.0}})
+    assert (narrow.ground_truth, narrow.depth_range.max) == ("raw", 4.0)
     with pytest.raises(InputError, match="built-in rooms"):
         open_data(ROOMS, root=tmp_path)
     with pytest.raises(InputError, match=r"made by own\.Data; a report knows"):

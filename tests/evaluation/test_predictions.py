@@ -99,7 +99,7 @@ def test_figures_equal_an_independent_numpy_script(
     result = score_predictions(tmp_path / "p", root)
     expected = np.mean([reference(pred, depth) for pred, depth in zip(preds, depths(root), strict=True)], axis=0)
     assert result["protocol"] == "uncropped"
-    assert result["truth"] == ("raw" if holes else "filled")
+    assert result["ground_truth"] == ("raw" if holes else "filled")
     assert (result["found"], result["expected"], result["split"]) == (3, 3, "val")
     assert list(result["metrics"]) == list(METRIC_NAMES)
     assert list(result["metrics"].values()) == pytest.approx(expected, abs=1e-6, rel=1e-6)
@@ -313,7 +313,7 @@ def test_the_command_line(make_lists: Roots, tmp_path: Path, capsys: pytest.Capt
     assert "filled ground truth" in out
     assert err == ""
     result = json.loads(output.read_text())
-    assert {"protocol", "truth", "found", "expected", "metrics", "split"} <= result.keys()
+    assert {"protocol", "ground_truth", "found", "expected", "metrics", "split"} <= result.keys()
     assert result["metrics"]["delta1"] == 1.0
     assert result == score_predictions(folder, root), "JSON holds every bit"
     perfect(root, tmp_path / "t", split="test")

@@ -60,25 +60,25 @@ def test_published_keras_states_what_it_is_not():
     assert published.definition.startswith("Not a result on the NYU test set")
     assert "of which 386 are official training frames" in published.definition
     for nyu in (True, False):
-        for truth in ("raw", "filled"):
+        for ground_truth in ("raw", "filled"):
             for size in (NYU, (120, 160)):
-                assert default_protocol(nyu, truth, size) != "published_keras"
-    for truth in ("raw", "filled"):
-        assert published in find_protocols("all", truth, NYU)
+                assert default_protocol(nyu, ground_truth, size) != "published_keras"
+    for ground_truth in ("raw", "filled"):
+        assert published in find_protocols("all", ground_truth, NYU)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_flip_variant_differs_in_the_flip_alone(name):
     plain = PROTOCOLS[name]
-    truth, size = "raw" if plain.truth == "any" else plain.truth, plain.size or (3, 4)
-    (flipped,) = find_protocols(f"{name}_flip", truth, size)
+    ground_truth, size = "raw" if plain.ground_truth == "any" else plain.ground_truth, plain.size or (3, 4)
+    (flipped,) = find_protocols(f"{name}_flip", ground_truth, size)
     assert (flipped.name, flipped.flip_test) == (f"{name}_flip", True)
     assert "mirrored image" in flipped.definition
     assert "No flip averaging" not in flipped.definition
     same = {"name": plain.name, "flip_test": False}
     assert dataclasses.replace(flipped, **same) == plain
     assert flipped.digest != plain.digest
-    assert f"{name}_flip" not in {found.name for found in find_protocols("all", truth, size)}
-    both = find_protocols(["all", f"{name}_flip"], truth, size)
+    assert f"{name}_flip" not in {found.name for found in find_protocols("all", ground_truth, size)}
+    both = find_protocols(["all", f"{name}_flip"], ground_truth, size)
     assert both[-1] == flipped
     assert plain in both

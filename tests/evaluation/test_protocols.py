@@ -108,24 +108,24 @@ def test_equals_an_independent_numpy_reference(seed, small, size, align, crop, h
     got = protocol(align=align, crop=crop)(*(torch.from_numpy(x.copy()) for x in (pred, depth, mask)))
 
     for index in range(2):
-        truth = depth[index, 0]
-        valid = mask[index, 0] & (truth > np.float32(1e-3)) & (truth < np.float32(10))
+        ground_truth = depth[index, 0]
+        valid = mask[index, 0] & (ground_truth > np.float32(1e-3)) & (ground_truth < np.float32(10))
         if align == "min_max":
-            truth = scaled(truth, valid).astype(np.float32)
-            valid &= truth > np.float32(1e-3)
+            ground_truth = scaled(ground_truth, valid).astype(np.float32)
+            valid &= ground_truth > np.float32(1e-3)
         if crop is not None:
             inside = np.zeros(size, bool)
             inside[crop.top : crop.bottom, crop.left : crop.right] = True
             valid &= inside
         expected = resized(pred[index, 0].astype(np.float64), size)
         near = np.ptp(expected) < 1e-2  # of a prediction that is nearly constant much rounding is scaled up
-        expected = np.clip(aligned(expected, truth.astype(np.float64), valid, align), 1e-3, 10.0)
+        expected = np.clip(aligned(expected, ground_truth.astype(np.float64), valid, align), 1e-3, 10.0)
         exact = 2e-6 if align in ("none", "median") else 1e-3  # the others multiply the resize's rounding
         if align == "min_max" and near:
             continue
         assert got[0][index, 0].numpy() == pytest.approx(expected, rel=exact, abs=exact / 10)
         assert (got[2][index, 0].numpy() == valid).all()
-        assert got[1][index, 0].numpy()[valid].tobytes() == truth[valid].tobytes()
+        assert got[1][index, 0].numpy()[valid].tobytes() == ground_truth[valid].tobytes()
     assert got[0].dtype == torch.float32
     assert align == "min_max" or got[1].numpy().tobytes() == depth.tobytes()
 
@@ -289,7 +289,7 @@ def test_a_median_that_is_not_positive_scales_nothing(middle):
 
 
 @pytest.mark.parametrize(
-    ("name", "truth", "size", "message"),
+    ("name", "ground_truth", "size", "message"),
     [
         ("nyu_eigen", "filled", NYU, "protocol nyu_eigen needs raw ground truth of 480x640 pixels; this is "
          "filled ground truth of 480x640 pixels, for which there is nyu_eigen_filled, nyu_densedepth, uncropped"),
@@ -297,11 +297,11 @@ def test_a_median_that_is_not_positive_scales_nothing(middle):
         ("nyu_eigen_filled", "filled", (240, 320), "this is filled ground truth of 240x320 .* there is uncropped"),
     ],
 )  # fmt: skip
-def test_other_ground_truth_or_size_is_refused_by_name(name, truth, size, message):
+def test_other_ground_truth_or_size_is_refused_by_name(name, ground_truth, size, message):
     with pytest.raises(InputError, match=message):
-        PROTOCOLS[name].check(truth, size)
+        PROTOCOLS[name].check(ground_truth, size)
     with pytest.raises(InputError, match=message):
-        find_protocols(name, truth, size)
+        find_protocols(name, ground_truth, size)
 
 
 def test_a_frame_of_another_size_is_refused_when_it_comes():
@@ -313,8 +313,8 @@ def test_a_frame_of_another_size_is_refused_when_it_comes():
 def test_fitting_data_is_taken():
     PROTOCOLS["nyu_eigen"].check("raw", NYU)
     for size in ((1, 1), NYU, (120, 160)):
-        for truth in ("raw", "filled"):
-            PROTOCOLS["uncropped"].check(truth, size)
+        for ground_truth in ("raw", "filled"):
+            PROTOCOLS["uncropped"].check(ground_truth, size)
 
 
 def test_range_may_be_narrowed_and_never_widened():
@@ -347,7 +347,7 @@ def test_digest_covers_what_is_computed_and_no_prose():
     base = PROTOCOLS["nyu_eigen"]
     prose = {"name": "other", "source": ""}
     changes = {
-        "truth": "filled",
+        "ground_truth": "filled",
         "size": None,
         "crop": Crop(45, 471, 41, 600),
         "depth_range": DepthRange(1e-3, 9.9),
@@ -408,5 +408,5 @@ def test_default_follows_the_data():
     assert default_protocol(True, "filled", NYU) == "nyu_eigen_filled"
     assert default_protocol(True, "filled", (240, 320)) == "uncropped"
     assert default_protocol(False, "filled", NYU) == "uncropped"
-    for truth in ("raw", "filled"):
-        find_protocols(default_protocol(True, truth, NYU), truth, NYU)
+    for ground_truth in ("raw", "filled"):
+        find_protocols(default_protocol(True, ground_truth, NYU), ground_truth, NYU)

@@ -400,13 +400,13 @@ def test_files_of_others_are_not_overwritten(ckpt: Path) -> None:
     photo(Path("in/b.jpg"), seed=1)
     photo(Path("in/c.jpg"), seed=2)
     Path("in/a.json").write_text('{"annotations": []}')
-    truth = photo(Path("in/b_depth.png"), seed=3).read_bytes()
+    ground_truth = photo(Path("in/b_depth.png"), seed=3).read_bytes()
     report, lines = run(["in/?.jpg"], ckpt, "in")
     assert counts(report) == (1, 0, 2)
     assert "in/a.json" in lines[0]
     assert "in/b_depth.png" in lines[1]
     assert Path("in/a.json").read_text() == '{"annotations": []}'
-    assert Path("in/b_depth.png").read_bytes() == truth
+    assert Path("in/b_depth.png").read_bytes() == ground_truth
     assert counts(run(["in/?.jpg"], ckpt, "in", overwrite=True)[0]) == (3, 0, 0)
 
 

@@ -145,8 +145,8 @@ def test_impossible_values_are_refused(options, message):
 
 
 def test_only_our_networks_are_built():
-    assert set(NETWORKS) == {"DepthNet", "BasicNet", "PublishedNet"}
-    with pytest.raises(InputError, match=r"'os.system' is none of ours; known: DepthNet, BasicNet, PublishedNet"):
+    assert set(NETWORKS) == {"DepthNet", "BasicNet", "KerasNet"}
+    with pytest.raises(InputError, match=r"'os.system' is none of ours; known: DepthNet, BasicNet, KerasNet"):
         build_network("os.system", {})
     with pytest.raises(InputError, match=r"BasicNet cannot be built from these arguments: .*evil"):
         build_network("BasicNet", {"evil": 1})

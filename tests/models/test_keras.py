@@ -13,7 +13,7 @@ from torch import nn
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import RECORD_KEY, fitting_weights, make_record, save_plain
 from depthnet.models.depth_net import DepthNet, load_network
-from depthnet.models.keras import PublishedNet
+from depthnet.models.keras import KerasNet
 
 RANGE = (1e-3, 10.0)
 TAPS = ("conv2d_1a", "conv2d_3b", "mixed_6a.branch1.1", "mixed_7a.branch2.1")
@@ -26,7 +26,7 @@ def images(*size, count=1):
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    net = PublishedNet(depth_range=RANGE, image_size=(240, 320))
+    net = KerasNet(depth_range=RANGE, image_size=(240, 320))
     with torch.no_grad():
         for module in net.decoder.modules():  # as after training: nothing is 0 or 1
             if isinstance(module, nn.BatchNorm2d):
@@ -148,7 +148,7 @@ def test_depth_has_the_inputs_size(net, size):
 
 def test_weights_of_a_file_reach_the_taps(whole, weights):
     path = weights(architecture="inception_resnet_v2.tf_in1k", mean="0.1,0.2,0.3", std="0.4,0.5,0.6")
-    net = PublishedNet(pretrained=path, depth_range=RANGE, image_size=(96, 128))
+    net = KerasNet(pretrained=path, depth_range=RANGE, image_size=(96, 128))
     assert (net.mean, net.std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     held = whole.state_dict()
     for key, tensor in net.encoder.net.state_dict().items():
@@ -185,13 +185,13 @@ def test_weights_of_a_file_reach_the_taps(whole, weights):
 def test_weights_of_another_network_are_refused(weights, name, header, message):
     other = None if name == "inception_resnet_v2" else timm.create_model(name).state_dict()
     with pytest.raises(InputError, match=message) as error:
-        PublishedNet(pretrained=weights(other, **header), depth_range=RANGE, image_size=(96, 128))
+        KerasNet(pretrained=weights(other, **header), depth_range=RANGE, image_size=(96, 128))
     assert "\n" not in str(error.value)
 
 
 def test_one_batch_is_learnt_by_every_parameter():
     torch.manual_seed(0)
-    net = PublishedNet(depth_range=RANGE, image_size=(48, 64)).to(memory_format=torch.channels_last)
+    net = KerasNet(depth_range=RANGE, image_size=(48, 64)).to(memory_format=torch.channels_last)
     image, target = images(48, 64, count=2), torch.linspace(1, 6, 64).expand(2, 1, 48, 64)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     losses = []
@@ -220,12 +220,12 @@ def test_a_checkpoint_gives_it_back(tmp_path):
         "geometry": "stretch",
         "camera": {"focal": 50.0, "size": [61, 83]},
     }
-    net = PublishedNet(**options)
+    net = KerasNet(**options)
     assert net.config() == {"encoder": "inception_resnet_v2", "pretrained": False, **options}
     state = {f"network.{name}": value for name, value in net.state_dict().items()}
     save_plain(tmp_path / "a.ckpt", {"state_dict": state, RECORD_KEY: make_record(net)})
     again = load_network(tmp_path / "a.ckpt")
-    assert isinstance(again, PublishedNet)
+    assert isinstance(again, KerasNet)
     assert json.loads(json.dumps(again.config())) == net.config()
     photograph = images(70, 100)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(net.to(memory_format=torch.channels_last).infer(photograph), again.infer(photograph))
@@ -258,11 +258,11 @@ def test_the_encoder_of_irv2_attn_fits_into_it(net):
 )
 def test_impossible_values_are_refused(options, message):
     with pytest.raises(InputError, match=message) as error:
-        PublishedNet(**({"depth_range": RANGE, "image_size": (240, 320)} | options))
+        KerasNet(**({"depth_range": RANGE, "image_size": (240, 320)} | options))
     assert "\n" not in str(error.value)
 
 
 def test_a_long_photograph_is_not_made_too_small():
-    net = PublishedNet(depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
+    net = KerasNet(depth_range=(1e-3, 10.0), image_size=(48, 64)).eval()
     assert net.size_for((64, 200)) == (48, 64)
     assert net.infer(np.zeros((64, 200, 3), np.uint8)).shape == (64, 200)

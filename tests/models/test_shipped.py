@@ -296,7 +296,7 @@ def test_a_run_starts_from_a_name_evaluates_a_name_and_resumes(weights, train, t
     evaluate = [*small, "mode=test", "ckpt=rooms_small", "split=test", "hydra.run.dir=evaluated"]
     done = train(*evaluate)
     assert done.code == 0, done.err
-    assert json.loads(Path("evaluated/metrics.json").read_text())["test_judgements"] == 1
+    assert json.loads(Path("evaluated/metrics.json").read_text())["test_evaluations"] == 1
     assert "test: evaluation number 1 of this checkpoint" in done.err
     assert list(weights.iterdir()) == [moved]
     assert report(["evaluated"]) == 0

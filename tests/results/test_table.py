@@ -21,7 +21,7 @@ def record(name, delta1=0.7, seeds=(0,), **changes):
         "split": "val",
         "images": 96,
         "scenes": 18,
-        "data": {"truth": "filled", "frames": {"train": 699}},
+        "data": {"ground_truth": "filled", "frames": {"train": 699}},
         "protocol": "nyu_eigen_filled",
         "image_size": [120, 160],
         "figures": {
@@ -38,7 +38,7 @@ def test_what_all_rows_share_stands_once_above():
     text = table.tables([record("a"), record("b")])
     above, _, header, _, mean, a, *_ = text.splitlines()
     assert above == (
-        "**NYU**, train split of 699 images; val, 96 images of 18 scenes; `nyu_eigen_filled`, filled truth; "
+        "**NYU**, train split of 699 images; val, 96 images of 18 scenes; `nyu_eigen_filled`, filled ground truth; "
         "120x160; seed 0; 2 CPU cores"
     )
     assert header.count("|") == 14
@@ -83,8 +83,8 @@ def test_a_figure_of_nothing_is_a_dash():
 
 
 def test_readme_holds_what_the_records_give(capsys, tmp_path):
-    assert table.main(["--check", str(ROOT / "README.md")]) == 0, capsys.readouterr().err
-    text = (ROOT / "README.md").read_text()
+    assert table.main(["--check", str(ROOT / "docs/results.md")]) == 0, capsys.readouterr().err
+    text = (ROOT / "docs/results.md").read_text()
     copy = tmp_path / "README.md"
     copy.write_text(text.replace("| mean map | 0.4", "| mean map | 0.9"))
     assert table.main(["--check", str(copy)]) == 1

@@ -68,7 +68,7 @@ def test_words_count_where_they_are_used():
     check_words(["watch=val/rmse"], TEST, sweeps=True)  # ranks the jobs
 
 
-@pytest.mark.parametrize("split", ["test", "published"])
+@pytest.mark.parametrize("split", ["test", "keras_frames"])
 def test_another_split_than_val_is_for_mode_test(split):
     with pytest.raises(InputError, match=f"split={split}: .*mode=test"):
         check_words([], FIT | {"split": split})

@@ -66,7 +66,7 @@ def write_run(
         data={
             "description": layout.description,
             "layout": layout.name,
-            "truth": layout.truth,
+            "ground_truth": layout.ground_truth,
             "frames": {name: layout.count(name) for name in SPLITS},
             "scenes": layout.scene_rule,
             "val": layout.val,

@@ -263,7 +263,7 @@ def test_a_search_goes_where_its_figure_is_better(words, direction):
 
 
 def test_the_commands_of_the_documentation_compose():
-    text = (ROOT / "docs/scale.md").read_text().partition("## Sweeps")[2].partition("\n## ")[0]
+    text = (ROOT / "docs/cluster.md").read_text().partition("## Sweeps")[2].partition("\n## ")[0]
     commands = re.findall(r"^    python train\.py -m (.*?)(?: {3,}.*)?$", text, re.MULTILINE)
     assert len(commands) >= 12
     with initialize_config_dir(str(script.CONF), version_base="1.3"):

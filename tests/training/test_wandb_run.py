@@ -28,7 +28,7 @@ def epoch(safe, number, **figures):
     safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 4)
     safe.log_metrics({"step/loss": 1.0, "epoch": number}, 10 * number + 9)
     histogram = wandb.Histogram(np_histogram=([1, 2], [0, 5, 10]))
-    safe.log_metrics({"depth/truth": histogram}, 10 * number + 9)
+    safe.log_metrics({"depth/ground_truth": histogram}, 10 * number + 9)
     safe.log_metrics({f"val/{name}": value for name, value in figures.items()} | {"epoch": number}, 10 * number + 9)
     safe.log_metrics({"train/loss": 1.0 / (number + 1), "epoch": number}, 10 * number + 9)
 
@@ -61,7 +61,7 @@ def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monk
         assert [row["trainer/global_step"] for row in rows if "step/loss" in row] == [
             step for step in steps if step % 5 == 4
         ]
-        for key in ("val/delta1", "train/loss", "depth/truth.bins"):
+        for key in ("val/delta1", "train/loss", "depth/ground_truth.bins"):
             assert [row["trainer/global_step"] for row in rows if key in row] == [s for s in steps if s % 10 == 9]
         assert summary(found)["val/delta1"] == 0.5
         assert summary(found)["val/rmse"] == 2.0

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from depthnet.core.camera import Intrinsics
 from depthnet.core.images import depth_bits, image_size, read_depth, read_image
 from depthnet.core.types import InputError
-from depthnet.data.layouts.layout import SPLITS, Finding, Pair, Source, SourceLayout, find_truth
+from depthnet.data.layouts.layout import SPLITS, Finding, Pair, Source, SourceLayout, find_ground_truth
 from depthnet.data.layouts.official import NYU_CAMERA, NYU_DEPTH_RANGE, is_nyu_focal, nyu_camera
 from depthnet.data.layouts.scenes import frame_number, has_labelled_numbers, name_scenes
 
@@ -101,7 +101,7 @@ class FileLayout(SourceLayout):
                     self.numbered += group
             others = any(not is_nyu_focal(row.focal) for some in self._rows.values() for row in some)
             self.camera = "the lists' focal lengths" if others else NYU_CAMERA
-        self.truth = find_truth(self, source.truth)
+        self.ground_truth = find_ground_truth(self, source.ground_truth)
 
     def read(self, split: str, frame: int) -> Pair:
         """Read one pair at its full size; see :meth:`Layout.read`."""

@@ -23,10 +23,10 @@ from depthnet.core.camera import Intrinsics
 from depthnet.core.types import InputError
 from depthnet.data.layouts.layout import Pair, Source, SourceLayout
 from depthnet.data.layouts.official import (
+    KERAS_FRAMES,
     LABELLED_FRAMES,
     NYU_CAMERA,
     NYU_DEPTH_RANGE,
-    PUBLISHED_FRAMES,
     TEST_FRAMES,
     nyu_camera,
 )
@@ -52,12 +52,12 @@ class _Frame(NamedTuple):
 class LabelledLayout(SourceLayout):
     """NYU's labelled set, straight from its one file; the official test frames, and val scenes held out of the others.
 
-    A further split, ``published``, is the frames that the published Keras project evaluates; most of them are official
+    A further split, ``keras_frames``, has the frames that the published Keras project evaluates, most of them official
     training frames. A file with fewer frames than the official 1449 counts as their first ones. Each process opens the
     file for itself.
 
     Args:
-        source: Its ``root`` is the file, or the folder that holds it under its official name; ``truth`` "raw" chooses
+        source: Its ``root`` is the file, or the folder that holds it under its official name; ``ground_truth`` "raw" is
             the sensor's depth, "filled" or "auto" the in-painted one.
 
     Raises:
@@ -76,8 +76,8 @@ class LabelledLayout(SourceLayout):
         self.description = f"NYU, {self.name} layout, {self._path}"
         self.val = source.val
         self.depth_range = source.depth_range or NYU_DEPTH_RANGE
-        self.truth = "raw" if source.truth == "raw" else "filled"
-        self._depths = "rawDepths" if self.truth == "raw" else "depths"
+        self.ground_truth = "raw" if source.ground_truth == "raw" else "filled"
+        self._depths = "rawDepths" if self.ground_truth == "raw" else "depths"
         self._file: tuple[int, Any] | None = None  # the process that opened it, and the file
         with self._opened(str(self._path)) as file:
             status = self._path.stat()
@@ -85,7 +85,7 @@ class LabelledLayout(SourceLayout):
             recordings, scene_types = (_texts(file, name, (1, count)) for name in ("scenes", "sceneTypes"))
             self.object_names = ("unlabelled", *_texts(file, "names"))
         self._size = (height, width)
-        about = [self.name, self._path.name, status.st_size, status.st_mtime_ns, self.truth, source.val]
+        about = [self.name, self._path.name, status.st_size, status.st_mtime_ns, self.ground_truth, source.val]
         self._identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         self.notes = [] if count == LABELLED_FRAMES else [f"{self._path.name}: {count} of {LABELLED_FRAMES} frames"]
         frames = []
@@ -95,7 +95,7 @@ class LabelledLayout(SourceLayout):
         rest = [frame for frame in frames if frame.number not in TEST_FRAMES]
         train, val = self._hold_out_val(rest, [], [frame.label for frame in rest])
         test = [frame for frame in frames if frame.number in TEST_FRAMES]
-        self._rows = {"train": train, "val": val, "test": test, "published": frames[:PUBLISHED_FRAMES]}
+        self._rows = {"train": train, "val": val, "test": test, "keras_frames": frames[:KERAS_FRAMES]}
         self.numbered = list(self._rows)
 
     @staticmethod

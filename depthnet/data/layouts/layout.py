@@ -22,7 +22,7 @@ from depthnet.data.layouts.scenes import part_val
 SPLITS = ("train", "val", "test")
 
 Row = TypeVar("Row")
-Truth = Literal["raw", "filled"]
+GroundTruth = Literal["raw", "filled"]
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 _TABLES = tomllib.loads(Path(__file__).with_name("findings.toml").read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ class Layout(ABC):
         name: The layout's name, as ``data.layout`` takes it.
         description: What this data is and where it lies, for the first line of a run and its tables.
         depth_range: Depths that count as valid in this data [m].
-        truth: "filled" when depth has no holes, "raw" when it has the sensor's.
+        ground_truth: "filled" when depth has no holes, "raw" when it has the sensor's.
         scene_rule: How :meth:`scene` tells scenes apart, in words; reports print it.
         nyu: Whether this is NYU Depth V2, whose test split has official frames.
         numbered: The splits whose frames have the numbers of NYU's labelled set; those of a video are its own.
@@ -73,7 +73,7 @@ class Layout(ABC):
     name: str
     description: str
     depth_range: DepthRange
-    truth: Truth
+    ground_truth: GroundTruth
     scene_rule: str
     nyu: bool = False
     numbered: Collection[str] = ()
@@ -150,7 +150,7 @@ class Source:
 
     Attributes:
         root: The folder, or the file of the ``labelled`` layout.
-        truth: "raw", "filled" or "auto".
+        ground_truth: "raw", "filled" or "auto".
         depth_range: Depths that count as valid [m]; not stated: 1 mm to 10 m for NYU, an error for one's own pairs.
         val: "scenes": val frames as the data names them, else whole scenes held out; "random_frames": single frames.
         test_root: Where the test split's files lie, for ``lists``; found below ``root`` if not stated.
@@ -164,7 +164,7 @@ class Source:
     """
 
     root: Path
-    truth: str = "auto"
+    ground_truth: str = "auto"
     depth_range: DepthRange | None = None
     val: str = "scenes"
     test_root: Path | None = None
@@ -174,8 +174,8 @@ class Source:
     fov_x: float | None = None
 
     def __post_init__(self) -> None:
-        if self.truth not in ("raw", "filled", "auto"):
-            raise InputError(f"data.truth={self.truth}: it is raw, filled or auto")
+        if self.ground_truth not in ("raw", "filled", "auto"):
+            raise InputError(f"data.ground_truth={self.ground_truth}: it is raw, filled or auto")
         if self.val not in ("scenes", "random_frames"):
             raise InputError(f"data.val={self.val}: it is scenes or random_frames")
         if self.unit is not None:
@@ -275,7 +275,7 @@ def describe_camera(layout: Layout) -> str:
     return words + (f", unknown for {unknown:.0%} of the frames" if unknown else "")
 
 
-def find_truth(layout: Layout, stated: str, samples: int = 32) -> Truth:
+def find_ground_truth(layout: Layout, stated: str, samples: int = 32) -> GroundTruth:
     """Decide whether a layout's depth is raw (has holes) or filled (has none).
 
     Args:

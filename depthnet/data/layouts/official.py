@@ -15,7 +15,7 @@ from depthnet.core.types import DepthRange
 LABELLED_FRAMES = 1449
 """Frames of the labelled set: 795 to train on, 654 to test on."""
 
-PUBLISHED_FRAMES = 654
+KERAS_FRAMES = 654
 """The published Keras project evaluates frames 0 to 653, of which 386 are official training frames."""
 
 NYU_INTRINSICS = (518.8579, 519.4696, 325.5824, 253.7362)

@@ -19,7 +19,7 @@ LAYOUTS: dict[str, type[SourceLayout]] = {
 }
 """Every layout by name."""
 
-_OF_SOME = {field.name for field in dataclasses.fields(Source)} - {"root", "truth", "depth_range", "val"}
+_OF_SOME = {field.name for field in dataclasses.fields(Source)} - {"root", "ground_truth", "depth_range", "val"}
 """The fields of a source that mean something to some layouts only, which name them in ``takes``."""
 
 _WAYS = (
@@ -79,7 +79,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Give a command line the options that state what a data root holds."""
     group = parser.add_argument_group("what ROOT holds")
     group.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: by what lies there")
-    group.add_argument("--truth", choices=("auto", "raw", "filled"), default="auto")
+    group.add_argument("--ground-truth", choices=("auto", "raw", "filled"), default="auto")
     group.add_argument("--val", choices=("scenes", "random_frames"), default="scenes")
     group.add_argument("--test-root", metavar="DIR", help="lists: where the test files lie")
     group.add_argument("--lists", metavar="PATH", help="lists: folder of the list files; folder: the CSV file")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from depthnet.core.camera import Intrinsics
 from depthnet.core.types import DepthRange
-from depthnet.data.layouts.layout import SPLITS, Layout, Pair, Truth
+from depthnet.data.layouts.layout import SPLITS, GroundTruth, Layout, Pair
 from depthnet.data.rooms import textures as tx
 from depthnet.data.rooms.furniture import Room
 from depthnet.data.rooms.raycast import Hits, cast, illuminate, intrinsics
@@ -55,7 +55,7 @@ class RoomsLayout(Layout):
     ) -> None:
         self.description = f"built-in rooms, scene seed {seed}"
         self.depth_range = depth_range
-        self.truth: Truth = "raw" if holes else "filled"
+        self.ground_truth: GroundTruth = "raw" if holes else "filled"
         self._counts, self._size, self._seed = dict(counts), (size[0], size[1]), seed
 
     def count(self, split: str) -> int:
@@ -67,7 +67,7 @@ class RoomsLayout(Layout):
 
         No pixel is nearer than 0.5 m or farther than 9.9 m where the picture is as wide as NYU's or wider.
         """
-        return _render((self._seed, SPLITS.index(split), frame), self._size, self.truth == "raw")
+        return _render((self._seed, SPLITS.index(split), frame), self._size, self.ground_truth == "raw")
 
     def size(self, split: str, frame: int) -> tuple[int, int]:
         """Return (height, width), the same for all frames."""
@@ -89,7 +89,7 @@ class RoomsLayout(Layout):
         """Return a digest of seed, size and holes, and of the code that makes the frames, how many there are or not."""
         files = [path for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".py", ".toml")]
         sources = [path.read_text(encoding="utf-8") for path in files]
-        return hashlib.sha256(repr((self._size, self._seed, self.truth, *sources)).encode()).hexdigest()
+        return hashlib.sha256(repr((self._size, self._seed, self.ground_truth, *sources)).encode()).hexdigest()
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics:
         """Return the camera of a frame's image."""

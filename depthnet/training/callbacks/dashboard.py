@@ -26,8 +26,8 @@ class Dashboard(Callback):
     - ``speed/images_per_second``: since the last row, of all processes, without validations;
     - ``speed/waiting``: the share of that time between two steps, which is waiting for data but for some callbacks.
 
-    After each validation W&B gets ``depth/prediction`` and ``depth/truth``: histograms of the valid pixels of the
-    frames that the first process has seen. Where there is no logger nothing is measured.
+    After each validation W&B gets ``depth/prediction`` and ``depth/ground_truth``: histograms of the valid pixels of
+    the frames that the first process has seen. Where there is no logger nothing is measured.
 
     Args:
         depth_range: What the histograms cover [m].
@@ -86,7 +86,7 @@ class Dashboard(Callback):
             return
         size = outputs.shape[-2:]
         mask = interpolate(batch.mask.to(torch.uint8), size).bool()
-        for name, depth in (("prediction", outputs), ("truth", interpolate(batch.depth, size))):
+        for name, depth in (("prediction", outputs), ("ground_truth", interpolate(batch.depth, size))):
             counts = torch.histc(depth[mask].float(), _BINS, 0.0, self._top).long()
             self._counts[f"depth/{name}"] = counts + self._counts.get(f"depth/{name}", 0)
 

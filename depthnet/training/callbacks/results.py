@@ -74,12 +74,12 @@ class Results(Callback):
             commit=commit(),
             versions=versions(),
             data=data.record(),
-            **(self._count(run["ckpt"], layout.description) if split in ("test", "published") else {}),
+            **(self._count(run["ckpt"], layout.description) if split in ("test", "keras_frames") else {}),
             mean_map=rows.get("mean map", {}),
         )
         frames_found = evaluation.rows(next(iter(self._figures)))[0]
         counts = count_in_words(len(frames_found), len(frames))
-        title = f"{layout.description}, {split}: {counts}, {layout.truth} ground truth"
+        title = f"{layout.description}, {split}: {counts}, {layout.ground_truth} ground truth"
         print(f"evaluated: {describe_frames(layout, split, frames_found)}")
         metrics_table(rows, title, {"this checkpoint": evaluation.intervals(scenes)}).print()
         step = last_step(trainer)
@@ -107,4 +107,4 @@ class Results(Callback):
             else f"test: evaluation number {count} of this checkpoint; what is chosen by test figures is no longer "
             "tested by them"
         )
-        return {"test_judgements": count}
+        return {"test_evaluations": count}

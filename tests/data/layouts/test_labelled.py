@@ -45,10 +45,10 @@ def test_the_fixture_is_a_matlab_file_with_reversed_axes(whole):
         assert file["images"].shape == (24, 3, 32, 24)
 
 
-@pytest.mark.parametrize("truth", ["filled", "raw", "auto"])
-def test_pairs_are_bit_equal_and_the_right_way_round(whole, truth):
-    layout = LabelledLayout(Source(whole, truth=truth))
-    assert layout.truth == ("raw" if truth == "raw" else "filled")
+@pytest.mark.parametrize("ground_truth", ["filled", "raw", "auto"])
+def test_pairs_are_bit_equal_and_the_right_way_round(whole, ground_truth):
+    layout = LabelledLayout(Source(whole, ground_truth=ground_truth))
+    assert layout.ground_truth == ("raw" if ground_truth == "raw" else "filled")
     for split, frame in frames_of(layout):
         expected = FRAMES[int(layout.label(split, frame)[-5:])]
         image, depth = layout.read(split, frame)
@@ -56,7 +56,7 @@ def test_pairs_are_bit_equal_and_the_right_way_round(whole, truth):
         assert image.flags.c_contiguous
         assert depth.flags.c_contiguous
         np.testing.assert_array_equal(image, expected.image)
-        np.testing.assert_array_equal(depth, expected.raw if truth == "raw" else expected.depth)
+        np.testing.assert_array_equal(depth, expected.raw if ground_truth == "raw" else expected.depth)
         np.testing.assert_array_equal(layout.objects(split, frame), expected.labels)
         assert layout.size(split, frame) == (24, 32)
         assert layout.scene_type(split, frame) == expected.scene_type
@@ -97,7 +97,7 @@ def test_it_is_known_by_its_name_or_suffix(whole, tmp_path):
 
 
 def test_the_identity_follows_the_file_the_truth_and_the_split(whole, spoilt):
-    sources = [Source(whole), Source(whole, truth="raw"), Source(whole, val="random_frames")]
+    sources = [Source(whole), Source(whole, ground_truth="raw"), Source(whole, val="random_frames")]
     digests = [LabelledLayout(source).identity() for source in sources]
     assert len(set(digests)) == 3
     assert LabelledLayout(Source(whole)).identity() == digests[0]

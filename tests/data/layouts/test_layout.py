@@ -6,15 +6,15 @@ from depthnet.data.layouts.registry import open_root
 
 
 def test_truth_is_raw_when_a_frame_has_a_hole(make_lists):
-    assert open_root(make_lists(holes=True)).truth == "raw"
+    assert open_root(make_lists(holes=True)).ground_truth == "raw"
 
 
 def test_truth_is_filled_without_holes_unless_stated(make_lists):
     root = make_lists()
-    assert open_root(root).truth == "filled"
-    assert open_root(root, truth="raw").truth == "raw"
-    with pytest.raises(InputError, match=r"data\.truth=dense"):
-        open_root(root, truth="dense")
+    assert open_root(root).ground_truth == "filled"
+    assert open_root(root, ground_truth="raw").ground_truth == "raw"
+    with pytest.raises(InputError, match=r"data\.ground_truth=dense"):
+        open_root(root, ground_truth="dense")
 
 
 @pytest.mark.parametrize(("unit", "meters"), [("mm", 1e-3), ("cm", 0.01), ("m", 1.0), ("10/255", 10 / 255), (0.5, 0.5)])

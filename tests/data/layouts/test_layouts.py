@@ -18,54 +18,54 @@ FRAMES = 24
 RANGE = {"min": 1e-3, "max": 10.0}
 
 
-def write_pair(root, frame, image, depth, truth):
+def write_pair(root, frame, image, depth, ground_truth):
     for name in (image, depth):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(frame.image).save(root / image)
-    meters = frame.raw if truth == "raw" else frame.depth
+    meters = frame.raw if ground_truth == "raw" else frame.depth
     Image.fromarray(np.rint(meters * 1000).astype(np.uint16)).save(root / depth)
 
 
-def write_lists(root, frames, truth):
+def write_lists(root, frames, ground_truth):
     rows = {"train": [], "test": []}
     for number, frame in enumerate(frames):
         image, depth = f"{frame.scene}/rgb_{number:05d}.png", f"{frame.scene}/sync_depth_{number:05d}.png"
-        write_pair(root, frame, image, depth, truth)
+        write_pair(root, frame, image, depth, ground_truth)
         rows["test" if number in TEST_FRAMES else "train"].append(f"{image} {depth} 518.8579\n")
     for split, lines in rows.items():
         (root / f"nyudepthv2_{split}_files_with_gt.txt").write_text("".join(lines))
 
 
-def write_kaggle(root, frames, truth):
+def write_kaggle(root, frames, ground_truth):
     rows = {"train": [], "test": []}
     for number, frame in enumerate(frames):
         if number in TEST_FRAMES:
             split, image, depth = "test", f"nyu2_test/{number:05d}_colors.png", f"nyu2_test/{number:05d}_depth.png"
         else:
             split, image, depth = "train", *(f"nyu2_train/{frame.scene}_out/{number}{end}.png" for end in ("", "_d"))
-        write_pair(root / "data", frame, image, depth, truth)
+        write_pair(root / "data", frame, image, depth, ground_truth)
         rows[split].append(f"data/{image},data/{depth}\n")
     for split, lines in rows.items():
         (root / f"data/nyu2_{split}.csv").write_text("".join(lines))
 
 
-def write_labelled(root, frames, truth):
+def write_labelled(root, frames, ground_truth):
     root.mkdir()
     write_mat(root / "nyu_depth_v2_labeled.mat", frames)
 
 
-def write_folder(root, frames, truth):
+def write_folder(root, frames, ground_truth):
     for number, frame in enumerate(frames):
         split = "test" if number in TEST_FRAMES else "train"
         name = f"{split}/{frame.scene}/{number:05d}.png"
-        write_pair(root, frame, f"images/{name}", f"depths/{name}", truth)
+        write_pair(root, frame, f"images/{name}", f"depths/{name}", ground_truth)
 
 
-def write_manifest(root, frames, truth):
+def write_manifest(root, frames, ground_truth):
     with_header = [("image", "depth", "split", "scene", "unit")]
     for number, frame in enumerate(frames):
         image, depth = f"{number:05d}_image.png", f"{number:05d}_depth.png"
-        write_pair(root, frame, image, depth, truth)
+        write_pair(root, frame, image, depth, ground_truth)
         split = "test" if number in TEST_FRAMES else "train"
         with_header.append((image, depth, split, frame.scene[:-1], "mm"))
     with (root / "pairs.csv").open("w", newline="") as file:
@@ -83,7 +83,7 @@ FORMS = {
 
 @pytest.fixture(scope="module", params=["filled", "raw"])
 def roots(request, tmp_path_factory):
-    """The same frames in each form, and their truth."""
+    """The same frames in each form, and their ground truth."""
     where = tmp_path_factory.mktemp(request.param)
     frames = random_frames(FRAMES)
     for number, frame in enumerate(frames):  # sorted as files are; no scene lies in both halves of the official split
@@ -95,15 +95,17 @@ def roots(request, tmp_path_factory):
 
 
 def opened(roots, form):
-    where, truth, _ = roots
-    return open_root(where / form, truth="raw" if form == "labelled" and truth == "raw" else "auto", **FORMS[form][1])
+    where, ground_truth, _ = roots
+    return open_root(
+        where / form, ground_truth="raw" if form == "labelled" and ground_truth == "raw" else "auto", **FORMS[form][1]
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_counts_ranges_scenes_and_findings_are_the_same(roots, form):
     layout, model = opened(roots, form), opened(roots, "lists")
     assert layout.name == ("folder" if form == "manifest" else form)
-    assert layout.truth == roots[1]
+    assert layout.ground_truth == roots[1]
     assert layout.depth_range == model.depth_range
     assert [layout.count(split) for split in SPLITS] == [model.count(split) for split in SPLITS]
     assert all(layout.count(split) for split in SPLITS)
@@ -118,7 +120,7 @@ def test_counts_ranges_scenes_and_findings_are_the_same(roots, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_are_what_was_written(roots, form):
-    layout, (_, truth, frames) = opened(roots, form), roots
+    layout, (_, ground_truth, frames) = opened(roots, form), roots
     test = [number for number in range(FRAMES) if number in TEST_FRAMES]
     labels = [layout.label("test", place) for place in range(layout.count("test"))]
     for place, label in enumerate(labels):
@@ -128,7 +130,7 @@ def test_pairs_are_what_was_written(roots, form):
         assert image.flags.c_contiguous
         assert depth.flags.c_contiguous
         assert (image == frames[number].image).all()
-        assert (depth == (frames[number].raw if truth == "raw" else frames[number].depth)).all()
+        assert (depth == (frames[number].raw if ground_truth == "raw" else frames[number].depth)).all()
         assert layout.size("test", place) == depth.shape
 
 
@@ -159,7 +161,7 @@ def test_what_is_wrong_with_a_frame_is_found_in_each_form(tmp_path, form):
     frames[20] = frames[20]._replace(image=frames[10].image)  # a training frame and a test frame
     write, options = FORMS[form]
     write(tmp_path / form, frames, "filled")
-    layout = open_root(tmp_path / form, truth="filled", **options)
+    layout = open_root(tmp_path / form, ground_truth="filled", **options)
     found = {(finding.name, finding.splits) for finding in examine(layout, None).findings}
     train = {number: "val" if layout.scene("val", 0) == f"room_{number:04d}" else "train" for number in (3, 6)}
     expected = {("no_depth", (train[3],)), ("unit", (train[6],)), ("near_duplicate", ("train", "test"))}
@@ -167,8 +169,8 @@ def test_what_is_wrong_with_a_frame_is_found_in_each_form(tmp_path, form):
 
 
 def test_8_bit_depth_is_within_its_quantisation(roots, tmp_path):
-    _, truth, frames = roots
-    write_kaggle(tmp_path, frames, truth)
+    _, ground_truth, frames = roots
+    write_kaggle(tmp_path, frames, ground_truth)
     for path in (tmp_path / "data/nyu2_train").rglob("*_d.png"):
         with Image.open(path) as picture:
             levels = np.asarray(picture)

@@ -151,7 +151,7 @@ def test_an_unreadable_file_is_told_with_its_row(make_lists):
 
 def test_the_real_pairs_are_what_their_readme_says(real_nyu):
     layout = open_root(real_nyu)
-    assert (layout.count("train"), layout.count("val"), layout.truth) == (699, 96, "filled")
+    assert (layout.count("train"), layout.count("val"), layout.ground_truth) == (699, 96, "filled")
     assert len({layout.scene("val", i) for i in range(96)}) == 18
     image, depth = layout.read("val", 0)
     assert image.shape == (480, 640, 3)

@@ -361,7 +361,7 @@ def test_a_blur_has_its_standard_deviation():
 def test_layout_names_every_frame():
     layout = RoomsLayout({"train": 3, "val": 2}, (20, 30), seed=1)
     assert [layout.count(split) for split in ("train", "val", "test")] == [3, 2, 0]
-    assert (layout.name, layout.truth, layout.depth_range.max) == ("rooms", "filled", 10.0)
+    assert (layout.name, layout.ground_truth, layout.depth_range.max) == ("rooms", "filled", 10.0)
     assert layout.size("val", 1) == (20, 30) == layout.read("val", 1)[1].shape
     frames = [(split, frame) for split in ("train", "val") for frame in range(layout.count(split))]
     assert len({layout.scene(*frame) for frame in frames}) == len({layout.label(*frame) for frame in frames}) == 5
@@ -373,7 +373,7 @@ def test_layout_names_every_frame():
     assert RoomsLayout(**first).identity() == layout.identity()
     assert RoomsLayout(**{**first, "counts": {"train": 9}}).identity() == layout.identity(), "the frames are the same"
     assert len({RoomsLayout(**{**first, **other}).identity() for other in ({}, *others)}) == 4
-    assert RoomsLayout(**first, holes=True).truth == "raw"
+    assert RoomsLayout(**first, holes=True).ground_truth == "raw"
     copy = pickle.loads(pickle.dumps(layout))
     assert (copy.read("val", 0)[0] == layout.read("val", 0)[0]).all()
 

@@ -134,7 +134,7 @@ def cut_off(lists, n):
     lists.levels(n, lambda depth: np.minimum(depth, np.percentile(depth, 65).astype(np.uint16)))
 
 
-def coloured(lists, n):
+def colored(lists, n):
     lists.levels(n, lambda depth: np.stack([depth // 20, 255 - depth // 20, depth // 40], 2).astype(np.uint8))
 
 
@@ -171,8 +171,8 @@ FAULTS = {
     no_depth: "no_depth",
     one_value: "constant",
     cut_off: "saturated",
-    coloured: "coloured",
-    palette: "coloured",
+    colored: "colored",
+    palette: "colored",
     other_frames_depth: "shifted",
     leaves_root: "leaves_root",
     torn_row: "row",
@@ -294,7 +294,7 @@ class Names(Layout):
     name = "names"
     description = "names"
     depth_range = DepthRange(1e-3, 10.0)
-    truth = "filled"
+    ground_truth = "filled"
     nyu = True
 
     def __init__(self, scene_rule="runs of consecutive frame numbers", **labels):

@@ -37,7 +37,7 @@ class Maps(Layout):
     """Depth maps beside pictures of nothing."""
 
     name = description = scene_rule = "maps"
-    truth = "raw"
+    ground_truth = "raw"
 
     def __init__(self, depths, depth_range):
         self.depths, self.depth_range = depths, depth_range

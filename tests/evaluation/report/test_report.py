@@ -38,8 +38,8 @@ def labelled_report(tmp_path_factory) -> str:
     blocks = np.kron(np.arange(20, dtype=np.uint16).reshape(4, 5) % 5, np.ones((12, 13), np.uint16))[:, :64]
     frames = [MatFrame(*frame[:5], blocks) for frame in random_frames(24)]
     write_mat(folder / LABELLED_FILE, frames, names)
-    data = from_root(folder) | {"truth": "raw"}
-    layout = open_root(folder, truth="raw", depth_range=data["depth_range"])
+    data = from_root(folder) | {"ground_truth": "raw"}
+    layout = open_root(folder, ground_truth="raw", depth_range=data["depth_range"])
     run = write_run(folder / "run", data, layout, split="test")
     (run / "history.csv").unlink()
     return write_report(run, folder / "elsewhere" / "page.html", limit=5).read_text()

@@ -154,7 +154,9 @@ def test_histograms_count_the_valid_pixels():
     generator = np.random.default_rng(0)
     pred, depth = (generator.uniform(0.2, 9.8, (3, 1, 6, 8)).astype(np.float32) for _ in range(2))
     mask = generator.random((3, 1, 6, 8)) < 0.7
-    large = [np.kron(array, np.ones((2, 2), array.dtype)) for array in (depth, mask)]  # truth of the file's own size
+    large = [
+        np.kron(array, np.ones((2, 2), array.dtype)) for array in (depth, mask)
+    ]  # ground truth of the file's own size
     board = Board()
     trainer, callback = trainer_of(Module(), board, global_step=20), Dashboard((1e-3, 10.0))
     for frame in range(3):
@@ -165,7 +167,7 @@ def test_histograms_count_the_valid_pixels():
     callback.on_validation_epoch_end(trainer, None)  # nothing is left of it
     ((found, step),) = board.rows
     assert step == 19
-    for name, values in (("prediction", pred), ("truth", depth)):
+    for name, values in (("prediction", pred), ("ground_truth", depth)):
         histogram = found[f"depth/{name}"]
         assert histogram.histogram == np.histogram(values[mask], histogram.bins)[0].tolist()
 
@@ -196,10 +198,10 @@ def complete(job, seed, group):
         assert kept[f"val/{metric}"] == best(row[f"val/{metric}"] for row in figures)
     evaluated = json.loads((job / "metrics.json").read_text())["protocols"]["uncropped"]
     assert kept["val/uncropped/delta1"] == pytest.approx(evaluated["delta1"], rel=1e-6)
-    drawn = [row for row in rows if "depth/truth.bins" in row]
+    drawn = [row for row in rows if "depth/ground_truth.bins" in row]
     assert len(drawn) == len(figures)
     for row in drawn:
-        assert sum(row["depth/truth.values"]) == sum(row["depth/prediction.values"]) == 3 * 32 * 48
+        assert sum(row["depth/ground_truth.values"]) == sum(row["depth/prediction.values"]) == 3 * 32 * 48
     for key, count in (("panels/val", len(figures)), ("panels/judged_val", 1)):
         shown = [row for row in rows if f"{key}.count" in row]
         assert [row[f"{key}.count"] for row in shown] == [3] * count
