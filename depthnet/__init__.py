@@ -9,14 +9,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from depthnet.inference.model import load as load
+from typing import Any
 
 __version__ = "0.1.0"
 
-_PLACES = {"load": "depthnet.inference.model"}
+_PLACES = {"load": "depthnet.inference.model", "fit": "depthnet.training.service"}
 
 
 def __getattr__(name: str) -> Any:

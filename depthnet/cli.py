@@ -6,7 +6,6 @@ import importlib
 import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import depthnet
 
@@ -25,12 +24,6 @@ TOOLS = {
 """Each tool's module, whose ``main`` takes the arguments and returns the exit code, and its line of help."""
 
 
-def train_script() -> Path:
-    """Return the path of ``train.py``: inside an installed package, beside the package in a checkout."""
-    package = Path(__file__).parent
-    return next(path for path in (package / "train.py", package.parent / "train.py") if path.is_file())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``depthnet TOOL ARGUMENTS`` and return the exit code: 0, 1 or 2 by the tool, 2 for a wrong tool."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -46,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"depthnet: no tool {tool}; there are {', '.join(TOOLS)}", file=sys.stderr)
         return 2
     if tool == "train":
+        from depthnet.training.service import train_script
+
         path = str(train_script())
         sys.argv = [path, *given[1:]]  # Lightning's launcher starts further processes by these words
         runpy.run_path(path, run_name="__main__")

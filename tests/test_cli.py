@@ -15,7 +15,7 @@ def test_help_lists_every_tool(capsys):
     assert main(["--version"]) == 0
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", TOOLS.keys() - {"train"})
 def test_every_tool_has_its_own_help(tool, capsys):
     with pytest.raises(SystemExit) as stop:
         main([tool, "--help"])
@@ -23,9 +23,24 @@ def test_every_tool_has_its_own_help(tool, capsys):
     assert f"depthnet {tool}" in capsys.readouterr().out
 
 
+def test_train_is_train_py(tmp_path):
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "depthnet", "train", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    done = run("--help")
+    assert done.returncode == 0
+    assert "irv2_attn" in done.stdout
+    wrong = run("model=nothing")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert wrong.stderr.startswith("error: model=nothing: there are basic, ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_tool_is_one_line(capsys):
     assert main(["judge"]) == 2
-    assert capsys.readouterr().err.startswith("depthnet: no tool judge; there are predict, data, ")
+    assert capsys.readouterr().err.startswith("depthnet: no tool judge; there are train, predict, data, ")
 
 
 def test_the_command_imports_nothing_heavy():

@@ -13,7 +13,9 @@ import train as script  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.cli import TOOLS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))}
+PAGES = {
+    path: path.read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+}
 README = PAGES[ROOT / "README.md"]
 COMMANDS = dict.fromkeys(
     re.split(r"\s{3,}|  #", line.strip())[0]
@@ -87,7 +89,7 @@ def test_every_tool_that_is_named_exists():
 
 
 def anchors(text):
-    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```|^    .*$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"(?s)```.*?```", "", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 

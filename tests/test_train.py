@@ -235,7 +235,7 @@ def test_a_checkpoint_is_evaluated_fine_tuned_and_never_overwritten(train, tmp_p
     assert (tmp_path / "first/metrics.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("word", ["+trainer.fast_dev_run=true", "+trainer.limit_val_batches=0"])
+@pytest.mark.parametrize("word", ["+trainer.fast_dev_run=true", "trainer.limit_val_batches=0"])
 def test_a_run_without_a_best_checkpoint_logs_it(train, word):
     done = train(*ROOMS, "data.frames={train: 2, val: 1, test: 1}", "trainer.max_epochs=1", word)
     assert done.code == 0, done.err
@@ -277,7 +277,7 @@ MISTAKES = {
     "a precision that nothing learns in": (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
     "a batch of one that is one pixel": (["data.batch_size=1", "data.image_size=[32,32]"], "data.batch_size"),
     "early stopping by no validation": (
-        ["callbacks=early_stopping", "+trainer.limit_val_batches=0"],
+        ["callbacks=early_stopping", "trainer.limit_val_batches=0"],
         "limit_val_batches",
     ),
     "an average of constants": (

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from depthnet.core.device import find_gpu
@@ -25,7 +26,7 @@ from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
 from depthnet.evaluation.protocols import choose_protocols
 from depthnet.models.checkpoint import find_checkpoint
 from depthnet.models.depth_net import load_network
-from depthnet.models.network import focal_lengths
+from depthnet.models.network import DepthNetwork, focal_lengths
 from depthnet.run.files import Run
 
 _SOURCE = ("layout", "ground_truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
@@ -130,15 +131,31 @@ class FrameEvaluator:
         """Evaluate a frame, its photograph changed first as :class:`depthnet.data.dataset.DepthDataset` does it."""
         dataset = DepthDataset(self.layout, self.split, self._sizes, change=change)
         sample: Sample = default_collate([dataset[frame]])
-        image, focal = sample.image.to(self._device), focal_lengths(sample.intrinsics)
-        with torch.inference_mode():
-            pred = self._network(image, focal)
-            if self.protocol.flip_test:
-                pred = (pred + self._network(image.flip(-1), focal).flip(-1)) / 2
-        batch = self.protocol(pred.cpu(), sample.depth, sample.mask)
+        pred, flipped = predict_sample(self._network, sample, self._device, self.protocol.flip_test)
+        batch = self.protocol(pred if flipped is None else (pred + flipped) / 2, sample.depth, sample.mask)
         metrics = [value.item() for value in depth_metrics(*batch).values()]
         pred, depth, mask = (part[0, 0].numpy() for part in batch)
         return FrameResult(frame, sample.image[0].permute(1, 2, 0).numpy(), pred, depth, mask, metrics)
+
+
+@torch.inference_mode()
+def predict_sample(
+    network: DepthNetwork, sample: Sample, device: str, flip: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Predict a batch.
+
+    Args:
+        network: In evaluation mode, on ``device``.
+        sample: A batch as :class:`depthnet.data.dataset.DepthDataset` gives it.
+        device: A torch device.
+        flip: Whether to predict the mirrored images as well.
+
+    Returns:
+        Depth [m], shape ``(B, 1, h, w)``, and that of the mirrored images, mirrored back; None unless ``flip``.
+    """
+    image, focal = sample.image.to(device), focal_lengths(sample.intrinsics)
+    flipped = network(image.flip(-1), focal).flip(-1).cpu() if flip else None
+    return network(image, focal).cpu(), flipped
 
 
 def evaluate_frames(evaluator: FrameEvaluator, advance: Callable[[int, int], None] | None = None) -> FrameResults:

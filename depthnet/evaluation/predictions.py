@@ -1,11 +1,14 @@
-"""Evaluate prediction files of any network against a data root.
+"""Evaluate a checkpoint, or prediction files of any program, against a data root.
 
     depthnet evaluate PREDICTIONS ROOT --split val --protocol NAME --output score.json
+    depthnet evaluate CKPT|RUN|NAME ROOT --split val --corrupt blur
+    depthnet evaluate --list-protocols
 
-PREDICTIONS is a folder of .npy files (floats, meters, HxW or 1xHxW) or 16-bit PNG files (--scale levels per meter). A
-frame's file is found by the frame's label, the path of its image below ROOT without the suffix: that of train/rgb_00018
-is rgb_00018.npy or rgb_00018_depth.npy, in PREDICTIONS itself or in folders that end as the label's do; else the same
-with .png. So what predict.py writes is found.
+CKPT is a checkpoint file, RUN a run's directory (its best checkpoint), NAME a shipped model: it predicts each frame as
+an evaluation by train.py does. PREDICTIONS is a folder of .npy files (floats, meters, HxW or 1xHxW) or 16-bit PNG files
+(--scale levels per meter). A frame's file is found by the frame's label, the path of its image below ROOT without the
+suffix: that of train/rgb_00018 is rgb_00018.npy or rgb_00018_depth.npy, in PREDICTIONS itself or in folders that end as
+the label's do; else the same with .png. So the files of depthnet predict are found.
 
 Exit code: 0, every frame was found and evaluated; 1, some frames have no file, and the metrics are of the others; 2,
 something is wrong, and nothing was evaluated; 130, interrupted.
@@ -17,10 +20,11 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +34,17 @@ from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.images import is_array, read_depth
 from depthnet.core.progress import progress_bar
 from depthnet.core.tables import count_in_words
-from depthnet.core.types import InputError
-from depthnet.data.layouts.layout import SPLITS
+from depthnet.core.types import BEST, InputError
+from depthnet.data.layouts.layout import SPLITS, Layout
 from depthnet.data.layouts.registry import add_source_options, open_root, source_options
 from depthnet.data.validation.check import cheap_findings, require_sound
+from depthnet.models.checkpoint import find_checkpoint
+from depthnet.models.shipped import shipped_models
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    _Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]  # prediction, depth, mask, mirrored prediction
 
 _SUFFIXES = (".npy", ".png")
 _ENDS = ("", "_depth", ".jpg_depth", ".JPG_depth", ".jpeg_depth", ".JPEG_depth")
@@ -117,40 +128,47 @@ def score_predictions(
     protocol: str | None = None,
     scale: float = 1000.0,
     allow: Sequence[str] = (),
+    corrupt: str | None = None,
+    edges: bool = False,
     advance: Callable[[int, int], None] | None = None,
     **source: Any,
 ) -> dict[str, Any]:
-    """Evaluate prediction files.
+    """Evaluate prediction files, or a checkpoint.
 
     Args:
-        predictions: The folder of the files.
+        predictions: The folder of the files; or a checkpoint, the directory of a run, or a shipped model's name.
         root: The data root.
         split: "train", "val" or "test".
         protocol: A protocol's name, or "all" that fit the data; None: the one that follows from the data.
         scale: Levels per metre of PNG files.
         allow: Names of findings in the data that do not stop the evaluation.
+        corrupt: A corruption of the images that a checkpoint sees, of :mod:`depthnet.evaluation.corruptions`.
+        edges: Whether to measure ``edge_f1``, the sharpness of depth boundaries, too.
         advance: Called after each frame with how many were evaluated and how many there are.
         source: The layout and how it is to be understood, as :func:`registry.open_root` takes them.
 
     Returns:
         What :meth:`depthnet.evaluation.evaluator.Evaluation.record` gives, and "protocol", "ground_truth", "found",
-        "expected", "split", "metrics" (of that protocol), "judged" (which frames, in words), "data", "missing"
-        (labels), "unmatched" (files of no frame), "median" (the predictions' median depth [m], over all frames).
+        "expected", "split", "metrics" (of that protocol), "evaluated" (which frames, in words), "data", "missing"
+        (labels), "unmatched" (files of no frame), "median" (the predictions' median depth [m], over all frames), and
+        with ``edges`` "edge_f1", its mean under that protocol.
 
     Raises:
         InputError: If anything is wrong with the data, the files, or what was asked for.
     """
-    import torch
-
     from depthnet.evaluation.evaluator import Evaluation, describe_frames
     from depthnet.evaluation.protocols import choose_protocols, default_protocol
+    from depthnet.evaluation.sharpness import edge_f1
 
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"--scale {scale}: needs a number of levels per meter above 0")
     data = open_root(root, **source)
     require_sound(cheap_findings(data), allow, (split,))
-    evaluation = Evaluation(choose_protocols(protocol or "auto", data, split))
-    if evaluation.flip_test:
+    protocols = choose_protocols(protocol or "auto", data, split)
+    evaluation, checkpoint = Evaluation(protocols), _find_checkpoint(predictions)
+    if corrupt is not None and checkpoint is None:
+        raise InputError(f"--corrupt {corrupt}: files hold no prediction of corrupted images; give a checkpoint")
+    if evaluation.flip_test and checkpoint is None:
         plain = str(protocol).removesuffix("_flip")
         raise InputError(
             f"--protocol {protocol}: files hold no prediction of the mirrored images to average; give {plain}, and "
@@ -158,34 +176,83 @@ def score_predictions(
         )
     expected = data.count(split)
     labels = [data.label(split, frame) for frame in range(expected)]
-    files, unmatched = find_predictions(predictions, labels)
-    present = [(frame, path) for frame, path in enumerate(files) if path is not None]
-    medians = []
-    for done, (frame, path) in enumerate(present, start=1):
-        pred, depth = read_prediction(path, scale), data.read(split, frame)[1]
-        _check_aspect(path, pred.shape, depth.shape)
-        medians.append(float(np.nanmedian(pred)))
-        prediction, target = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth))
-        evaluation.update(prediction, target, target > 0, frame)
+    default = default_protocol(data.nyu, data.ground_truth, data.size(split, 0))
+    first = default if default in evaluation.protocols else protocols[0].name
+    present, unmatched = list(range(expected)), 0
+    if checkpoint is None:
+        files, unmatched = find_predictions(predictions, labels)
+        present = [frame for frame, path in enumerate(files) if path is not None]
+        batches = (_read_batch(data, split, frame, files[frame], scale) for frame in present)
+    else:
+        batches = _predict_batches(checkpoint, data, split, corrupt, evaluation.flip_test)
+    medians, sharp = [], []
+    for done, (frame, (pred, depth, mask, flipped)) in enumerate(zip(present, batches, strict=True), start=1):
+        medians.append(float(np.nanmedian(pred.numpy())))
+        evaluation.update(pred, depth, mask, frame, flipped)
+        if edges:
+            seen = evaluation.protocols[first](pred, depth, mask)
+            sharp.append(edge_f1(*(part[0, 0].numpy() for part in seen)))
         if advance is not None:
             advance(done, len(present))
     record = evaluation.record(labels, [data.scene(split, frame) for frame in range(expected)])
-    default, figures = default_protocol(data.nyu, data.ground_truth, data.size(split, 0)), record["protocols"]
-    first = default if default in figures else next(iter(figures))
     return {
         "protocol": first,
         "ground_truth": data.ground_truth,
         "found": len(present),
         "expected": expected,
         "split": split,
-        "metrics": figures[first],
+        "metrics": record["protocols"][first],
         **record,
-        "judged": describe_frames(data, split, [frame for frame, _ in present]),
+        "evaluated": describe_frames(data, split, present),
         "data": data.description,
-        "missing": [label for label, path in zip(labels, files, strict=True) if path is None],
+        "missing": [label for frame, label in enumerate(labels) if frame not in present],
         "unmatched": unmatched,
         "median": float(np.median(medians)),
+        **({"edge_f1": float(np.nanmean(sharp))} if edges else {}),
     }
+
+
+def _find_checkpoint(name: str | os.PathLike[str]) -> Path | None:
+    """Return the checkpoint that a name stands for; None for a folder of prediction files."""
+    path = Path(name)
+    if path.is_dir() and not (path / BEST).exists():
+        return None
+    if not path.exists() and str(name) not in shipped_models():
+        known = ", ".join(shipped_models())
+        raise InputError(f"{name}: no such folder of predictions, checkpoint or run, nor a shipped model ({known})")
+    return find_checkpoint(name)
+
+
+def _read_batch(data: Layout, split: str, frame: int, path: Path | None, scale: float) -> _Batch:
+    import torch
+
+    assert path is not None
+    pred, depth = read_prediction(path, scale), data.read(split, frame)[1]
+    _check_aspect(path, pred.shape, depth.shape)
+    prediction, target = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth))
+    return prediction, target, target > 0, None
+
+
+def _predict_batches(checkpoint: Path, data: Layout, split: str, corrupt: str | None, flip: bool) -> Iterator[_Batch]:
+    """Predict every frame as the evaluation of a run does."""
+    from torch.utils.data import default_collate
+
+    from depthnet.core.device import torch_device
+    from depthnet.data.dataset import DepthDataset
+    from depthnet.evaluation.corruptions import CORRUPTIONS
+    from depthnet.evaluation.frames import predict_sample
+    from depthnet.models.depth_net import load_network
+
+    if corrupt is not None and corrupt not in CORRUPTIONS:
+        raise InputError(f"--corrupt {corrupt}: it is one of {', '.join(CORRUPTIONS)}")
+    device = torch_device()
+    network = load_network(checkpoint, device)
+    sizes = [network.size_for(data.size(split, frame)) for frame in range(data.count(split))]
+    dataset = DepthDataset(data, split, sizes, change=CORRUPTIONS.get(corrupt or ""))
+    for frame in range(len(sizes)):
+        sample = default_collate([dataset[frame]])
+        pred, flipped = predict_sample(network, sample, device, flip)
+        yield pred, sample.depth, sample.mask, flipped
 
 
 def _check_aspect(path: Path, size: tuple[int, ...], true_size: tuple[int, ...]) -> None:
@@ -199,12 +266,17 @@ def _check_aspect(path: Path, size: tuple[int, ...], true_size: tuple[int, ...])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = tool_parser("evaluate", __doc__)
-    parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of .npy or .png files")
-    parser.add_argument("root", metavar="ROOT", help="folder of the data")
+    parser.add_argument(
+        "predictions", metavar="PREDICTIONS", nargs="?", help="folder of .npy or .png files; a checkpoint, run or model"
+    )
+    parser.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--protocol", metavar="NAME", help="a protocol, or all (default: what follows from the data)")
     parser.add_argument("--output", metavar="FILE", help="write the metrics there, to full precision")
     parser.add_argument("--scale", type=float, default=1000.0, help="a PNG's levels per meter (default: 1000)")
+    parser.add_argument("--corrupt", metavar="NAME", help="corrupt the images that a checkpoint sees, such as blur")
+    parser.add_argument("--edges", action="store_true", help="measure the sharpness of depth boundaries, too")
+    parser.add_argument("--list-protocols", action="store_true", help="define every protocol, and exit")
     parser.add_argument("--allow", nargs="+", default=(), metavar="NAME", help="findings in the data that may pass")
     add_source_options(parser)
     return run_tool(parser, arguments, _run)
@@ -212,11 +284,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from depthnet.evaluation.evaluator import metrics_table
+    from depthnet.evaluation.protocols import PROTOCOLS
 
+    if options.list_protocols:
+        for protocol in PROTOCOLS.values():
+            print(f"{protocol.name} (digest {protocol.digest})")
+            print(textwrap.fill(protocol.definition, 100, initial_indent="    ", subsequent_indent="    ") + "\n")
+        return 0
+    if options.root is None:
+        raise InputError("name what is evaluated and the folder of the data: depthnet evaluate PREDICTIONS ROOT")
     if options.output is not None:
         require_writable(Path(options.output).parent)
     with progress_bar("frames") as advance:
-        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "allow")}
+        choices = {name: getattr(options, name) for name in ("split", "protocol", "scale", "corrupt", "edges", "allow")}
         result = score_predictions(
             options.predictions, options.root, advance=advance, **choices, **source_options(options)
         )
@@ -226,9 +306,11 @@ def _run(options: argparse.Namespace) -> int:
     title = (
         f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['ground_truth']} ground truth)"
     )
-    print(f"evaluated: {result['judged']}")
+    print(f"evaluated: {result['evaluated']}")
     who = Path(options.predictions).resolve().name
     metrics_table({who: result["protocols"]}, title, {who: result["intervals"]}).print()
+    if options.edges:
+        print(f"edge_f1 {result['edge_f1']:.3f} ({result['protocol']})")
     if options.output is not None:
         write_json(options.output, result)
     return _warn(result)

@@ -5,7 +5,6 @@ timm takes seconds to import, so it is imported where it is needed and not with 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
@@ -126,16 +125,23 @@ class Encoder(nn.Module):
         return list(features)
 
     def _gives_pyramid(self, size: Size) -> bool:
-        """Return whether images of this size give the promised features, without computing any."""
+        """Return whether images of this size give the promised features, without computing or allocating any."""
         if min(size) < self.reductions[-1]:
             return False
         size = self._padded(size)
-        net = copy.deepcopy(self.net).to("meta").eval()
+        state = itertools.chain(self.net.named_parameters(), self.net.named_buffers())
+        on_meta = {name: tensor.to("meta") for name, tensor in state}
+        training = self.net.training
+        self.net.eval()
         try:
             with torch.no_grad():
-                outputs = net(torch.empty((1, 3, *size), device="meta"))
+                image = torch.empty((1, 3, *size), device="meta")
+                # tie_weights=True would leave modules that the network holds twice on the meta device
+                outputs = torch.func.functional_call(self.net, on_meta, (image,), tie_weights=False)
         except (RuntimeError, AssertionError, ValueError):
             return False
+        finally:
+            self.net.train(training)
         shapes = [tuple(feature.shape[1:]) for feature in self._pyramid(outputs)]
         if tuple(channels for channels, _, _ in shapes) != self.channels or min(shapes[-1]) < 1:
             return False

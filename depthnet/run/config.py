@@ -81,7 +81,7 @@ def register_resolvers() -> None:
     }
     for name, resolver in resolvers.items():
         # what is cached goes by the interpolation's text, which is the same for each job of a sweep
-        OmegaConf.register_new_resolver(name, resolver, use_cache=name != "job_name")
+        OmegaConf.register_new_resolver(name, resolver, use_cache=name != "job_name", replace=True)
 
 
 def check_choices(config: Mapping[str, Any]) -> None:

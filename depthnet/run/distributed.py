@@ -32,7 +32,9 @@ def check_processes(trainer: Any) -> None:
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment is not None and not environment.creates_processes_externally:  # Lightning starts them
         if nodes > 1:
-            raise InputError(f"trainer.num_nodes={nodes}: start it on every host, by torchrun or srun (docs/cluster.md)")
+            raise InputError(
+                f"trainer.num_nodes={nodes}: start it on every host, by torchrun or srun (docs/cluster.md)"
+            )
     elif started != devices * nodes:
         raise InputError(
             f"{started} processes were started (torchrun and srun start several), and the trainer has {devices} on "

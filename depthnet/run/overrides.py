@@ -55,7 +55,7 @@ def check_words(overrides: Sequence[str], config: Mapping[str, Any], sweeps: boo
     """Check that a run uses every word of its command line.
 
     Args:
-        overrides: The words, such as ``["model=basic", "+trainer.max_steps=5", "~callbacks.last"]``.
+        overrides: The words, such as ``["model=basic", "trainer.max_steps=5", "~callbacks.last"]``.
         config: The config composed of them; ``mode``, ``split`` and ``resume`` are read.
         sweeps: Whether the run is a job of a sweep.
 

@@ -17,6 +17,7 @@ from depthnet.run.files import CONFIG, RECORD
 from depthnet.run.naming import start_name
 from depthnet.run.signals import Signals, Stopped, requeue
 
+_RUNS = "runs"
 _OF_A_START = (".lock", "multirun.yaml", CONFIG, RECORD)
 
 
@@ -49,7 +50,7 @@ def run_directory(
     name = mode if mode != "fit" else encoder if model == "unet_attn" and encoder else model
     if mode == "fit" and ckpt and not any(word.startswith("model=") for word in overrides):
         name = f"from_{start_name(ckpt)}"
-    stem = Path("runs", f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    stem = Path(_RUNS, f"{data}_{name}", time.strftime("%Y-%m-%d_%H-%M-%S"))
     number, path = 1, stem
     while path.exists():
         number += 1
@@ -90,6 +91,17 @@ def run_lock(directory: Path, wait: bool = False) -> Iterator[Signals]:
             raise
 
 
+def link_latest(directory: Path) -> None:
+    """Point ``latest``, beside a run that was named after its time, to that run, where the file system has links."""
+    if directory.absolute().parents[1].name != _RUNS:
+        return
+    link = directory.with_name("latest")
+    with contextlib.suppress(OSError, NotImplementedError):
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(directory.name, target_is_directory=True)
+
+
 def is_new(directory: Path) -> bool:
     """Return whether a directory holds nothing but the empty log that Hydra makes."""
     return all(path.suffix == ".log" and not path.stat().st_size for path in directory.iterdir())
@@ -118,6 +130,9 @@ def remove_start(directory: Path, since: float = 0.0) -> None:
     if any(name not in _OF_A_START and not name.endswith(".log") for name in there):
         return
     shutil.rmtree(directory, ignore_errors=True)
+    link = directory.with_name("latest")
+    if link.is_symlink() and not link.exists():
+        link.unlink()
     with contextlib.suppress(OSError):
         for parent in directory.resolve().relative_to(Path.cwd()).parents[:-1]:
             parent.rmdir()

@@ -21,6 +21,7 @@ from depthnet.models.checkpoint import fits, load_plain, newest_whole, read_chec
 from depthnet.run.config import store_config
 from depthnet.run.distributed import check_processes, first_process
 from depthnet.run.files import CONFIG, update_record
+from depthnet.run.paths import link_latest
 from depthnet.run.provenance import check_changes, versions
 from depthnet.run.signals import Signals, Stopped
 from depthnet.training.callbacks.resume_checkpoint import ResumeCheckpoint
@@ -95,6 +96,7 @@ def start_run(
     else:
         update_record(directory, **command)
         store_config(directory, text)
+        link_latest(directory)
 
 
 def fit_and_evaluate(trainer: Trainer, module: Any, data: DepthDataModule, fit: bool, signals: Signals) -> None:

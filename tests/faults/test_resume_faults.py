@@ -87,9 +87,9 @@ def test_slurm_is_asked_to_run_the_job_again(forge, reference, tmp_path):
 @pytest.mark.parametrize(
     ("words", "when", "count"),
     [
-        (["+trainer.val_check_interval=0.5"], b"t", 9),  # just before a validation in the middle of an epoch
-        (["+trainer.val_check_interval=0.5"], b"t", 10),
-        (["+trainer.accumulate_grad_batches=2"], b"t", 9),
+        (["trainer.val_check_interval=0.5"], b"t", 9),  # just before a validation in the middle of an epoch
+        (["trainer.val_check_interval=0.5"], b"t", 10),
+        (["trainer.accumulate_grad_batches=2"], b"t", 9),
         (
             ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.last.every_n_steps=2"],
             b"j",

@@ -23,7 +23,7 @@ import depthnet
 from depthnet.core.atomic_io import file_digest
 from depthnet.core.types import InputError
 from depthnet.core.visualize import colorize
-from depthnet.inference import predict as prediction
+from depthnet.inference import outputs
 from depthnet.inference.predict import PredictionReport, predict_files
 
 ENDINGS = ("_depth.npy", "_depth.png", "_color.png", ".json")
@@ -305,7 +305,7 @@ def test_an_interrupted_change_of_checkpoint_leaves_no_sidecar_that_vouches(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prediction, "write_image_png", interrupt)
+        patch.setattr(outputs, "write_image_png", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run("a.jpg", ckpt)
     assert "files" not in json.loads(Path("out/a.json").read_text())
@@ -385,9 +385,9 @@ def test_an_interrupted_run_beside_the_photographs_resumes(ckpt: Path, monkeypat
             raise KeyboardInterrupt
         write(*arguments)
 
-    write = prediction.write_image_png
+    write = outputs.write_image_png
     with monkeypatch.context() as patch:
-        patch.setattr(prediction, "write_image_png", interrupt)
+        patch.setattr(outputs, "write_image_png", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(["in"], ckpt, "in")
     assert counts(run(["in"], ckpt, "in")[0]) == (2, 1, 0)

@@ -319,7 +319,9 @@ def test_a_shipped_model_is_small_whole_and_has_its_card(name):
 
 def test_wheel_and_sdist_take_the_weights_along():
     hatch = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert hatch == {"targets": {"wheel": {"packages": ["depthnet"]}}}  # all in it that git does not ignore
+    own = {"conf": "depthnet/conf", "train.py": "depthnet/train.py"}
+    wheel = {"packages": ["depthnet"], "force-include": own}  # all in the package that git does not ignore
+    assert hatch == {"targets": {"wheel": wheel}}
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
     names = [f"depthnet/weights/nyu_small.{suffix}" for suffix in ("safetensors", "md")]

@@ -124,3 +124,16 @@ def test_a_value_is_written_as_it_was_typed():
     assert written({"a": [None, False, "x", 1.5]}) == "{a:[null,false,x,1.5]}"
     assert len(written(["long"] * 99)) == 80
     assert nearest("lr", ["lr_scale", "seed", "lr2"]) == "did you mean lr2?"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "line"),
+    [
+        ("truth", ["root", "ground_truth"], "it is ground_truth now"),
+        ("published", ["l1", "ssim_edge_l1"], "it is ssim_edge_l1 now"),
+        ("published", ["nyu", "keras"], "it is keras now"),
+        ("irv2_published", ["irv2_keras", "tiny"], "it is irv2_keras now"),
+    ],
+)
+def test_a_former_name_is_answered_by_the_new_one(name, known, line):
+    assert nearest(name, known) == line

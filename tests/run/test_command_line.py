@@ -47,7 +47,7 @@ def test_an_ordinary_command_passes():
         (["scheduler=3"], "scheduler=3: scheduler is one of constant, cosine, linear, one_cycle"),
         (["scheduler="], "scheduler=: scheduler is one of constant, cosine, linear, one_cycle"),
         (["loss.trems=2"], "loss.trems=2: there is no such key; did you mean terms?"),
-        (["trainer.max_steps=2"], "trainer.max_steps=2: conf/ does not set it; to add it write +trainer.max_steps=2"),
+        (["trainer.min_steps=2"], "trainer.min_steps=2: conf/ does not set it; to add it write +trainer.min_steps=2"),
         (["lsos.unit=2"], "lsos.unit=2: there is no such key; did you mean loss?"),
         (["watch.x=2"], "watch.x=2: there is no such key"),
         (["-m", "loss.trems=2,3"], "loss.trems=2,3: there is no such key; did you mean terms?"),

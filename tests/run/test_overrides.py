@@ -24,7 +24,7 @@ def test_a_test_evaluates_the_checkpoints_own_network(word):
     [
         *("loss=l1", "+loss.terms.l1=1", "optimizer.lr=1", "scheduler=cosine", "augment=none", "callbacks=ema"),
         *("callbacks.average.decay=0.9", "~callbacks.last", "data.batch_size=4", "data.extra_rooms=9"),
-        *("trainer.max_epochs=2", "+trainer.accumulate_grad_batches=2"),
+        *("trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"),
     ],
 )
 def test_a_test_trains_nothing(word):

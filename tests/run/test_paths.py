@@ -2,7 +2,7 @@ import pytest
 
 from depthnet.core.types import InputError
 from depthnet.run import paths
-from depthnet.run.paths import run_directory
+from depthnet.run.paths import link_latest, remove_start, run_directory
 
 
 def test_a_run_is_named_after_data_and_encoder_and_never_shares_a_directory(tmp_path, monkeypatch):
@@ -26,3 +26,17 @@ def test_only_a_run_can_be_resumed(tmp_path):
         run_directory("nyu", "basic", None, "fit", str(tmp_path))
     (tmp_path / "config.yaml").touch()
     assert run_directory("nyu", "basic", None, "fit", str(tmp_path)) == str(tmp_path)
+
+
+def test_latest_points_to_the_newest_run_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for time in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
+        directory = tmp_path / "runs/rooms_tiny" / time
+        directory.mkdir(parents=True)
+        link_latest(directory)
+    link = tmp_path / "runs/rooms_tiny/latest"
+    assert link.resolve() == directory
+    remove_start(directory)
+    assert not link.is_symlink()
+    link_latest(tmp_path)  # a directory that the user has named gets none
+    assert not (tmp_path.parent / "latest").exists()

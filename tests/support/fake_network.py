@@ -38,4 +38,4 @@ def install(pause):
 
     network = SimpleNamespace(load_network=lambda path, device, size=None: Fake(pause=pause))
     sys.modules["depthnet.models.depth_net"] = network
-    predict._find_device = lambda name: name
+    predict.find_device = lambda name: name

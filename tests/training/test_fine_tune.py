@@ -180,7 +180,7 @@ def own_pairs(root, count=8, size=(48, 64), reach=0.0):
 def test_the_own_pairs_example_keeps_the_shipped_network(train, tmp_path):
     root = own_pairs(tmp_path / "own")
     words = ["experiment=own", "ckpt=nyu_small", f"data.root={root}", "data.unit=mm", "trainer=cpu", "logger=none"]
-    small = ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "data.num_workers=0", "data.cache=none"]
+    small = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "data.num_workers=0", "data.cache=none"]
     done = train(*words, *small, "data.batch_size=2", "hydra.run.dir=run")
     assert done.code == 0, done.err
     stored = OmegaConf.load("run/config.yaml")

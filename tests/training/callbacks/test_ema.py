@@ -181,7 +181,7 @@ def test_figures_are_those_of_the_best_checkpoint_and_of_a_resumed_run(train, tm
 
 def test_a_run_without_a_best_checkpoint_is_evaluated_by_its_average_also_when_it_is_resumed(train):
     words = [*ROOMS, "callbacks=ema", "callbacks.average.decay=0.9", "trainer.max_epochs=1", "optimizer.lr=2e-3"]
-    words += ["+trainer.limit_val_batches=0", "data.frames={train: 8, val: 3, test: 2}", "hydra.run.dir=run"]
+    words += ["trainer.limit_val_batches=0", "data.frames={train: 8, val: 3, test: 2}", "hydra.run.dir=run"]
     assert train(*words).code == 0
     rows = Path("run/per_image.csv").read_text()
     Path("run/metrics.json").unlink()
