@@ -134,8 +134,8 @@ class FrameEvaluator:
         pred, flipped = predict_sample(self._network, sample, self._device, self.protocol.flip_test)
         batch = self.protocol(pred if flipped is None else (pred + flipped) / 2, sample.depth, sample.mask)
         metrics = [value.item() for value in depth_metrics(*batch).values()]
-        pred, depth, mask = (part[0, 0].numpy() for part in batch)
-        return FrameResult(frame, sample.image[0].permute(1, 2, 0).numpy(), pred, depth, mask, metrics)
+        seen, depth, mask = (part[0, 0].numpy() for part in batch)
+        return FrameResult(frame, sample.image[0].permute(1, 2, 0).numpy(), seen, depth, mask, metrics)
 
 
 @torch.inference_mode()

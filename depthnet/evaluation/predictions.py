@@ -179,6 +179,7 @@ def score_predictions(
     default = default_protocol(data.nyu, data.ground_truth, data.size(split, 0))
     first = default if default in evaluation.protocols else protocols[0].name
     present, unmatched = list(range(expected)), 0
+    batches: Iterator[_Batch]
     if checkpoint is None:
         files, unmatched = find_predictions(predictions, labels)
         present = [frame for frame, path in enumerate(files) if path is not None]
