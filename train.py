@@ -23,7 +23,7 @@ from depthnet.run.files import CONFIG, JOB
 from depthnet.run.naming import name_run
 from depthnet.run.overrides import MULTIRUN, check_words
 from depthnet.run.paths import has_last, is_new, remove_start, run_lock
-from depthnet.run.provenance import SETTLED, kept_words
+from depthnet.run.provenance import RESOLVED_ONCE, kept_words
 from depthnet.run.signals import Signals
 from depthnet.run.targets import USER_ERRORS, build, check_groups, restrict_environment
 from depthnet.training.resume import finished, resolve_config
@@ -39,14 +39,14 @@ def resolve_auto(cfg: DictConfig, directory: Path) -> None:
     """Decide, in place, what a config leaves to the machine, print it, and seed all that is random."""
     from lightning import seed_everything
 
-    from depthnet.training.batch_size import settle_batch_size
+    from depthnet.training.batch_size import resolve_batch_size
     from depthnet.training.fit import quiet_libraries
     from depthnet.training.overview import resolve_weights
 
     quiet_libraries()
     print(f"device: {describe_device({**cfg.trainer, **job_devices(cfg.trainer)})}", flush=True)
     print(resolve_weights(cfg, directory), flush=True)
-    settle_batch_size(cfg)
+    resolve_batch_size(cfg)
     seed_everything(cfg.seed, verbose=False)
 
 
@@ -130,7 +130,7 @@ def job(cfg: DictConfig) -> float | None:
             command = {"overrides": kept_words(words), "composed": plain_config(cfg, directory)}
             cfg, changed = resolve_config(cfg, directory, words)
             check_choices(cfg)
-            check_groups(cfg, SETTLED)
+            check_groups(cfg, RESOLVED_ONCE)
             name_run(cfg, about.runtime.choices, words, about.sweep.dir if sweeps else None)
             if sweeps:
                 claim_gpu(cfg.trainer, Path(about.sweep.dir), about.job.num)

@@ -1,4 +1,4 @@
-"""What judging costs: nine metrics in one pass beside nine passes, and beside the network that is judged.
+"""What evaluation costs: nine metrics in one pass beside nine passes, and beside the network that is evaluated.
 
     python benchmarks/evaluation.py          (about a minute on one core)
 
@@ -59,7 +59,7 @@ def nine_after_one(pred: Tensor, depth: Tensor, mask: Tensor) -> None:
 
 
 def entries() -> dict[str, Callable[[], object]]:
-    """Return what is measured: each judges or predicts one frame."""
+    """Return what is measured: each evaluates or predicts one frame."""
     torch.manual_seed(0)
     depth = surface(TRUTH)
     pred = F.interpolate(depth, SIZE, mode="bilinear") * (1 + 0.1 * torch.randn(1, 1, *SIZE))
@@ -107,7 +107,7 @@ def main() -> None:
         share = statistics.median(ours / nine for ours, nine in zip(taken, times[PASSES], strict=True))
         print(f"| {name} | {statistics.median(taken):.1f} | {min(taken):.1f} | {share:.2f} |")
     shares = [ours / (ours + net) for ours, net in zip(times[FUSED], times[NETWORK], strict=True)]
-    print(f"\nJudging is {statistics.median(shares):.1%} of prediction and judging together.")
+    print(f"\nEvaluation is {statistics.median(shares):.1%} of prediction and evaluation.")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ and peak memory; 32 is float32 without TF32. trainer: a run's own steps with dat
 the time in which there was no batch, memory. resume: with trainer.deterministic, whether a run, the same run again, and
 one that is resumed half-way end with the same bits. ema: an epoch with and without an average of the weights, and
 whether the checkpoint holds what was validated. prediction: the shipped model on photographs of 640x480. compile:
-torch.compile on and off; it takes minutes and comes last. A part that fails is a row, and the others go on.
+torch.compile on and off; it takes minutes and comes last. A part that fails is a row, and the others continue.
 """
 
 from __future__ import annotations

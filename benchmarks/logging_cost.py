@@ -7,7 +7,7 @@ clipping, AdamW, running averages. W&B is offline and writes its file; every ten
 measured in one run, ten steps each in turn and the order turned from round to round, so that a machine that slows down
 slows them alike; a ratio is the median over the rounds of the time taken to the Trainer's without a logger in the same
 round. Beside the clock's ratio stands that of the processor's time in this process, which other work on the machine
-disturbs less, and which tells nothing of a GPU. The last line is what the dashboard's hooks and the calls of W&B take
+disturbs less, and shows nothing about a GPU. The last line is what the dashboard's hooks and the calls of W&B take
 of it by themselves, which no noise of the steps hides. W&B's own process, which writes the file, is not counted.
 """
 

@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from depthnet.core.device import describe_device
 from depthnet.data.datamodule import DepthDataModule
 from depthnet.run.config import register_resolvers
-from depthnet.training.batch_size import settle_batch_size
+from depthnet.training.batch_size import resolve_batch_size
 from depthnet.training.fit import quiet_libraries
 from depthnet.training.module import DepthModule
 
@@ -197,7 +197,7 @@ def compose_config(words: Sequence[str], folder: str) -> DictConfig:
     if "pretrained" in cfg.model:
         cfg.model.pretrained = False  # the time does not depend on the weights
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})
-    settle_batch_size(cfg)
+    resolve_batch_size(cfg)
     return cfg
 
 

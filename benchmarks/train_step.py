@@ -68,7 +68,7 @@ def smp_unet() -> nn.Module:
 
 @dataclass(frozen=True)
 class Entry:
-    """A network to measure: how it is built, what its loss is, and whether it normalises ``uint8`` images itself."""
+    """A network to measure: how it is built, what its loss is, and whether it normalizes ``uint8`` images itself."""
 
     build: Callable[[tuple[int, int]], nn.Module]
     loss: Callable[..., Tensor] = l1

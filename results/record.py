@@ -164,7 +164,7 @@ def make_record(
 
     Raises:
         InputError: If a run is not finished, does not say how it was made, or differs in more than the seed; or its
-            checkpoint or data are not what was judged.
+            checkpoint or data are not what was evaluated.
     """
     paths = [Path(directory) for directory in directories]
     runs = [read_run(path) for path in paths]
@@ -182,13 +182,13 @@ def make_record(
         raise InputError(f"{paths[0]}: the runs of a row differ in the seed alone; here in {', '.join(differing)}")
     total, done = sum(len(each.frames) for each in evaluators) * (2 + len(CORRUPTIONS)), 0
 
-    def judged(*_: int) -> None:
+    def evaluated(*_: int) -> None:
         nonlocal done
         done += 1
         if advance is not None:
             advance(done, total)
 
-    found = [_measured(evaluator, judged) for evaluator in evaluators]
+    found = [_measured(evaluator, evaluated) for evaluator in evaluators]
     scenes = [first.rows[protocol][frame].scene for frame in evaluators[0].frames]
     figures = mean_figures((*METRIC_NAMES, *MORE), np.mean([table for _, table in found], axis=0), scenes)
     seconds = [(hardware, spent) for run in made for one in run for hardware, spent in one.seconds.items()]

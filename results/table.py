@@ -67,10 +67,10 @@ def tables(records: Iterable[dict[str, Any]]) -> str:
 
 def _table(records: Sequence[dict[str, Any]]) -> str:
     first = records[0]
-    said = {key: _shared(records, key) for key in ("size", "training", "judged", "seeds", "hardware")}
+    said = {key: _shared(records, key) for key in ("size", "training", "evaluated", "seeds", "hardware")}
     above = [
         f"**{first['set']}**" + (f", {said['training']}" if said["training"] else ""),
-        f"{first['split']}, {said['judged'] or 'images as stated below'}",
+        f"{first['split']}, {said['evaluated'] or 'images as stated below'}",
         f"`{first['protocol']}`, {first['data']['ground_truth']} ground truth",
         *(said[key] for key in ("size", "seeds", "hardware") if said[key]),
     ]
@@ -98,7 +98,7 @@ def _say(record: dict[str, Any], key: str) -> str:
         return "x".join(map(str, record["image_size"]))
     if key == "training":
         return f"train split of {record['data']['frames']['train']} images"
-    if key == "judged":
+    if key == "evaluated":
         scenes = f" of {record['scenes']} scenes" if record.get("scenes") else ""
         limited = f" of {record['expected']}" if record.get("expected", record["images"]) != record["images"] else ""
         return f"{record['images']}{limited} images{scenes}"

@@ -15,7 +15,7 @@ from PIL import Image
 import train  # noqa: F401  registers the resolvers that conf/ calls
 from depthnet.core.types import InputError
 from depthnet.run.config import check_choices
-from depthnet.run.provenance import SETTLED
+from depthnet.run.provenance import RESOLVED_ONCE
 from depthnet.run.targets import build, check_groups
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -41,7 +41,7 @@ def composed(tmp_path, *overrides):
     with open_dict(cfg):
         cfg.pop("hydra")
     check_choices(cfg)
-    check_groups(cfg, SETTLED)
+    check_groups(cfg, RESOLVED_ONCE)
     return cfg
 
 

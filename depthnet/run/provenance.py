@@ -50,7 +50,7 @@ FREE = (
 )
 """Keys of the config by which a run does not learn otherwise; data that was moved is still known by its digest."""
 
-SETTLED = ("model.pretrained", "model.camera", "data.batch_size")
+RESOLVED_ONCE = ("model.pretrained", "model.camera", "data.batch_size")
 """Keys that may be ``auto``, which is decided when a run is first started."""
 
 _FREE_PREFIXES = tuple(f"{name}." for name in FREE)

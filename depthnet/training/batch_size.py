@@ -26,7 +26,7 @@ _TRIALS = 10  # 2, 4, 8 and on to 1024
 _STEPS = 3  # of each trial; the optimizer's own memory is there from the second on
 
 
-def settle_batch_size(cfg: Any) -> None:
+def resolve_batch_size(cfg: Any) -> None:
     """Replace ``data.batch_size=auto`` by a number, in place.
 
     Args:

@@ -15,7 +15,7 @@ from depthnet.run.config import plain_config, stored_config
 from depthnet.run.distributed import first_process
 from depthnet.run.files import CONFIG, METRICS, read_metrics, read_record, reading
 from depthnet.run.paths import has_last
-from depthnet.run.provenance import FREE, SETTLED, config_changes, refuse_changes
+from depthnet.run.provenance import FREE, RESOLVED_ONCE, config_changes, refuse_changes
 
 
 def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> tuple[DictConfig, bool]:
@@ -51,7 +51,7 @@ def resolve_config(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -
     differences = ["it was started by an older version"] if then is None else config_changes(then, composed)
     refuse_changes(directory, "config", differences, cfg.resume_allow)
     if differences:
-        for key in SETTLED:
+        for key in RESOLVED_ONCE:
             if OmegaConf.select(cfg, key) == "auto":
                 OmegaConf.update(cfg, key, OmegaConf.select(stored, key))
         _take_checkpoint(cfg, overrides)

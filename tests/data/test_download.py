@@ -1,11 +1,15 @@
 import hashlib
+import io
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +47,13 @@ class Handler(BaseHTTPRequestHandler):
         if what == "silent":
             time.sleep(3)
             return
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if start and what != "restarts":
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(PAYLOAD) - start))
+            self.end_headers()
+            self.wfile.write(PAYLOAD[start:])
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(PAYLOAD)))
         self.end_headers()
@@ -79,10 +90,10 @@ def refused(fetch, tmp_path, what, match):
         fetch(what)
     message = str(caught.value)
     assert "\n" not in message
-    path = tmp_path / "nyu" / LABELLED_FILE
-    for said in (f"/{what}", f"{len(PAYLOAD)} bytes, MD5 {DIGEST}", str(path)):
-        assert said in message
-    return [left for left in path.parent.iterdir() if left != path]
+    assert f"/{what}" in message
+    assert "docs/data.md states how to download it by hand" in message
+    part = tmp_path / "nyu" / f".{LABELLED_FILE}.part"
+    return part.stat().st_size if part.exists() else 0
 
 
 @pytest.mark.parametrize("what", ["whole", "moved"])
@@ -94,23 +105,30 @@ def test_it_arrives_whole_under_its_name_alone(fetch, tmp_path, what):
 
 
 @pytest.mark.parametrize(
-    ("what", "match"),
+    ("what", "match", "kept"),
     [
-        ("missing", "HTTP Error 404"),
-        ("other", "not found or corrupted"),
-        ("torn", "not found or corrupted"),
-        ("silent", "timed out"),
+        ("missing", "HTTP Error 404.*resumes after 0.0 MB", 0),
+        ("other", "another file than the official one", 0),
+        ("torn", "ended after 128000 of 256000 bytes; the same command resumes", 128000),
+        ("silent", "timed out", 0),
     ],
 )
-def test_a_failure_says_what_to_do_by_hand_and_leaves_what_was_there(fetch, tmp_path, monkeypatch, what, match):
+def test_a_failure_says_what_to_do_and_leaves_the_file_that_was_there(fetch, tmp_path, monkeypatch, what, match, kept):
     monkeypatch.setattr(module, "PATIENCE", 0.3)
-    assert refused(fetch, tmp_path, what, match) == []
     path = tmp_path / "nyu" / LABELLED_FILE
-    assert not path.exists()
+    path.parent.mkdir()
     path.write_bytes(b"of yesterday")
-    assert refused(fetch, tmp_path, what, match) == []
+    assert refused(fetch, tmp_path, what, match) == kept
     assert path.read_bytes() == b"of yesterday"
-    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("again", ["torn", "whole", "restarts"])
+def test_an_interrupted_download_is_resumed(fetch, tmp_path, again):
+    with pytest.raises(InputError):
+        fetch("torn")
+    path = fetch(again)  # the rest alone, or all of it from a server that knows no ranges
+    assert path.read_bytes() == PAYLOAD
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_server_that_is_down(fetch, tmp_path, server, monkeypatch):
@@ -141,29 +159,61 @@ def test_too_little_room_is_told_before_anything_is_asked(fetch, server, tmp_pat
     assert list((tmp_path / "nyu").iterdir()) == []
 
 
-def test_a_full_disk_half_way_leaves_nothing(fetch, tmp_path, monkeypatch):
+def test_a_full_disk_half_way_keeps_what_has_arrived(fetch, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", full)
-    assert refused(fetch, tmp_path, "whole", "No space left on device") == []
-
-
-def test_an_interruption_leaves_nothing_and_a_killed_run_is_cleared_up(fetch, tmp_path, monkeypatch):
-    def stopped(url, path):
-        path = str(path)
-        assert path.endswith(".part")
-        with open(path, "wb") as file:  # noqa: PTH123
-            file.write(PAYLOAD[:100])
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("torchvision.datasets.utils._urlretrieve", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            fetch("whole")
-    assert list((tmp_path / "nyu").iterdir()) == []
-    (tmp_path / "nyu" / f".{LABELLED_FILE}.0123abcd.part").write_bytes(PAYLOAD)
-    assert list(fetch("whole").parent.iterdir()) == [tmp_path / "nyu" / LABELLED_FILE]
+        patch.setattr("os.fsync", full)
+        assert refused(fetch, tmp_path, "whole", "No space left on device") == len(PAYLOAD)
+    assert fetch("whole").read_bytes() == PAYLOAD
+
+
+def archive(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = 3
+            file.addfile(entry, io.BytesIO(b"h5!"))
+    return path
+
+
+def test_the_hub_is_unpacked_and_resumed_archive_by_archive(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(repo, name, repo_type, local_dir):
+        asked.append(name)
+        if name.endswith("1.tar") and len(asked) == 2:
+            raise OSError("no route to host")
+        return str(archive(local_dir / name, [f"basement_{name[-5]}/1.h5"]))
+
+    names = ["README.md", "data/train-000000.tar", "data/train-000001.tar", "data/val-000000.tar"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: names)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(InputError, match=r"Hugging Face hub, .*no route to host; the same command resumes"):
+        module.download_hub(tmp_path)
+    assert module.download_hub(tmp_path) == tmp_path
+    assert asked == [names[1], names[2], names[2], names[3]]
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5"))
+    assert found == ["train/basement_0/1.h5", "train/basement_1/1.h5", "val/basement_0/1.h5"]
+    assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_kaggle_gives_the_folder_of_its_lists(tmp_path, monkeypatch):
+    def fetch(handle, output_dir):
+        folder = Path(output_dir, "nyu_data/data")
+        folder.mkdir(parents=True)
+        (folder / "nyu2_train.csv").touch()
+        return output_dir
+
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=fetch))
+    assert module.download_kaggle(tmp_path) == tmp_path / "nyu_data"
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(InputError, match=r"needs kagglehub: pip install 'depthnet\[kaggle\]'"):
+        module.download_kaggle(tmp_path)
 
 
 def test_what_is_downloaded_is_the_official_file():

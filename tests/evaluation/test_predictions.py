@@ -397,3 +397,52 @@ def test_real_pairs_by_an_independent_script(real_nyu: Path, tmp_path: Path) -> 
     result = score_predictions(tmp_path, real_nyu)
     assert (result["protocol"], result["found"], result["expected"]) == ("nyu_eigen_filled", 8, 96)
     assert list(result["metrics"].values()) == pytest.approx(np.mean(rows, axis=0), abs=1e-6, rel=1e-6)
+
+
+def test_a_checkpoint_is_evaluated_as_a_run_does(make_lists, train):
+    root = make_lists()
+    common = [
+        "data=nyu",
+        f"data.root={root}",
+        "data.check=cheap",
+        "data.cache=none",
+        "data.num_workers=0",
+        "logger=none",
+    ]
+    done = train(
+        *common,
+        "mode=test",
+        "ckpt=rooms_small",
+        "trainer=cpu",
+        "protocols=[uncropped,uncropped_flip]",
+        "hydra.run.dir=run",
+    )
+    assert done.code == 0, done.err
+    expected = json.loads(Path("run/metrics.json").read_text())["protocols"]
+    for name in ("uncropped", "uncropped_flip"):
+        found = score_predictions("rooms_small", root, protocol=name, edges=True)
+        assert found["metrics"]["delta1"] == pytest.approx(expected[name]["delta1"], abs=1e-6)
+        assert 0 <= found["edge_f1"] <= 1
+    dark = score_predictions("rooms_small", root, protocol="uncropped", corrupt="dark")
+    assert dark["metrics"] != found["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "line"),
+    [
+        ("nothing", [], "nothing: no such folder of predictions, checkpoint or run, nor a shipped model"),
+        ("rooms_small", ["--corrupt", "fog"], "--corrupt fog: it is one of dark, bright"),
+        ("files", ["--corrupt", "dark"], "--corrupt dark: files hold no prediction of corrupted images"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(make_lists, tmp_path, monkeypatch, capsys, given, options, line):
+    root = make_lists()
+    monkeypatch.chdir(tmp_path)
+    Path("files").mkdir()
+    assert main([given, str(root), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"depthnet evaluate: {line}")
+
+
+def test_protocols_are_listed(capsys):
+    assert main(["--list-protocols"]) == 0
+    assert "nyu_eigen_filled (digest " in capsys.readouterr().out

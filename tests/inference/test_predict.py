@@ -59,7 +59,7 @@ def photo(path: Path, seed: int = 0, size: tuple[int, int] = (20, 30), **options
 
 def run(paths: Any, ckpt: Path, output: Path | str = "out", **options: Any) -> tuple[PredictionReport, list[str]]:
     lines: list[str] = []
-    report = predict_files(paths, ckpt, output, device="cpu", tell=lines.append, **options)
+    report = predict_files(paths, ckpt, output, device="cpu", log=lines.append, **options)
     return report, lines
 
 
@@ -89,7 +89,7 @@ def test_what_a_photograph_gives(ckpt: Path) -> None:
     assert levels.dtype == np.uint16
     assert np.abs(levels / 1000 - depth).max() <= 0.0005 + 1e-6
     sidecar = json.loads(Path("out/room.json").read_text())
-    assert sidecar["unit"] == "metre"
+    assert sidecar["unit"] == "meter"
     assert (sidecar["scale"], sidecar["size"], sidecar["source"]) == (1000, [41, 67], "room.jpg")
     assert sidecar["source_sha256"] == file_digest(source)
     assert sidecar["checkpoint_sha256"] == file_digest(ckpt)
@@ -533,7 +533,7 @@ def test_a_photograph_too_large_for_the_machine_fails_alone(ckpt: Path, error: E
             return super().infer(image, intrinsics)
 
     lines: list[str] = []
-    assert counts(predict_files(["in"], Small(), "out", tell=lines.append)) == (1, 0, 1)
+    assert counts(predict_files(["in"], Small(), "out", log=lines.append)) == (1, 0, 1)
     assert len(lines) == 1
     assert lines[0].startswith("in/a.png: ")
     assert "\n" not in lines[0]

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from depthnet.core.types import DepthRange, InputError
-from depthnet.training.batch_size import find_batch_size, settle_batch_size
+from depthnet.training.batch_size import find_batch_size, resolve_batch_size
 from depthnet.training.losses import DepthLoss
 from depthnet.training.module import DepthModule
 from depthnet.training.optimizers import build_optimizer
@@ -66,15 +66,15 @@ def test_where_no_image_fits_a_line_says_so_and_another_fault_is_told(tmp_path):
 @pytest.mark.filterwarnings("ignore:The `srun` command")
 def test_a_number_stays_and_a_cpu_has_no_auto():
     config = OmegaConf.create({"mode": "fit", "data": {"batch_size": 4}})
-    settle_batch_size(config)
+    resolve_batch_size(config)
     assert config.data.batch_size == 4
     config.data.batch_size = "auto"
     config.trainer = {"_target_": "lightning.Trainer", "accelerator": "cpu"}
     with pytest.raises(InputError, match=r"data\.batch_size=auto: it asks a GPU"):
-        settle_batch_size(config)
+        resolve_batch_size(config)
 
 
 def test_a_test_needs_no_batch_to_learn_from():
     config = OmegaConf.create({"mode": "test", "data": {"batch_size": "auto"}})
-    settle_batch_size(config)
+    resolve_batch_size(config)
     assert config.data.batch_size == 1

@@ -200,7 +200,7 @@ def path_inside(root: Path, name: str) -> str:
     """Return a path that a list names as it lies below ``root``: also one written for Windows, or an absolute one.
 
     Raises:
-        InputError: If it does not lie there.
+        InputError: If it is not below it.
 
     Example:
         >>> [path_inside(Path("/data"), name) for name in (r"a\\b.png", "/data/a/b.png", "a/c/../b.png")]

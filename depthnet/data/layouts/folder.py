@@ -2,7 +2,7 @@
 
 Either ``images/`` and ``depths/`` with files of the same names, in folders that are scenes (below ``train``, ``val``
 and ``test`` where there are such folders); or ``pairs.csv``, with a header and the columns ``image`` and ``depth``
-(paths below the root, or absolute ones that lie there; slashes either way) and, where there is something to state,
+(paths below the root, or absolute ones inside it; slashes either way) and, where there is something to state,
 ``split``, ``scene``, ``unit``, ``fx``, ``fy``, ``cx``, ``cy``. Depth is PNG of 8 or 16 bits, or ``.npy`` of floats. The
 unit and the depth range have to be stated: nobody can guess them.
 
@@ -70,7 +70,7 @@ class FolderLayout(FileLayout):
 
     @staticmethod
     def holds(source: Source) -> bool:
-        """Tell whether a CSV file of pairs or the two folders lie there."""
+        """Return whether there is a CSV file of pairs or the two folders."""
         return _csv_file(source).is_file() or all((source.root / name).is_dir() for name in _SUFFIXES)
 
     def intrinsics(self, split: str, frame: int) -> Intrinsics | None:

@@ -49,7 +49,7 @@ class KaggleLayout(FileLayout):
 
     @staticmethod
     def holds(source: Source) -> bool:
-        """Tell whether one of the CSV files lies there."""
+        """Return whether there is one of the CSV files."""
         return bool(_lists(source))
 
 

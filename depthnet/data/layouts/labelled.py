@@ -100,7 +100,7 @@ class LabelledLayout(SourceLayout):
 
     @staticmethod
     def holds(source: Source) -> bool:
-        """Tell whether the source is a MATLAB file, or a folder with the official one."""
+        """Return whether the source is a MATLAB file, or a folder with the official one."""
         return _mat_file(source).is_file() and _mat_file(source).suffix.lower() == ".mat"
 
     def read(self, split: str, frame: int) -> Pair:

@@ -60,7 +60,7 @@ class Layout(ABC):
         description: What this data is and where it lies, for the first line of a run and its tables.
         depth_range: Depths that count as valid in this data [m].
         ground_truth: "filled" when depth has no holes, "raw" when it has the sensor's.
-        scene_rule: How :meth:`scene` tells scenes apart, in words; reports print it.
+        scene_rule: How scenes are recognized, in words; reports print it.
         nyu: Whether this is NYU Depth V2, whose test split has official frames.
         numbered: The splits whose frames have the numbers of NYU's labelled set; those of a video are its own.
         val: How val frames were chosen, as :class:`Source` has it.
@@ -215,7 +215,7 @@ class SourceLayout(Layout):
     @staticmethod
     @abstractmethod
     def holds(source: Source) -> bool:
-        """Tell whether the source is of this layout, from the names that lie there."""
+        """Return whether the source is of this layout, by the names of its files."""
 
     def _hold_out_val(self, train: list[Row], val: list[Row], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
         """Return the rows to train on and those to validate on; as they are, and a note, where none can be held out."""

@@ -57,7 +57,7 @@ class ListsLayout(FileLayout):
 
     @staticmethod
     def holds(source: Source) -> bool:
-        """Tell whether a list file of any split lies there."""
+        """Return whether there is a list file of any split."""
         return any(_candidates(source, split) for split in SPLITS)
 
 

@@ -42,7 +42,7 @@ TEST_FRAMES = frozenset(_read_test_frames())
 
 
 def is_nyu_focal(focal: float | None) -> bool:
-    """Tell whether a focal length that a list states [px], or does not, is that of NYU's camera."""
+    """Return whether a list's focal length [px], None if it states none, is that of NYU's camera."""
     return focal is None or abs(focal - NYU_INTRINSICS[0]) <= _ROUNDED
 
 

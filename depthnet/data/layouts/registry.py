@@ -9,13 +9,14 @@ from typing import Any
 
 from depthnet.core.types import InputError
 from depthnet.data.layouts.folder import FolderLayout
+from depthnet.data.layouts.h5 import H5Layout
 from depthnet.data.layouts.kaggle import KaggleLayout
 from depthnet.data.layouts.labelled import LabelledLayout
 from depthnet.data.layouts.layout import Source, SourceLayout
 from depthnet.data.layouts.lists import ListsLayout
 
 LAYOUTS: dict[str, type[SourceLayout]] = {
-    kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, FolderLayout)
+    kind.name: kind for kind in (LabelledLayout, ListsLayout, KaggleLayout, H5Layout, FolderLayout)
 }
 """Every layout by name."""
 
@@ -23,8 +24,8 @@ _OF_SOME = {field.name for field in dataclasses.fields(Source)} - {"root", "grou
 """The fields of a source that mean something to some layouts only, which name them in ``takes``."""
 
 _WAYS = (
-    "Get NYU Depth V2 with depthnet data download FOLDER, or as nyu2_train.csv with its folders (Kaggle), or "
-    "as BTS list files, and name its folder with data.root=PATH or NYU_ROOT; or train on the built-in rooms: data=rooms"
+    "Get NYU Depth V2 with depthnet data download FOLDER (--source official, kaggle or hf), or as BTS list files, and "
+    "name its folder with data.root=PATH or NYU_ROOT; or train on the built-in rooms: data=rooms"
 )
 
 

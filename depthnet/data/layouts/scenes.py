@@ -81,13 +81,13 @@ def scene_name(name: str) -> str:
 
 
 def name_scenes(images: Mapping[str, Sequence[str]], labelled: bool = False) -> tuple[dict[str, list[str]], str]:
-    """Tell scenes apart by what the names show: folders where there are several, else runs of frame numbers.
+    """Name scenes by what the files' names show: folders where there are several, else runs of frame numbers.
 
     Folders that all frames of a split share, such as ``train`` or ``rgb``, are no scenes.
 
     Args:
         images: Image paths by split.
-        labelled: Whether frames of the labelled set may lie in folders of its kinds of room; then their numbers tell.
+        labelled: Whether frames of the labelled set may lie in folders of its kinds of room; then their numbers decide.
 
     Returns:
         A scene name for each image, and the rule of the first split in words.
@@ -180,10 +180,10 @@ def part_val(
         scenes: The scene of each frame of ``train``.
         names: A name for each frame of ``train`` and then of ``val``, whose digest chooses random frames.
         way: "scenes": ``val`` if there is any, else whole scenes of ``train``; "random_frames": a twentieth of all.
-        rule: How the scenes were told apart; runs of frame numbers that are mostly single frames tell nothing.
+        rule: How scenes were recognized; runs of frame numbers that are mostly single frames say nothing.
 
     Raises:
-        InputError: If scenes cannot be held out, because there is one only or they cannot be told apart.
+        InputError: If scenes cannot be held out, because there is only one or they cannot be recognized.
     """
     if way == "random_frames":
         train = [*train, *val]
@@ -194,7 +194,7 @@ def part_val(
     else:
         singles = sum(count == 1 for count in Counter(scenes).values())
         if rule == RUNS and singles > len(scenes) / 2:
-            raise InputError(f"the frame numbers do not tell scenes apart: most have no neighbor; {_WAYS}")
+            raise InputError(f"the frame numbers show no scenes: most have no neighbor; {_WAYS}")
         chosen = hold_out_scenes(scenes)
         held = {i for i, scene in enumerate(scenes) if scene in chosen}
     return [item for i, item in enumerate(train) if i not in held], [train[i] for i in sorted(held)]

@@ -1,6 +1,6 @@
 """What is wrong between frames rather than within one: photographs that two splits share, depth out of step or inverse.
 
-All are told from small pictures of each pair, so that 50,000 pairs fit in memory and compare within seconds. The
+All are found from small pictures of each pair, so that 50,000 pairs fit in memory and compare within seconds. The
 limits were set on the 795 official training frames of NYU Depth V2; beside each stands what it parts.
 """
 

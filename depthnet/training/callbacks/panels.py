@@ -49,7 +49,7 @@ class Panels(Callback):
         """Write the pictures, and send them to the loggers, all in one step."""
         for label, picture in self._drawn.items():
             write_image_png(self._directory / f"{label.replace('/', '_')}.png", picture)
-        self._send(trainer, f"panels/judged_{trainer.datamodule.test_split}")  # type: ignore[attr-defined]  # is there
+        self._send(trainer, f"panels/evaluated_{trainer.datamodule.test_split}")  # type: ignore[attr-defined]  # is there
 
     def _draw(self, trainer: Any, split: str, batch: Sample, preds: Tensor) -> None:
         layout = trainer.datamodule.layout

@@ -279,7 +279,7 @@ def test_numbers_far_apart_do_not_pass_for_scenes(tmp_path):
             Image.fromarray(what(number, (24, 32))).save(tmp_path / folder / f"frame_{number:05d}.png")
     layout = open_root(tmp_path, **STATED)
     assert (layout.count("train"), layout.count("val")) == (40, 0)
-    assert "do not tell scenes apart" in layout.notes[0]
+    assert "show no scenes" in layout.notes[0]
 
 
 def test_a_linked_scene_is_read(pairs, tmp_path_factory):

@@ -56,7 +56,7 @@ def test_a_layout_named_but_not_there_is_refused(make_lists):
     root = make_lists()
     with pytest.raises(InputError, match="no kaggle layout"):
         open_root(root, layout="kaggle")
-    with pytest.raises(InputError, match="auto or one of labelled, lists, kaggle, folder"):
+    with pytest.raises(InputError, match="auto or one of labelled, lists, kaggle, h5, folder"):
         open_root(root, layout="tfrecord")
 
 

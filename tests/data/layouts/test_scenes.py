@@ -65,7 +65,7 @@ def test_recordings_of_one_scene_are_one_scene():
 
 def test_runs_that_are_single_frames_cannot_be_held_out():
     scenes = [f"run {number:05d}" for number in range(0, 400, 10)]
-    with pytest.raises(InputError, match=r"do not tell scenes apart.*data\.val=random_frames"):
+    with pytest.raises(InputError, match=r"show no scenes.*data\.val=random_frames"):
         part_val(scenes, [], scenes, scenes, "scenes", RUNS)
     assert part_val(scenes, [], scenes, scenes, "scenes", "folders")[1]
 

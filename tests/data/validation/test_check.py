@@ -503,7 +503,7 @@ def test_the_page(make_lists):
     for part in (
         f"NYU, lists layout, {root}"[:60],
         "raw, 12.5% holes; 0.001 m a level; valid: 0.001 to 10 m",
-        "told apart by runs of consecutive frame numbers",
+        "recognized by runs of consecutive frame numbers",
         "a note [in brackets]",
         "64x48 16-bit",
         "Nothing wrong was found.",

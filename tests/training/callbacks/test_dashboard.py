@@ -202,7 +202,7 @@ def complete(job, seed, group):
     assert len(drawn) == len(figures)
     for row in drawn:
         assert sum(row["depth/ground_truth.values"]) == sum(row["depth/prediction.values"]) == 3 * 32 * 48
-    for key, count in (("panels/val", len(figures)), ("panels/judged_val", 1)):
+    for key, count in (("panels/val", len(figures)), ("panels/evaluated_val", 1)):
         shown = [row for row in rows if f"{key}.count" in row]
         assert [row[f"{key}.count"] for row in shown] == [3] * count
         for row in shown:
