@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import depthnet
 from depthnet.core.device import claim_gpu, describe_device, job_devices
 from depthnet.core.errors import error_line, log_failure
-from depthnet.core.types import InputError
+from depthnet.core.types import BEST, InputError
 from depthnet.run.command_line import SweepStart, check_command, plain_errors
 from depthnet.run.config import check_choices, plain_config, register_resolvers
 from depthnet.run.distributed import first_process, started_processes
@@ -106,6 +107,8 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
     start_run(trainer, config, module, data if fit else None, cfg.resume_allow, command)
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
     fit_and_evaluate(trainer, module, data, fit, signals)
+    if fit and trainer.is_global_zero and (directory / BEST).exists():
+        print(f"pictures: {directory / 'panels'}\nnext: depthnet predict PHOTO... --ckpt {shlex.quote(str(directory))}")
     if cfg.get("report") and trainer.is_global_zero:
         from depthnet.evaluation.report.write import write_report
 
