@@ -108,7 +108,8 @@ def run(cfg: DictConfig, directory: Path, signals: Signals, command: dict[str, A
     trainer.loggers = make_loggers(build(cfg.logger, "logger"))  # last: W&B writes at once
     fit_and_evaluate(trainer, module, data, fit, signals)
     if fit and trainer.is_global_zero and (directory / BEST).exists():
-        print(f"pictures: {directory / 'panels'}\nnext: depthnet predict PHOTO... --ckpt {shlex.quote(str(directory))}")
+        print(f"best: {directory / BEST}\npictures: {directory / 'panels'}")
+        print(f"next: depthnet predict PHOTO... --ckpt {shlex.quote(str(directory))}")
     if cfg.get("report") and trainer.is_global_zero:
         from depthnet.evaluation.report.write import write_report
 

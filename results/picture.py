@@ -1,6 +1,6 @@
 """Make README's picture: built-in rooms at 640x480 that nyu_small has not seen, with its depth.
 
-python results/picture.py [--output docs/panel.png] [--frames 7 12]
+python results/picture.py [--output docs/panel.png] [--frames 1 7]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="docs/panel.png")
-    parser.add_argument("--frames", nargs="+", type=int, default=[0, 1], help="which rooms")
+    parser.add_argument("--frames", nargs="+", type=int, default=[1, 7], help="which rooms")
     options = parser.parse_args()
     rooms = RoomsLayout({"test": max(options.frames) + 1}, SIZE, SCENE_SEED)
     network = load_network("nyu_small")

@@ -45,7 +45,7 @@ def test_a_mini_run_on_a_true_form_kaggle_tree_writes_everything(train, make_kag
     assert "fit:  2 epochs of 4 steps, 2 images each" in lines
     assert "mean map" in done.out
     assert "uncropped" in done.out
-    (run,) = (tmp_path / "runs" / "nyu_tiny").iterdir()
+    run = (tmp_path / "runs/nyu_tiny/latest").resolve()
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
@@ -212,7 +212,7 @@ def test_a_checkpoint_is_evaluated_fine_tuned_and_never_overwritten(train, tmp_p
         "data.depth_range.max=8",
     )
     assert tuned.code == 0, tuned.err
-    assert "started from first/checkpoints/best.ckpt; 0 tensors did not fit" in tuned.err
+    assert "started from first/checkpoints/best.ckpt; all weights loaded" in tuned.err
 
     wider = train(
         *ROOMS,

@@ -8,7 +8,7 @@ sharpness of depth boundaries, which `depthnet report` stores; and, of what `dep
 which is how far delta1 changes when images are corrupted; robustness_light, the same in varying light; and
 robustness_dark and its like.
 
-Intervals are of 95 %, by bootstrap over scenes. A difference is a run's metric less the first one's, image by image, so
+Intervals are of 95 %, by bootstrap over scenes. A difference is a run's metric minus the first one's, per image, so
 that what makes an image hard cancels: runs can differ clearly though their own intervals overlap. A run is called
 better or worse only where the interval of its difference excludes 0.
 
@@ -178,11 +178,11 @@ def _document(rows: Sequence[Row], runs: Mapping[str, Run], show: Callable[[Tabl
         if most.scenes < _FEW_SCENES:
             parts.append(f"fewer than {_FEW_SCENES} scenes: intervals are too narrow, and one scene gives none")
         parts.append(show(_figures(some, first)))
-    parts.append(f"difference: less {first}, image by image;\nbetter or worse: where its interval excludes 0")
+    parts.append(f"difference: run minus {first}, per image;\nbetter or worse: where its interval excludes 0")
     table = Table(("config", *runs), "l" * (1 + len(runs)))
     for key, values in differing_keys([run.config for run in runs.values()]).items():
         table.add(key, *values)
-    parts.append(show(table) if table.sections else "the configs do not differ, the seed aside")
+    parts.append(show(table) if table.sections else "the configs differ only in the seed")
     return "\n\n".join(parts) + "\n"
 
 

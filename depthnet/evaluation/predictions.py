@@ -302,7 +302,7 @@ def _run(options: argparse.Namespace) -> int:
             options.predictions, options.root, advance=advance, **choices, **source_options(options)
         )
     found, expected = result["found"], result["expected"]
-    spare = f"; {result['unmatched']} files belong to none" if result["unmatched"] else ""
+    spare = f"; {result['unmatched']} other files ignored" if result["unmatched"] else ""
     print(f"found predictions of {found} of {expected} {options.split} frames{spare}")
     title = (
         f"{result['data']}, {options.split} ({count_in_words(found, expected)}, {result['ground_truth']} ground truth)"

@@ -27,5 +27,5 @@ def default_model() -> tuple[Path, str]:
     path = shipped_models().get(_DEFAULT)
     if path is None:
         raise InputError("no checkpoint: add --ckpt PATH, such as runs/<run>/checkpoints/best.ckpt")
-    about = "trained on NYU Depth V2; its figures are of indoor photographs like those"
+    about = "trained on NYU Depth V2; its metrics hold for similar indoor photographs"
     return path, f"model: {_DEFAULT}, {about}; see {path.with_suffix('.md')}"

@@ -133,6 +133,6 @@ def remove_start(directory: Path, since: float = 0.0) -> None:
     link = directory.with_name("latest")
     if link.is_symlink() and not link.exists():
         link.unlink()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # outside the working directory
         for parent in directory.resolve().relative_to(Path.cwd()).parents[:-1]:
             parent.rmdir()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -134,7 +134,15 @@ def build(config: Any, place: str, **objects: Any) -> Any:
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     check_targets(plain, place)
     check_arguments(plain, place, objects)
-    return instantiate(OmegaConf.create({place: plain})[place], _convert_="all", **objects)
+    try:
+        return instantiate(OmegaConf.create({place: plain})[place], _convert_="all", **objects)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            missing = " ".join(str(error.__cause__).split())[:160]
+            raise InputError(
+                f"{place}: needs a package that is not installed ({missing}); see pyproject.toml"
+            ) from None
+        raise
 
 
 def check_groups(config: DictConfig, decided: Sequence[str] = ()) -> None:

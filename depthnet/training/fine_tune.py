@@ -77,7 +77,7 @@ def start_config(cfg: Any, words: Sequence[str]) -> None:
             cfg.data.depth_range = record["depth_range"]
             lines.append(f"data.depth_range={record['depth_range']} (the config states none)")
     if lines:
-        log.info("ckpt=%s brings its own network and image size: %s", cfg.ckpt, "; ".join(lines))
+        log.info("ckpt=%s: network, image size and depth range are the checkpoint's: %s", cfg.ckpt, "; ".join(lines))
 
 
 def start_network(
@@ -136,4 +136,6 @@ def _load_start(network: DepthNetwork, path: str | os.PathLike[str]) -> None:
         )
     for line in (misfits := load_weights(network, state)):
         log.warning("ckpt: %s", line)
-    log.info("ckpt: started from %s; %d tensors did not fit", path, len(misfits))
+    log.info(
+        "ckpt: started from %s; %s", path, f"{len(misfits)} tensors did not fit" if misfits else "all weights loaded"
+    )

@@ -62,7 +62,8 @@ class TimeEstimate(Callback):
         epoch = math.ceil(trainer.num_training_batches / gathered)
         images = _batch_size(trainer.train_dataloader) * trainer.world_size * gathered
         done = f"; {trainer.global_step} steps are done" if trainer.global_step else ""
-        print(f"fit:  {total / epoch:.3g} epochs of {epoch} steps, {images} images each{done}", flush=True)
+        epochs = f"{total / epoch:.3g} epoch{'s' * (total != epoch)} of {epoch} step{'s' * (epoch != 1)}"
+        print(f"fit:  {epochs}, {images} images each{done}", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Print the time once enough steps were taken."""

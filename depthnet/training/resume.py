@@ -98,7 +98,7 @@ def finished(cfg: DictConfig, directory: Path) -> float | None:
         title = f"{stored['data']['description']}, {stored['split']}: {counts}"
         table = metrics_table(figures, title, {"this checkpoint": stored["intervals"]})
         figure = float(next(iter(stored["protocols"].values()))[cfg.watch.partition("/")[2]])
-    print(f"run:  {directory}\nit has ended; its metrics, as {path} holds them:")
+    print(f"run:  {directory}\nalready finished; metrics from {path}:")
     table.print()
     if cfg.get("report") and first_process() and not (directory / "report.html").exists():
         print(f"report: {write_report(directory)}")

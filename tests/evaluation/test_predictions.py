@@ -308,7 +308,7 @@ def test_the_command_line(make_lists: Roots, tmp_path: Path, capsys: pytest.Capt
     output = tmp_path / "deep/score.json"
     assert main([str(folder), str(root), "--output", str(output)]) == 0
     out, err = capsys.readouterr()
-    assert "found predictions of 3 of 3 val frames; 1 files belong to none" in out
+    assert "found predictions of 3 of 3 val frames; 1 other files ignored" in out
     assert "uncropped" in out
     assert "filled ground truth" in out
     assert err == ""

@@ -59,7 +59,7 @@ def test_it_states_what_the_run_knows(rooms):
         "1,234,567 bytes",
         "SHA-256: `d1935t`",
         "--ckpt small",
-        'load_network("small")',
+        'depthnet.load("small")',
         "- Data: built-in rooms, scene seed 3; 5 val, 2 test; filled ground truth; images 48x64\n",
         "- First weights: those of PATH/net.safetensors for the encoder\n",
         "- Seed: 0\n",
@@ -70,7 +70,8 @@ def test_it_states_what_the_run_knows(rooms):
         "95%",
         "- It saw no street.\n- Nothing beyond 10 m",
         "Rounding to float16 changes depth by 1.2e-04 of itself on average and 4.6e-03 at most, on built-in rooms.",
-        "## License\n\n- Weights: mit\n- Data: The built-in rooms are made by depthnet itself and are nobody's.\n",
+        "## License\n\n- Weights: mit\n- Data: The built-in rooms are made by depthnet itself and carry no "
+        "third-party rights.\n",
     ):
         assert words in text, words
     assert portable(text) == text

@@ -28,8 +28,7 @@ def test_only_a_run_can_be_resumed(tmp_path):
     assert run_directory("nyu", "basic", None, "fit", str(tmp_path)) == str(tmp_path)
 
 
-def test_latest_points_to_the_newest_run_of_a_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_latest_points_to_the_newest_run_of_a_name(tmp_path):  # outside the working directory
     for time in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
         directory = tmp_path / "runs/rooms_tiny" / time
         directory.mkdir(parents=True)

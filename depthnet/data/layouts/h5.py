@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from depthnet.core.types import InputError, reason_of
@@ -80,8 +79,10 @@ class H5Layout(FileLayout):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    import h5py
+
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot be read as HDF5 with rgb and depth ({reason_of(error)})", "unreadable") from None

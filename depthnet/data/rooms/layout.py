@@ -42,7 +42,7 @@ class RoomsLayout(Layout):
     """
 
     name = "rooms"
-    scene_rule = "every frame is another room"
+    scene_rule = "each frame is a different room"
     camera = ROOMS_CAMERA
 
     def __init__(

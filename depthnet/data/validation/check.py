@@ -97,6 +97,8 @@ def require_sound(findings: Sequence[Finding], allow: Sequence[str], splits: Seq
     wrong = [finding for finding in findings if finding.name not in allow and {*splits} & {*finding.splits}]
     if not wrong:
         return
+    counts = Counter(finding.name for finding in wrong)
+    wrong.sort(key=lambda finding: -counts[finding.name])  # a wrong unit is behind many a single pair
     names = dict.fromkeys(finding.name for finding in wrong)
     others = Counter(finding.name for finding in wrong[1:])
     more = f"; and {len(wrong) - 1} more ({', '.join(f'{n} {name}' for name, n in others.items())})" if others else ""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -68,6 +69,11 @@ class Panels(Callback):
             self._drawn[label] = panel(image, depth, mask, predicted, label)
 
     def _send(self, trainer: Trainer, key: str) -> None:
-        for logger in wandb_runs(trainer) if self._drawn else []:
-            logger.log_image(key, [*self._drawn.values()], last_step(trainer), caption=[*self._drawn])
+        wide = max((picture.shape[1] for picture in self._drawn.values()), default=0)
+        pictures = [
+            np.pad(picture, ((0, 0), (0, wide - picture.shape[1]), (0, 0)), constant_values=255)
+            for picture in self._drawn.values()
+        ]
+        for logger in wandb_runs(trainer) if pictures else []:
+            logger.log_image(key, pictures, last_step(trainer), caption=[*self._drawn])
         self._drawn.clear()

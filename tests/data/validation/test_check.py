@@ -410,7 +410,7 @@ def test_unsound_data_is_refused_in_one_line():
     with pytest.raises(InputError) as error:
         require_sound(FOUND, (), ("train", "val"))
     assert str(error.value) == (
-        "a.txt:3: x.jpg ends too early; and 2 more (1 missing, 1 torn); depthnet data check ROOT lists all "
+        "a.txt:3: x.jpg ends too early; and 2 more (1 torn, 1 missing); depthnet data check ROOT lists all "
         "that is wrong"
     )
     assert error.value.finding == "torn"

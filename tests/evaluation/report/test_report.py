@@ -93,7 +93,7 @@ def test_every_section_names_its_protocol_split_and_images(report):
         "Images",
         "Scenes and images",
     ]
-    assert dict(sections)["Figures"] == "val · 5 images"
+    assert dict(sections)["Metrics"] == "val · 5 images"
     assert dict(sections)["Training"] == "each epoch, as logged; val/ under uncropped"
 
 
@@ -103,7 +103,7 @@ def test_it_names_data_checkpoint_and_sources(report, run):
         "c0ffee",
         "d1935t",
         "built-in rooms, scene seed 3",
-        "every frame is another room",
+        "each frame is a different room",
         "best.ckpt, SHA-256",
     ):
         assert words in text
@@ -125,7 +125,7 @@ def test_kinds_classes_and_scenes_where_the_data_has_them(labelled_report):
 def test_a_test_split_a_limit_and_another_checkpoint_are_named(labelled_report, run, tmp_path):
     assert '<li class="tag warn">test split</li>' in labelled_report
     assert "Evaluated on the test split" in labelled_report
-    assert re.search(r"Only some images: edge_f1 and all below Figures are of 5 of the \d+ images", labelled_report)
+    assert re.search(r"Only some images: edge_f1 and all below Metrics are of 5 of the \d+ images", labelled_report)
     assert "per_image.csv on the same images: this checkpoint is not" not in labelled_report
     directory = shutil.copytree(run, tmp_path / "run")
     rows = (directory / "per_image.csv").read_text().splitlines()
