@@ -39,8 +39,8 @@ def test_train_is_train_py(tmp_path):
 
 
 def test_a_wrong_tool_is_one_line(capsys):
-    assert main(["judge"]) == 2
-    assert capsys.readouterr().err.startswith("depthnet: no tool judge; there are train, predict, data, ")
+    assert main(["score"]) == 2
+    assert capsys.readouterr().err.startswith("depthnet: no tool score; there are train, predict, data, ")
 
 
 def test_the_command_imports_nothing_heavy():

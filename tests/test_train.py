@@ -242,7 +242,7 @@ def test_a_run_without_a_best_checkpoint_logs_it(train, word):
     assert "no best checkpoint was kept, so the last weights are evaluated" in done.err
 
 
-def test_resume_auto_starts_and_then_goes_on(train, tmp_path):
+def test_resume_auto_starts_and_then_resumes(train, tmp_path):
     command = [*ROOMS, "trainer.max_epochs=1", "hydra.run.dir=run", "resume=auto"]
     first = train(*command)
     assert first.code == 0, first.err
@@ -284,7 +284,7 @@ MISTAKES = {
         ["+callbacks.a._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
         "callbacks=ema",
     ),
-    "pretrained weights that cannot be had": (["model=irv2_attn", "model.pretrained=true"], "model.pretrained=true"),
+    "pretrained weights nobody has": (["model=irv2_attn", "model.pretrained=true"], "model.pretrained=true"),
     "a weights file that is missing": (["model.pretrained=none.safetensors"], "none.safetensors"),
     "a checkpoint that is missing": (["ckpt=none.ckpt"], "none.ckpt"),
     "a test without a checkpoint": (["mode=test"], "ckpt=PATH"),

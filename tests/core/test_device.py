@@ -89,7 +89,7 @@ def test_a_slow_precision_and_an_idle_gpu_are_said(monkeypatch):
 def test_jobs_of_a_sweep_take_a_gpu_each(monkeypatch, tmp_path):
     """As many processes as GPUs, whatever their jobs' numbers: job 2 comes when job 1 is done and job 0 is at work."""
     show_gpus(monkeypatch, "NVIDIA H200", "NVIDIA H200")
-    with locked(tmp_path / ".gpus" / "0"):  # another job, in this process; as from outside it cannot be had
+    with locked(tmp_path / ".gpus" / "0"):  # another job, in this process; as from outside it is not available
         claim_gpu(GPU, tmp_path, 2)
     assert job_devices(GPU) == {"devices": [1]}
     claim_gpu(GPU, tmp_path, 4)  # the same process's next job

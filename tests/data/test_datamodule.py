@@ -369,7 +369,7 @@ def test_rooms_beside_pairs_have_the_size_of_most(mixed):
     assert data.facts()["extra_rooms"][1:] == [2, 2]
 
 
-def test_a_resumed_run_goes_on_after_its_batches(mixed):
+def test_a_resumed_run_resumes_after_its_batches(mixed):
     def loader(done):
         data = DepthDataModule.from_root(
             mixed, size_for=keep_aspect, image_size=[24, 32], batch_size=1, num_workers=0, seed=3

@@ -70,7 +70,7 @@ def test_depth_moves_by_at_most_half_a_millimeter(tmp_path):
             assert (depth[~good] == 0).all()
 
 
-def test_it_goes_on_after_an_interruption(mat, tmp_path):
+def test_it_resumes_after_an_interruption(mat, tmp_path):
     out = tmp_path / "out"
 
     def stop(done, total):

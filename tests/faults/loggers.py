@@ -1,4 +1,4 @@
-"""What can befall W&B around a run, done for real: python tests/faults/loggers.py [WORDS OF A FAULT] prints a table."""
+"""What can happen to W&B around a run, for real: python tests/faults/loggers.py [WORDS OF A FAULT] prints a table."""
 
 import contextlib
 import csv

@@ -40,7 +40,7 @@ def stopped(forge: Forge, folder: Path, number: int, when: bytes, count: int, *w
     return forge.run(folder, *RUN, *words, watch=watch, **options)
 
 
-def goes_on(forge: Forge, reference: Path, directory: Path, *words: str) -> list[str]:
+def resumes(forge: Forge, reference: Path, directory: Path, *words: str) -> list[str]:
     """Resume a run, and return in what it differs in the end from one that nothing happened to."""
     ended = forge.run(directory, *RUN, *words)
     return differences(reference, directory) if ended.code == 0 else [ended.output]
@@ -71,7 +71,7 @@ def run_all(folder: Path, tries: int = 20, seed: int = 0) -> list[tuple[str, int
             if not ended.code:  # it came too late
                 continue
             landed += 1
-            found = [str(ended)] * (ended.code != 128 + number) + goes_on(forge, reference, folder / f"{name}_{one}")
+            found = [str(ended)] * (ended.code != 128 + number) + resumes(forge, reference, folder / f"{name}_{one}")
             lost += bool(found)
             _tell(name, found)
         rows.append((f"{name}, resumed", tries, landed, landed - lost, lost))

@@ -11,7 +11,7 @@ QUICK = {
 
 
 @pytest.mark.parametrize("fault", QUICK)
-def test_training_goes_on(tmp_path, fault):
+def test_training_continues(tmp_path, fault):
     try:
         survived, said = FAULTS[fault](tmp_path / "run")
     except PermissionError as error:

@@ -149,7 +149,7 @@ def test_a_list_names_nothing_outside_its_root(tmp_path, monkeypatch, layout, na
     assert sum(data.count(split) for split in ("train", "val", "test")) <= 1
 
 
-def test_predict_goes_on_among_hostile_photographs(tmp_path, bad_photographs):
+def test_predict_continues_among_hostile_photographs(tmp_path, bad_photographs):
     folder = tmp_path / "photographs"
     folder.mkdir()
     for path in bad_photographs.values():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from forge import Forge
 from kills import RUN, differences, send, survive_kills, whole
-from stops import POISON, SLOW, goes_on, step_of, stopped, twice
+from stops import POISON, SLOW, resumes, step_of, stopped, twice
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
-def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_from_there(forge, reference, tmp_path, number, workers):
+def test_a_signal_ends_a_run_after_its_step_and_it_resumes_from_there(forge, reference, tmp_path, number, workers):
     ended = stopped(forge, tmp_path / "run", number, b"t", 3, f"data.num_workers={workers}")
     assert ended.code == 128 + number
     assert ended.steps == step_of(tmp_path / "run") == 3  # though a checkpoint is due every second step
     assert f"resume with resume={tmp_path / 'run'}" in ended.output
     assert "Traceback" not in ended.output
-    assert goes_on(forge, reference, tmp_path / "run", f"data.num_workers={workers}") == []
+    assert resumes(forge, reference, tmp_path / "run", f"data.num_workers={workers}") == []
 
 
 @pytest.mark.parametrize("every", [2, 1000])
@@ -45,7 +45,7 @@ def test_a_signal_in_a_validation_ends_the_run_after_it(forge, reference, tmp_pa
     ended = stopped(forge, tmp_path / "run", signal.SIGTERM, b"V", 2, *words)
     assert ended.code == 143
     assert step_of(tmp_path / "run") == 12
-    assert goes_on(forge, reference, tmp_path / "run", *words) == []
+    assert resumes(forge, reference, tmp_path / "run", *words) == []
 
 
 def test_a_second_signal_ends_a_run_at_once(forge, tmp_path):
@@ -81,7 +81,7 @@ def test_slurm_is_asked_to_run_the_job_again(forge, reference, tmp_path):
     assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
     assert "job 7_3 is queued again" in ended.output
     assert step_of(tmp_path / "run") == 2
-    assert goes_on(forge, reference, tmp_path / "run", "data.num_workers=0") == []
+    assert resumes(forge, reference, tmp_path / "run", "data.num_workers=0") == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_directory_that_cannot_be_written_is_told_before_any_data_is_read(forg
     assert "/nowhere" not in ended.output
 
 
-def test_a_run_that_was_moved_goes_on_where_it_is_now(forge, reference, tmp_path):
+def test_a_run_that_was_moved_resumes_where_it_is_now(forge, reference, tmp_path):
     name = "a run of november with a rather long name so that the lines of its config would be folded"
     old, new = tmp_path / name / "a", tmp_path / "moved"
     assert stopped(forge, old, signal.SIGTERM, b"t", 3, "data.num_workers=0").code == 143
@@ -231,7 +231,7 @@ def test_a_change_that_cannot_work_is_a_line_and_leaves_the_run_as_it_was(forge,
     assert (run / "config.yaml").read_bytes() == before
 
 
-def test_a_run_that_is_allowed_another_config_goes_on_with_it(forge, tmp_path):
+def test_a_run_that_is_allowed_another_config_resumes_with_it(forge, tmp_path):
     run = tmp_path / "run"
     words = [*(word for word in RUN if "max_epochs" not in word), "data.num_workers=0", "scheduler=constant"]
     assert forge.run(run, *words, "trainer.max_epochs=1").code == 0

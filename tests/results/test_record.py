@@ -58,13 +58,13 @@ def test_figures_are_the_runs_own_and_the_rest_is_measured(runs, record):
     found = [evaluator.evaluate(frame) for frame in evaluator.frames]
     sharp = np.mean([edge_f1(result.pred, result.depth, result.mask) for result in found])
     assert record["figures"]["edge_f1"]["mean"] == pytest.approx(sharp)
-    spoilt = summarize(evaluator, evaluate(evaluator, list(CORRUPTIONS)))
+    corrupted = summarize(evaluator, evaluate(evaluator, list(CORRUPTIONS)))
     for name in CORRUPTIONS:
-        found, expected = record["figures"][f"robustness_{name}"], spoilt[name]["delta1"]
+        found, expected = record["figures"][f"robustness_{name}"], corrupted[name]["delta1"]
         assert found["mean"] == pytest.approx(expected["difference"], abs=1e-12)
         assert found["interval"] == pytest.approx(expected["interval"], abs=1e-12)
     for key, names in (("robustness", list(CORRUPTIONS)), ("robustness_light", ["dark", "bright", "contrast"])):
-        mean = np.mean([spoilt[name]["delta1"]["difference"] for name in names])
+        mean = np.mean([corrupted[name]["delta1"]["difference"] for name in names])
         assert record["figures"][key]["mean"] == pytest.approx(mean, abs=1e-12)
     assert any(record["figures"][f"robustness_{name}"]["mean"] for name in CORRUPTIONS)
     assert set(record["definitions"]) >= {"uncropped", "edge_f1", "robustness", "gmacs", "ms", "minutes"}
@@ -142,13 +142,13 @@ def test_the_tools_store_the_same_for_compare(runs, record, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in other.glob("per_image_*.csv")} == before
 
 
-def test_a_checkpoint_that_was_judged_elsewhere_brings_its_own_command(tmp_path, make_lists):
+def test_a_checkpoint_that_was_evaluated_elsewhere_brings_its_own_command(tmp_path, make_lists):
     first = made(tmp_path / "first", "data=rooms")
     root = make_lists(val=3)
-    judged = write_run(tmp_path / "judged", from_root(root), open_root(root))
+    evaluated = write_run(tmp_path / "evaluated", from_root(root), open_root(root))
     words = ["mode=test", "data=nyu", f"data.root={root}", f"ckpt={first}/checkpoints/best.ckpt"]
-    (judged / "run.json").write_text(json.dumps({"overrides": words}))
-    record = make_record([judged], "rooms alone", "NYU")
+    (evaluated / "run.json").write_text(json.dumps({"overrides": words}))
+    record = make_record([evaluated], "rooms alone", "NYU")
     assert record["commands"] == [
         "python train.py data=rooms",
         "python train.py mode=test data=nyu data.root=PATH ckpt=BEST",
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_was_judged_elsewhere_brings_its_own_command(tmp_path,
     assert record["data"]["description"] == "NYU, lists layout, PATH"
     assert str(tmp_path) not in json.dumps(record)
     shutil.rmtree(first)
-    alone = make_record([judged], "rooms alone", "NYU")
+    alone = make_record([evaluated], "rooms alone", "NYU")
     assert alone["commands"] == ["python train.py mode=test data=nyu data.root=PATH ckpt=FILE"]
     assert alone["minutes"] is None
 

@@ -41,7 +41,7 @@ def write_run(
     protocols: Any = "all",
     seed: int = 0,
 ) -> Path:
-    """Write the files of a run that was judged, and return its directory."""
+    """Write the files of an evaluated run, and return its directory."""
     torch.manual_seed(seed)
     network = DepthNet("test_resnet", depth_range=layout.depth_range, image_size=IMAGE_SIZE).eval()
     state = {f"network.{name}": value for name, value in network.state_dict().items()}

@@ -173,7 +173,7 @@ def test_tensorboard_is_a_logger_or_a_line(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_where_wandb_cannot_write_a_run_goes_on(tmp_path, fresh, caplog):
+def test_where_wandb_cannot_write_a_run_continues(tmp_path, fresh, caplog):
     (tmp_path / "wandb").write_text("in the way")
     assert wandb_logger(tmp_path, "p") is None
     (line,) = warnings(caplog)
@@ -223,7 +223,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_goes_on(tmp_path, fresh):
+def test_a_run_that_was_killed_is_the_same_run_in_wandb_when_it_resumes(tmp_path, fresh):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     guard(wandb_logger(tmp_path, "p")).finish("success")

@@ -171,7 +171,7 @@ def test_processes_that_cannot_be_one_run_end_with_a_line_and_leave_none(tmp_pat
 
 
 @forks
-def test_a_run_of_which_one_process_was_killed_or_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch, two):
+def test_a_run_of_which_one_process_was_killed_or_stopped_resumes_bit_exactly(tmp_path, monkeypatch, two):
     monkeypatch.chdir(tmp_path)
     begin = [*TWO, "hydra.run.dir=run", "resume=auto"]
     assert start(by_hand, *begin, victim=1) == [1, -signal.SIGKILL]

@@ -168,7 +168,7 @@ def test_the_guard_goes_along_to_a_launchers_processes(tmp_path, launcher):
     assert "hidden" not in done.stdout + done.stderr
 
 
-def test_a_sweep_that_was_stopped_goes_on_where_it_was(train, tmp_path, monkeypatch):
+def test_a_sweep_that_was_stopped_resumes_where_it_was(train, tmp_path, monkeypatch):
     words = ["sweep=ablation", "model=tiny", "model.context=false", "model.encoder_pad=default", "augment=none"]
     words = ["-m", *words, *SMALL, "trainer.max_epochs=2", "seed=0,1", "hydra.sweep.dir=sweep"]
     start, steps = DepthModule.on_train_batch_start, []

@@ -33,7 +33,7 @@ def epoch(safe, number, **figures):
     safe.log_metrics({"train/loss": 1.0 / (number + 1), "epoch": number}, 10 * number + 9)
 
 
-def test_a_run_that_goes_on_logs_nothing_twice_and_keeps_its_best(tmp_path, monkeypatch):
+def test_a_run_that_resumes_logs_nothing_twice_and_keeps_its_best(tmp_path, monkeypatch):
     server = Server("good")
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -24,7 +24,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def spoilt(whole, tmp_path) -> Path:
+def damaged(whole, tmp_path) -> Path:
     path = tmp_path / LABELLED_FILE
     path.write_bytes(whole.read_bytes())
     return path
@@ -96,13 +96,13 @@ def test_it_is_known_by_its_name_or_suffix(whole, tmp_path):
     assert not LabelledLayout.holds(Source(tmp_path / "other.txt"))
 
 
-def test_the_identity_follows_the_file_the_truth_and_the_split(whole, spoilt):
+def test_the_identity_follows_the_file_the_truth_and_the_split(whole, damaged):
     sources = [Source(whole), Source(whole, ground_truth="raw"), Source(whole, val="random_frames")]
     digests = [LabelledLayout(source).identity() for source in sources]
     assert len(set(digests)) == 3
     assert LabelledLayout(Source(whole)).identity() == digests[0]
-    os.utime(spoilt, ns=(1, 1))
-    assert LabelledLayout(Source(spoilt)).identity() not in digests
+    os.utime(damaged, ns=(1, 1))
+    assert LabelledLayout(Source(damaged)).identity() not in digests
 
 
 def read_all(layout):
@@ -128,23 +128,23 @@ def refused(path, match=None):
     return caught.value
 
 
-def test_a_file_that_ends_anywhere_is_refused_when_opened(spoilt):
-    data = spoilt.read_bytes()
+def test_a_file_that_ends_anywhere_is_refused_when_opened(damaged):
+    data = damaged.read_bytes()
     cuts = {0, 1, 100, 511, 512, 513, 520, 600, 700, 1000, 1500, 2048, len(data) - 1, *range(0, len(data), 30_001)}
     for cut in sorted(cuts):
-        spoilt.write_bytes(data[:cut])
-        assert refused(spoilt).finding in ("torn", "empty"), cut
+        damaged.write_bytes(data[:cut])
+        assert refused(damaged).finding in ("torn", "empty"), cut
 
 
-def test_a_torn_frame_is_told_with_its_number_and_the_others_are_read(spoilt):
-    with h5py.File(spoilt) as file:
+def test_a_torn_frame_is_told_with_its_number_and_the_others_are_read(damaged):
+    with h5py.File(damaged) as file:
         piece = file["depths"].id.get_chunk_info(5)
-    with spoilt.open("r+b") as file:
+    with damaged.open("r+b") as file:
         file.seek(piece.byte_offset)
         old = file.read(piece.size)
         file.seek(piece.byte_offset)
         file.write(bytes(byte ^ 0xFF for byte in old))
-    layout = LabelledLayout(Source(spoilt))
+    layout = LabelledLayout(Source(damaged))
     outcomes = {}
     for split, frame in frames_of(layout):
         try:
@@ -157,11 +157,11 @@ def test_a_torn_frame_is_told_with_its_number_and_the_others_are_read(spoilt):
     assert f"{LABELLED_FILE}: frame {first} (counted from 0): cannot be read" in str(outcomes[first])
 
 
-def test_what_is_no_such_file_is_told(spoilt):
-    spoilt.write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNX86".ljust(124) + b"\x00\x01IM" + bytes(2000))
-    refused(spoilt, r"no MATLAB file of version 7\.3")
-    spoilt.unlink()
-    assert refused(spoilt, "no such file").finding == "missing"
+def test_what_is_no_such_file_is_told(damaged):
+    damaged.write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNX86".ljust(124) + b"\x00\x01IM" + bytes(2000))
+    refused(damaged, r"no MATLAB file of version 7\.3")
+    damaged.unlink()
+    assert refused(damaged, "no such file").finding == "missing"
 
 
 def edit(path):
@@ -179,11 +179,11 @@ def replace(path, name, data=None, **options):
 
 
 @pytest.mark.parametrize("name", ["images", "depths", "labels", "scenes", "sceneTypes", "names"])
-def test_a_missing_or_misformed_array_is_told(spoilt, name):
-    replace(spoilt, name, np.zeros((3, 3), np.int16))
-    refused(spoilt, f"{name} holds int16")
-    replace(spoilt, name)
-    refused(spoilt, f"has no {name};")
+def test_a_missing_or_misformed_array_is_told(damaged, name):
+    replace(damaged, name, np.zeros((3, 3), np.int16))
+    refused(damaged, f"{name} holds int16")
+    replace(damaged, name)
+    refused(damaged, f"has no {name};")
 
 
 @pytest.mark.parametrize(
@@ -199,19 +199,19 @@ def test_a_missing_or_misformed_array_is_told(spoilt, name):
         ("labels", np.ones((23, 32, 24), np.uint16), "labels has the shape"),
     ],
 )
-def test_another_type_or_shape_is_refused(spoilt, name, data, match):
-    replace(spoilt, name, data)
-    refused(spoilt, match)
+def test_another_type_or_shape_is_refused(damaged, name, data, match):
+    replace(damaged, name, data)
+    refused(damaged, match)
 
 
-def test_an_absurd_size_is_refused_from_its_shape(spoilt):
-    with edit(spoilt) as file:
+def test_an_absurd_size_is_refused_from_its_shape(damaged):
+    with edit(damaged) as file:
         del file["depths"]
         file.create_dataset("depths", (24, 10**6, 10**6), np.float32, chunks=(1, 64, 64))
-    refused(spoilt, "depths has the shape")
+    refused(damaged, "depths has the shape")
 
 
-def test_nothing_outside_the_file_is_ever_read(spoilt, whole):
+def test_nothing_outside_the_file_is_ever_read(damaged, whole):
     virtual = h5py.VirtualLayout((24, 32, 24), np.float32)
     virtual[:] = h5py.VirtualSource(str(whole), "depths", (24, 32, 24))
     elsewhere = [(os.devnull, 0, h5py.h5f.UNLIMITED)]
@@ -222,28 +222,28 @@ def test_nothing_outside_the_file_is_ever_read(spoilt, whole):
         lambda file: file.create_dataset("depths", (24, 32, 24), np.float32, external=elsewhere),
         lambda file: file.create_group("depths"),
     ):
-        with edit(spoilt) as file:
+        with edit(damaged) as file:
             del file["depths"]
             leads(file)
-        refused(spoilt, "depths is no array in the file itself")
+        refused(damaged, "depths is no array in the file itself")
 
 
-def test_a_cell_that_holds_no_text_is_refused(spoilt):
-    with edit(spoilt) as file:
+def test_a_cell_that_holds_no_text_is_refused(damaged):
+    with edit(damaged) as file:
         references = [h5py.Reference(), file["#refs#"].ref]
         kept = file["scenes"][0, 3]
     for reference in references:
-        with edit(spoilt) as file:
+        with edit(damaged) as file:
             file["scenes"][0, 3] = reference
-        refused(spoilt)
-    with edit(spoilt) as file:
+        refused(damaged)
+    with edit(damaged) as file:
         file["scenes"][0, 3] = kept
-    LabelledLayout(Source(spoilt))
+    LabelledLayout(Source(damaged))
 
 
-def test_a_scene_for_each_frame(spoilt):
-    with edit(spoilt) as file:
+def test_a_scene_for_each_frame(damaged):
+    with edit(damaged) as file:
         few = file["scenes"][:, :7]
         del file["scenes"]
         file.create_dataset("scenes", data=few, dtype=h5py.ref_dtype)
-    refused(spoilt, r"scenes has the shape \(1, 7\)")
+    refused(damaged, r"scenes has the shape \(1, 7\)")

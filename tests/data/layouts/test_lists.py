@@ -72,22 +72,22 @@ def test_a_pair_named_twice_and_a_neighbors_depth_are_findings(make_lists):
 
 def test_lists_training_and_test_files_may_lie_in_three_places(make_lists, tmp_path):
     root = make_lists(train=4, val=2, test=2)
-    lists, frames, judged = (tmp_path / name for name in ("code", "disk", "other"))
+    lists, frames, others = (tmp_path / name for name in ("code", "disk", "other"))
     lists.mkdir()
     for path in root.glob("*.txt"):
         path.rename(lists / path.name)
     shutil.copytree(root, frames)
-    shutil.copytree(root, judged)
-    for path in (judged / "train").iterdir():
+    shutil.copytree(root, others)
+    for path in (others / "train").iterdir():
         if int(path.stem[-5:]) < 8:
             path.unlink()
     for path in (frames / "train").iterdir():
         if int(path.stem[-5:]) >= 8:
             path.unlink()
-    layout = open_root(frames, lists=lists, test_root=judged)
+    layout = open_root(frames, lists=lists, test_root=others)
     assert not layout.findings
     assert [layout.read(split, 0)[0].shape for split in ("train", "val", "test")] == [(48, 64, 3)] * 3
-    assert layout.files("test", 0)[0].is_relative_to(judged)
+    assert layout.files("test", 0)[0].is_relative_to(others)
 
 
 def test_the_folders_of_bts_are_found(make_lists, tmp_path):

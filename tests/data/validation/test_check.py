@@ -450,13 +450,13 @@ def test_an_examination_is_kept_until_a_file_changes(make_lists, tmp_path, monke
     assert examine(open_root(root, depth_range={"min": 9, "max": 10}), folder).findings[0].name == "no_depth"
 
 
-@pytest.mark.parametrize("spoil", [b"", b"{}", b'{"pairs": 1', b"[]", b"\xff"])
-def test_a_torn_examination_is_made_anew(make_lists, tmp_path, spoil):
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"pairs": 1', b"[]", b"\xff"])
+def test_a_torn_examination_is_made_anew(make_lists, tmp_path, content):
     layout = open_root(make_lists(train=2, val=1))
     first = examine(layout, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
     whole = json.loads(kept.read_bytes())
-    kept.write_bytes(spoil)
+    kept.write_bytes(content)
     assert examine(layout, tmp_path / "cache") == first
     assert json.loads(kept.read_bytes()) == whole
 

@@ -78,7 +78,7 @@ def test_weights_and_statistics_are_averaged_and_constants_are_copied():
     assert all(torch.equal(getattr(net, name), value) for name, value in constants.items())
 
 
-def test_a_resumed_average_goes_on_to_the_same_bits():
+def test_a_resumed_average_resumes_bit_exactly():
     whole, parts, resumed = Net(), Net(), Net()
     torch.manual_seed(1)
     average = WeightEMA(decay=0.9, warm_up=True)
