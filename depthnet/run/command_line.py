@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,9 +45,13 @@ def check_command(arguments: Sequence[str], conf: Path) -> None:
         conf: The directory of the config's files.
 
     Raises:
-        InputError: For a sweep without ``-m``, two of them, a direction that ``watch`` decides, or a group chosen by
-            what is none of its files.
+        InputError: For a word that is no KEY=VALUE, a sweep without ``-m``, two of them, a direction that ``watch``
+            decides, or a group chosen by what is none of its files.
     """
+    for before, word in itertools.pairwise(["", *arguments]):
+        if word[:1] not in ("", "-", "~") and "=" not in word and (before[:1] != "-" or before in MULTIRUN):
+            meant = [f"; did you mean {path.parent.name}={word}?" for path in conf.glob(f"*/{word}.yaml")]
+            raise InputError(f"{word}: write KEY=VALUE{''.join(meant[:1])}")
     words = [word for word in arguments if "=" in word and word[0] not in "-~"]
     more = any(word.startswith(("-cd", "--config", "hydra.searchpath")) for word in arguments)  # files from elsewhere
     for override in OverridesParser.create().parse_overrides(words):
@@ -85,7 +90,7 @@ def plain_errors(arguments: Sequence[str]) -> Iterator[None]:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group.startswith("hydra"):
             raise InputError(
-                f"{group}/{name} is not there; pip install 'depthnet[sweep]' brings hydra/sweeper=optuna and "
+                f"{group}/{name} is not there; pip install '.[sweep]' brings hydra/sweeper=optuna and "
                 "hydra/launcher=joblib, submitit_local and submitit_slurm"
             ) from None
         raise InputError(f"{group}={name}: {nearest(name, error.options or ())}") from None

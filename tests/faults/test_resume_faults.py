@@ -111,7 +111,7 @@ def test_a_run_that_has_ended_tells_its_figures(forge, reference):
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.name not in (".lock", "train.log")}
     ended = forge.run(reference, *RUN, "data.num_workers=2")
     assert ended.code == 0, ended.output
-    assert "it has ended" in ended.output
+    assert "already finished" in ended.output
     assert (
         f"{json.loads((reference / 'metrics.json').read_text())['protocols']['uncropped']['delta1']:.3f}"
         in ended.output
@@ -218,7 +218,7 @@ def test_a_run_that_was_moved_resumes_where_it_is_now(forge, reference, tmp_path
     assert ended.code == 0, ended.output
     assert not old.exists()
     assert differences(reference, new) == []
-    assert "it has ended" in forge.run(new, f"resume={new}").output
+    assert "already finished" in forge.run(new, f"resume={new}").output
 
 
 def test_a_change_that_cannot_work_is_a_line_and_leaves_the_run_as_it_was(forge, tmp_path):

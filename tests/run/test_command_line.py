@@ -41,6 +41,8 @@ def test_an_ordinary_command_passes():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["tiny"], "tiny: write KEY=VALUE; did you mean model=tiny?"),
+        (["-m", "seed"], "seed: write KEY=VALUE"),
         (["scheduler=linaer"], "scheduler=linaer: did you mean linear?"),
         (["~scheduler"], "scheduler=null: choose one of conf/scheduler, such as scheduler=NAME"),
         (["scheduler=null"], "scheduler=null: scheduler is one of constant, cosine, linear, one_cycle"),
@@ -71,7 +73,7 @@ def test_a_sweep_without_its_plugin_is_a_line(train, monkeypatch):
     for word in ("sweep=lr", "hydra/launcher=joblib"):
         done = train("-m", "data=rooms", "model=tiny", word)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-        assert "pip install 'depthnet[sweep]'" in done.err
+        assert "pip install '.[sweep]'" in done.err
 
 
 def test_a_directory_of_further_configs_is_read(train, tmp_path):

@@ -101,7 +101,7 @@ def test_lr_searches_for_the_lowest_error_with_joblib_and_finds_its_jobs_again(t
     monkeypatch.setattr(DepthModule, "on_train_batch_start", never)
     again = train("-m", *SMALL, *reversed(words))  # the sampler draws the same, whatever launches the jobs
     assert again.code == 0, again.err
-    assert again.out.count("it has ended") == 4
+    assert again.out.count("already finished") == 4
     assert [job.path for job in read_runs(directory)] == [job.path for job in jobs]
 
 
@@ -214,7 +214,7 @@ def test_a_job_waits_for_the_same_one_in_another_process(train, tmp_path, monkey
     assert os.waitpid(child, 0)[1] == 0
     assert done.code == 0, done.err
     assert "waiting" in said[0][0]
-    assert "it has ended" in done.out  # the second of the two
+    assert "already finished" in done.out  # the second of the two
     assert [job.path for job in read_runs(tmp_path / "sweep")] == [directory]
 
 
