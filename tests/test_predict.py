@@ -283,7 +283,7 @@ def test_without_a_checkpoint_the_shipped_model_predicts_and_says_so(
     assert predict.main(["in", "--output", "out", "--device", "cpu"]) == 0
     said, _, closing = capsys.readouterr().out.splitlines()
     assert said == (
-        "model: nyu_small, trained on NYU Depth V2; its figures are of indoor photographs like those; "
+        "model: nyu_small, trained on NYU Depth V2; its metrics hold for similar indoor photographs; "
         f"see {weights}/nyu_small.md"
     )
     assert closing == "2 written, 0 kept, 0 failed → out"

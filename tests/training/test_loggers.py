@@ -12,7 +12,8 @@ from faults.loggers import Server
 from lightning.pytorch.loggers import CSVLogger, Logger
 from wandb_files import records
 
-from depthnet.run.targets import USER_ERRORS, build
+from depthnet.core.types import InputError
+from depthnet.run.targets import build
 from depthnet.training import loggers
 from depthnet.training.loggers import guard, make_loggers, wandb_logger
 
@@ -163,7 +164,7 @@ def test_a_run_that_is_online_tells_its_address_and_takes_project_and_entity_of_
 def test_tensorboard_is_a_logger_or_a_line(tmp_path):
     node = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": str(tmp_path), "name": ""}
     if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(USER_ERRORS, match="tensorboard"):
+        with pytest.raises(InputError, match=r"logger: needs a package that is not installed .*tensorboard"):
             build(node, "logger")
         return
     safe = guard(build({**node, "version": "tensorboard", "default_hp_metric": False}, "logger"))

@@ -47,8 +47,8 @@ TWO = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-t
 
 def run(words, environment, name, program="train.py"):
     """Run train.py in this process; what it says goes to ``<name>.out`` and ``<name>.err``."""
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):  # as another test may have left them
-        os.environ.pop(name, None)
+    for left in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):  # by another test
+        os.environ.pop(left, None)
     os.environ.update(environment)
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
