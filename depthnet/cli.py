@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import runpy
 import sys
 from collections.abc import Sequence
 
 import depthnet
 
 TOOLS = {
-    "train": ("", "fit and evaluate networks: all options of train.py"),
+    "train": ("depthnet.training.service", "fit and evaluate networks: all options of train.py"),
     "predict": ("depthnet.inference.cli", "depth for photographs"),
     "data": ("depthnet.data.cli", "check, show, download or prepare a data set"),
     "evaluate": ("depthnet.evaluation.predictions", "metrics of any program's predictions against a data set"),
@@ -38,11 +37,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if tool not in TOOLS:
         print(f"depthnet: no tool {tool}; there are {', '.join(TOOLS)}", file=sys.stderr)
         return 2
-    if tool == "train":
-        from depthnet.training.service import train_script
-
-        path = str(train_script())
-        sys.argv = [path, *given[1:]]  # Lightning's launcher starts further processes by these words
-        runpy.run_path(path, run_name="__main__")
-        return 0
     return int(importlib.import_module(TOOLS[tool][0]).main(given[1:]))

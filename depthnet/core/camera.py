@@ -99,6 +99,17 @@ def from_fov(degrees_x: float, size: tuple[int, int]) -> Intrinsics:
     return _centered(size[1] / 2 / math.tan(math.radians(degrees_x) / 2), size)
 
 
+def stated_camera(size: tuple[int, int], focal: float | None = None, fov_x: float | None = None) -> Intrinsics | None:
+    """Return the camera that a focal length [px] or, without one, a horizontal field of view [degrees] states.
+
+    Raises:
+        InputError: If what is stated cannot be.
+    """
+    if focal is not None:
+        return from_focal(focal, size)
+    return None if fov_x is None else from_fov(fov_x, size)
+
+
 def from_35mm(millimeters: float, size: tuple[int, int]) -> Intrinsics:
     """Return the camera of a focal length stated for 35-mm film [mm], as EXIF's FocalLengthIn35mmFilm: by the diagonal.
 
@@ -194,10 +205,8 @@ def find_camera(
         InputError: If what is stated cannot be, or an intrinsics file is wrong or of another image size, or the image
             cannot be read.
     """
-    if focal is not None:
-        return from_focal(focal, size), "the stated focal length"
-    if fov_x is not None:
-        return from_fov(fov_x, size), "the stated field of view"
+    if camera := stated_camera(size, focal, fov_x):
+        return camera, "the stated focal length" if focal is not None else "the stated field of view"
     folders = list(Path(os.path.abspath(path)).parents)  # noqa: PTH100  a link stays where it lies
     end = _FOLDERS if top is None else folders.index(Path(os.path.abspath(top))) + 1  # noqa: PTH100
     for file in (folder / name for folder in folders[:end] for name in INTRINSICS_FILES):

@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from depthnet.core.atomic_io import cache_folder
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.images import write_image_png
 from depthnet.core.progress import progress_bar
 from depthnet.core.types import InputError
@@ -28,14 +27,12 @@ from depthnet.data.rooms.layout import RoomsLayout
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
     again = "every file written is whole, and the same command resumes"
-    return finish("depthnet data", partial(options.run, options), again)
+    return run_tool(_parser(), arguments, lambda options: int(options.run(options)), again)
 
 
 def _parser() -> argparse.ArgumentParser:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet data", description=__doc__, formatter_class=style)
+    parser = tool_parser("data", __doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     check = commands.add_parser("check", help="report what a data set is, and everything wrong with it")

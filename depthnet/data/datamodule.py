@@ -128,14 +128,19 @@ class DepthDataModule(LightningDataModule):
         **options: Any,
     ) -> DepthDataModule:
         """Serve the pairs of a data set: arguments as in :class:`layout.Source`, ``options`` as here."""
-        source = {
-            "ground_truth": ground_truth,
-            "depth_range": depth_range,
-            "val": val,
-            "test_root": test_root,
-            "lists": lists,
-        }
-        return cls(open_root(root, layout, **source, unit=unit, focal=focal, fov_x=fov_x), **options)
+        opened = open_root(
+            root,
+            layout,
+            ground_truth=ground_truth,
+            depth_range=depth_range,
+            val=val,
+            test_root=test_root,
+            lists=lists,
+            unit=unit,
+            focal=focal,
+            fov_x=fov_x,
+        )
+        return cls(opened, **options)
 
     @classmethod
     def rooms(

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from depthnet.core.types import InputError
+
 UInt8Array = npt.NDArray[np.uint8]
 
 STRENGTHS = {
@@ -67,3 +69,14 @@ CORRUPTIONS: dict[str, Callable[[UInt8Array, int], UInt8Array]] = {
     "jpeg": _jpeg,
 }
 """Every corruption by name: makes another photograph of one, RGB, ``uint8``, ``(H, W, 3)``, and the seed of noise."""
+
+
+def find_corruption(name: str) -> Callable[[UInt8Array, int], UInt8Array]:
+    """Return a corruption by its name.
+
+    Raises:
+        InputError: If there is no such corruption.
+    """
+    if name not in CORRUPTIONS:
+        raise InputError(f"--corrupt {name}: it is one of {', '.join(CORRUPTIONS)}")
+    return CORRUPTIONS[name]

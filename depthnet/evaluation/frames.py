@@ -26,7 +26,7 @@ from depthnet.evaluation.metrics import METRIC_NAMES, depth_metrics
 from depthnet.evaluation.protocols import choose_protocols
 from depthnet.models.checkpoint import find_checkpoint
 from depthnet.models.depth_net import load_network
-from depthnet.models.network import DepthNetwork, focal_lengths
+from depthnet.models.network import focal_lengths
 from depthnet.run.files import Run
 
 _SOURCE = ("layout", "ground_truth", "depth_range", "val", "test_root", "lists", "unit", "focal", "fov_x")
@@ -89,6 +89,50 @@ def open_data(data: Mapping[str, Any], root: str | os.PathLike[str] | None = Non
     raise InputError(f"the run's data is made by {data['_target_']}; a report knows .from_root and .rooms")
 
 
+class FramePredictor:
+    """A checkpoint's network, to predict any frame of a split as the evaluation of a run does.
+
+    Args:
+        checkpoint: A checkpoint file.
+        layout: The data.
+        split: Its split.
+        device: A torch device.
+        image_size: (height, width) that the network sees; None: what it was trained at.
+
+    Raises:
+        InputError: If the checkpoint cannot be read.
+    """
+
+    def __init__(
+        self, checkpoint: Path, layout: Layout, split: str, device: str, image_size: Sequence[int] | None = None
+    ) -> None:
+        self._network, self._device = load_network(checkpoint, device, size=image_size), device
+        self._layout, self._split = layout, split
+        sizes = (layout.size(split, frame) for frame in range(layout.count(split)))
+        self._sizes = [self._network.size_for(size) for size in sizes]
+
+    @torch.inference_mode()
+    def predict(
+        self, frame: int, change: Change | None = None, flip: bool = False
+    ) -> tuple[Sample, Tensor, Tensor | None]:
+        """Predict a frame.
+
+        Args:
+            frame: Its place in the split.
+            change: Changes its photograph first, as :class:`depthnet.data.dataset.DepthDataset` does it.
+            flip: Whether to predict the mirrored image as well.
+
+        Returns:
+            The frame as a batch of one; its depth [m], shape ``(1, 1, h, w)``; and that of the mirrored image, mirrored
+            back, None unless ``flip``.
+        """
+        dataset = DepthDataset(self._layout, self._split, self._sizes, change=change)
+        sample: Sample = default_collate([dataset[frame]])
+        image, focal = sample.image.to(self._device), focal_lengths(sample.intrinsics)
+        flipped = self._network(image.flip(-1), focal).flip(-1).cpu() if flip else None
+        return sample, self._network(image, focal).cpu(), flipped
+
+
 class FrameEvaluator:
     """A run's checkpoint and the data that it was evaluated on, to evaluate any frame again under its first protocol.
 
@@ -120,42 +164,19 @@ class FrameEvaluator:
                 where = f"{self.layout.description}: its {self.split} frame {frame} is not {label}"
                 raise InputError(f"{where}, which the run was evaluated on; name that data with --root")
         (self.protocol,) = choose_protocols(run.protocol, self.layout, self.split)
-        self._device = "cpu" if find_gpu().reason else "cuda"
-        self._network = load_network(self.checkpoint, self._device, size=run.config["data"]["image_size"])
-        self._sizes = [self._network.size_for(self.layout.size(self.split, frame)) for frame in range(total)]
+        device, size = "cpu" if find_gpu().reason else "cuda", run.config["data"]["image_size"]
+        self._predictor = FramePredictor(self.checkpoint, self.layout, self.split, device, size)
         frames = sorted(self.rows)
         count = min(limit or len(frames), len(frames))
         self.frames = [frames[place * len(frames) // count] for place in range(count)]
 
     def evaluate(self, frame: int, change: Change | None = None) -> FrameResult:
         """Evaluate a frame, its photograph changed first as :class:`depthnet.data.dataset.DepthDataset` does it."""
-        dataset = DepthDataset(self.layout, self.split, self._sizes, change=change)
-        sample: Sample = default_collate([dataset[frame]])
-        pred, flipped = predict_sample(self._network, sample, self._device, self.protocol.flip_test)
+        sample, pred, flipped = self._predictor.predict(frame, change, self.protocol.flip_test)
         batch = self.protocol(pred if flipped is None else (pred + flipped) / 2, sample.depth, sample.mask)
         metrics = [value.item() for value in depth_metrics(*batch).values()]
         seen, depth, mask = (part[0, 0].numpy() for part in batch)
         return FrameResult(frame, sample.image[0].permute(1, 2, 0).numpy(), seen, depth, mask, metrics)
-
-
-@torch.inference_mode()
-def predict_sample(
-    network: DepthNetwork, sample: Sample, device: str, flip: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Predict a batch.
-
-    Args:
-        network: In evaluation mode, on ``device``.
-        sample: A batch as :class:`depthnet.data.dataset.DepthDataset` gives it.
-        device: A torch device.
-        flip: Whether to predict the mirrored images as well.
-
-    Returns:
-        Depth [m], shape ``(B, 1, h, w)``, and that of the mirrored images, mirrored back; None unless ``flip``.
-    """
-    image, focal = sample.image.to(device), focal_lengths(sample.intrinsics)
-    flipped = network(image.flip(-1), focal).flip(-1).cpu() if flip else None
-    return network(image, focal).cpu(), flipped
 
 
 def evaluate_frames(evaluator: FrameEvaluator, advance: Callable[[int, int], None] | None = None) -> FrameResults:

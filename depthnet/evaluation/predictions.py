@@ -178,20 +178,22 @@ def score_predictions(
     labels = [data.label(split, frame) for frame in range(expected)]
     default = default_protocol(data.nyu, data.ground_truth, data.size(split, 0))
     first = default if default in evaluation.protocols else protocols[0].name
-    present, unmatched = list(range(expected)), 0
     batches: Iterator[_Batch]
     if checkpoint is None:
         files, unmatched = find_predictions(predictions, labels)
-        present = [frame for frame, path in enumerate(files) if path is not None]
-        batches = (_read_batch(data, split, frame, files[frame], scale) for frame in present)
+        found = {frame: path for frame, path in enumerate(files) if path is not None}
+        present, missing = list(found), [labels[frame] for frame, path in enumerate(files) if path is None]
+        batches = (_read_batch(data, split, frame, path, scale) for frame, path in found.items())
     else:
+        present, missing, unmatched = list(range(expected)), [], 0
         batches = _predict_batches(checkpoint, data, split, corrupt, evaluation.flip_test)
     medians, sharp = [], []
     for done, (frame, (pred, depth, mask, flipped)) in enumerate(zip(present, batches, strict=True), start=1):
         medians.append(float(np.nanmedian(pred.numpy())))
         evaluation.update(pred, depth, mask, frame, flipped)
         if edges:
-            seen = evaluation.protocols[first](pred, depth, mask)
+            mean = pred if flipped is None else (pred + flipped) / 2  # only where all protocols average flips
+            seen = evaluation.protocols[first](mean, depth, mask)
             sharp.append(edge_f1(*(part[0, 0].numpy() for part in seen)))
         if advance is not None:
             advance(done, len(present))
@@ -206,7 +208,7 @@ def score_predictions(
         **record,
         "evaluated": describe_frames(data, split, present),
         "data": data.description,
-        "missing": [label for frame, label in enumerate(labels) if frame not in present],
+        "missing": missing,
         "unmatched": unmatched,
         "median": float(np.median(medians)),
         **({"edge_f1": float(np.nanmean(sharp))} if edges else {}),
@@ -224,10 +226,9 @@ def _find_checkpoint(name: str | os.PathLike[str]) -> Path | None:
     return find_checkpoint(name)
 
 
-def _read_batch(data: Layout, split: str, frame: int, path: Path | None, scale: float) -> _Batch:
+def _read_batch(data: Layout, split: str, frame: int, path: Path, scale: float) -> _Batch:
     import torch
 
-    assert path is not None
     pred, depth = read_prediction(path, scale), data.read(split, frame)[1]
     _check_aspect(path, pred.shape, depth.shape)
     prediction, target = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (pred, depth))
@@ -236,23 +237,14 @@ def _read_batch(data: Layout, split: str, frame: int, path: Path | None, scale: 
 
 def _predict_batches(checkpoint: Path, data: Layout, split: str, corrupt: str | None, flip: bool) -> Iterator[_Batch]:
     """Predict every frame as the evaluation of a run does."""
-    from torch.utils.data import default_collate
-
     from depthnet.core.device import torch_device
-    from depthnet.data.dataset import DepthDataset
-    from depthnet.evaluation.corruptions import CORRUPTIONS
-    from depthnet.evaluation.frames import predict_sample
-    from depthnet.models.depth_net import load_network
+    from depthnet.evaluation.corruptions import find_corruption
+    from depthnet.evaluation.frames import FramePredictor
 
-    if corrupt is not None and corrupt not in CORRUPTIONS:
-        raise InputError(f"--corrupt {corrupt}: it is one of {', '.join(CORRUPTIONS)}")
-    device = torch_device()
-    network = load_network(checkpoint, device)
-    sizes = [network.size_for(data.size(split, frame)) for frame in range(data.count(split))]
-    dataset = DepthDataset(data, split, sizes, change=CORRUPTIONS.get(corrupt or ""))
-    for frame in range(len(sizes)):
-        sample = default_collate([dataset[frame]])
-        pred, flipped = predict_sample(network, sample, device, flip)
+    change = None if corrupt is None else find_corruption(corrupt)
+    predictor = FramePredictor(checkpoint, data, split, torch_device())
+    for frame in range(data.count(split)):
+        sample, pred, flipped = predictor.predict(frame, change, flip)
         yield pred, sample.depth, sample.mask, flipped
 
 

@@ -26,7 +26,7 @@ from depthnet.core.progress import progress_bar
 from depthnet.core.tables import Table, count_in_words
 from depthnet.core.types import HIGHER_IS_BETTER, InputError
 from depthnet.evaluation.bootstrap import bootstrap
-from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS
+from depthnet.evaluation.corruptions import CORRUPTIONS, STRENGTHS, find_corruption
 from depthnet.evaluation.run_options import run_parser
 from depthnet.run.files import exact_mean, read_run, store_measured
 
@@ -58,8 +58,7 @@ def evaluate(
         InputError: If a name is unknown, or no frame has a pixel that counts.
     """
     for name in names:
-        if name not in CORRUPTIONS:
-            raise InputError(f"--corrupt {name}: it is one of {', '.join(CORRUPTIONS)}")
+        find_corruption(name)
     kinds = ("clean", *names)
     images = [(kind, frame) for frame in evaluator.frames for kind in kinds]
     rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}

@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from depthnet.core.atomic_io import file_digest, require_writable
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.types import InputError
 from depthnet.models.checkpoint import RECORD_KEY, Checkpoint, find_checkpoint, read_checkpoint, save_plain
 
@@ -59,11 +58,10 @@ def average(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("depthnet average", description=__doc__, formatter_class=style)
+    parser = tool_parser("average", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a checkpoint")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
-    return finish("depthnet average", partial(_run, parser.parse_args(arguments)))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,12 +18,11 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthnet.core.atomic_io import file_digest, require_writable, write_bytes, write_text
-from depthnet.core.errors import finish
+from depthnet.core.errors import run_tool, tool_parser
 from depthnet.core.types import InputError
 from depthnet.export.portable import portable
 from depthnet.models.checkpoint import RECORD_KEY, read_checkpoint
@@ -82,17 +81,14 @@ def depth_changes(network: DepthNetwork, other: DepthNetwork) -> tuple[float, fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="depthnet export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("export", __doc__)
     parser.add_argument("run", metavar="RUN", help="directory of a run that was evaluated")
     parser.add_argument("--name", required=True, help="the model's name, and its files'")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write (files of NAME are replaced)")
     parser.add_argument("--command", required=True, metavar="TEXT", help="what trains it again, for the card")
     parser.add_argument("--license", metavar="TEXT", help="of the weights (default: what follows from their data)")
     parser.add_argument("--note", action="append", default=[], metavar="TEXT", help="a limit, for the card; repeatable")
-    options = parser.parse_args(arguments)
-    return finish("depthnet export", partial(_run, options))
+    return run_tool(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> int:

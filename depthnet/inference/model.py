@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from depthnet.core.atomic_io import require_writable
-from depthnet.core.camera import Intrinsics, find_camera, from_focal, from_fov
+from depthnet.core.camera import Intrinsics, find_camera, stated_camera
 from depthnet.core.images import read_image
 from depthnet.core.types import InputError
 from depthnet.core.visualize import colorize, depth_limits, with_scale_bar
@@ -108,18 +108,15 @@ class Model:
         """
         if focal is not None and fov_x is not None:
             raise InputError("focal and fov_x both state the camera; give one of them")
-        name, camera, source = "image", None, ""
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             pixels, name = read_image(path), path.stem
-            camera, source = find_camera(path, (pixels.shape[0], pixels.shape[1]), focal, fov_x)
-        elif isinstance(image, Image.Image):
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            camera, source = find_camera(path, pixels.shape[:2], focal, fov_x)
         else:
-            pixels = np.asarray(image)
-        if not source and (focal is not None or fov_x is not None):
-            size, source = (pixels.shape[0], pixels.shape[1]), "stated"
-            camera = from_focal(focal, size) if focal is not None else from_fov(float(fov_x or 0), size)
+            upright = ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image
+            pixels, name = np.asarray(upright), "image"
+            camera = stated_camera(pixels.shape[:2], focal, fov_x)
+            source = "stated" if camera else ""
         depth = self.network.infer(pixels, camera)
         stated = {"source": source, "intrinsics": None if camera is None else camera._asdict()}
         about = {"source": name, "camera": stated, **describe_network(self.network, depth.shape, camera)}

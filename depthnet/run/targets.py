@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from depthnet.core.types import DepthRange, InputError
+from depthnet.core.types import DepthRange, InputError, reason_of
 from depthnet.run.arguments import check_arguments, written
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -138,7 +138,7 @@ def build(config: Any, place: str, **objects: Any) -> Any:
         return instantiate(OmegaConf.create({place: plain})[place], _convert_="all", **objects)
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
-            missing = " ".join(str(error.__cause__).split())[:160]
+            missing = reason_of(error.__cause__)
             raise InputError(
                 f"{place}: needs a package that is not installed ({missing}); see pyproject.toml"
             ) from None

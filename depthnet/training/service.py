@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +34,14 @@ def train_script() -> Path:
     return next(path for path in (package / "train.py", package.parent / "train.py") if path.is_file())
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Run ``depthnet train``: ``train.py`` in this process, which exits by itself unless all went well."""
+    path = str(train_script())
+    sys.argv = [path, *arguments]  # Lightning's launcher starts further processes by these words
+    runpy.run_path(path, run_name="__main__")
+    return 0
+
+
 def fit(config: Sequence[str], directory: str | os.PathLike[str] | None = None) -> RunResult:
     """Fit a network and evaluate it, or resume that run if ``directory`` holds it; its output is printed.
 
@@ -49,12 +57,11 @@ def fit(config: Sequence[str], directory: str | os.PathLike[str] | None = None) 
     resume = [] if any(word.startswith("resume=") for word in config) else ["resume=auto"]
     quoted = str(place).replace("\\", "\\\\").replace('"', '\\"')
     words = [sys.executable, str(train_script()), *config, f'hydra.run.dir="{quoted}"', *resume]
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace") as process:
-            for line in process.stdout or ():
-                print(line, end="", flush=True)
-        errors.seek(0)
-        last = errors.read().strip().rpartition("\n")[2]
+    last, pipe = "", subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            last = line.strip() or last
     if process.returncode == 2:
         raise InputError(last.removeprefix("error: "))
     if process.returncode:

@@ -14,8 +14,12 @@ from PIL import Image
 
 from depthnet.core.types import InputError
 from depthnet.data.layouts.registry import open_root
+from depthnet.evaluation.frames import FramePredictor
 from depthnet.evaluation.metrics import METRIC_NAMES
 from depthnet.evaluation.predictions import find_predictions, main, read_prediction, score_predictions
+from depthnet.evaluation.protocols import choose_protocols
+from depthnet.evaluation.sharpness import edge_f1
+from depthnet.models.checkpoint import find_checkpoint
 
 LABELS = ["train/rgb_00007", "train/rgb_00008", "train/rgb_00009"]
 Roots = Callable[..., Path]
@@ -446,3 +450,17 @@ def test_what_cannot_be_evaluated_is_one_line(make_lists, tmp_path, monkeypatch,
 def test_protocols_are_listed(capsys):
     assert main(["--list-protocols"]) == 0
     assert "nyu_eigen_filled (digest " in capsys.readouterr().out
+
+
+def test_the_edges_of_a_flip_protocol_are_those_of_the_averaged_prediction(make_lists):
+    root = make_lists()
+    data, checkpoint = open_root(root), find_checkpoint("rooms_small")
+    (protocol,) = choose_protocols("uncropped_flip", data, "val")
+    predictor, expected = FramePredictor(checkpoint, data, "val", "cpu"), []
+    for frame in range(data.count("val")):
+        sample, pred, flipped = predictor.predict(frame, flip=True)
+        assert flipped is not None
+        seen = protocol((pred + flipped) / 2, sample.depth, sample.mask)
+        expected.append(edge_f1(*(part[0, 0].numpy() for part in seen)))
+    found = score_predictions("rooms_small", root, protocol="uncropped_flip", edges=True)
+    assert found["edge_f1"] == pytest.approx(np.nanmean(expected), abs=1e-9)
